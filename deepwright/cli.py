@@ -1,0 +1,174 @@
+"""The command `deepwright`: parses, calls, prints. Everything heavy is imported inside the command that needs it.
+
+What a user can cause ends in one sentence on stderr and exit code 2 (130 for Ctrl-C); DEEPWRIGHT_TRACEBACK=1 shows where it arose.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import deepwright
+
+USER_ERROR, INTERRUPTED = 2, 130
+RECIPES = {"r1": "r1", "pretrain": "base", "rl": "zero"}  # modules of deepwright.recipe
+
+
+@dataclass(frozen=True)
+class Command:
+    usage: str
+    sentence: str
+    run: Callable[[list[str]], int]
+
+
+def train(name: str, args: list[str]) -> int:
+    """r1, pretrain and rl: resolve the settings, open the run folder, run."""
+    from deepwright.recipe.resolve import split_words, to_toml
+
+    words = split_words(args)
+    from deepwright.recipe.settings import resolve_for
+
+    settings = resolve_for(name, words)
+    if words.dry_run:
+        print(to_toml(settings), end="")
+        return 0
+    from deepwright.recipe.session import open_run, use_threads
+
+    use_threads(settings.threads)
+    importlib.import_module(f"deepwright.recipe.{RECIPES[name]}").run(settings, open_run(settings, words.resume))
+    return 0
+
+
+def evaluate(args: list[str]) -> int:
+    from deepwright.recipe.requests import EvalRequest
+    from deepwright.recipe.resolve import parse
+
+    request = parse(EvalRequest, args, "deepwright eval")
+    from deepwright.recipe.use import describe, evaluate_folder
+
+    print("\n".join(describe(evaluate_folder(request))))
+    return 0
+
+
+def generate(args: list[str]) -> int:
+    from deepwright.recipe.requests import GenerateRequest
+    from deepwright.recipe.resolve import parse
+
+    request = parse(GenerateRequest, args, "deepwright generate")
+    from deepwright.recipe.use import generate_texts
+
+    for text in generate_texts(request):
+        print(text)
+    return 0
+
+
+def chat(args: list[str]) -> int:
+    from deepwright.recipe.requests import ChatRequest
+    from deepwright.recipe.resolve import parse
+
+    request = parse(ChatRequest, args, "deepwright chat")
+    from deepwright.recipe.use import Conversation
+
+    conversation = Conversation(request)
+    while message := ask("> "):
+        for piece in conversation.reply(message):
+            print(piece, end="", flush=True)
+        print()
+    return 0
+
+
+def ask(prompt: str) -> str:
+    """One line from the terminal; '' at its end."""
+    try:
+        return input(prompt).strip()
+    except EOFError:
+        return ""
+
+
+def verify(args: list[str]) -> int:
+    refuse_arguments(args, "verify")
+    from deepwright.verify import run
+
+    return run(print)
+
+
+def doctor(args: list[str]) -> int:
+    refuse_arguments(args, "doctor")
+    from deepwright.verify.doctor import examine
+
+    for heading, findings in examine().items():
+        print(heading)
+        width = max(len(finding.name) for finding in findings)
+        for finding in findings:
+            print(f"  {finding.name:<{width}}  {finding.value}" + (f"  ({finding.remark})" if finding.remark else ""))
+    return 0
+
+
+def refuse_arguments(args: list[str], name: str) -> None:
+    if args and args[0] in ("-h", "--help"):
+        print(f"usage: deepwright {name}\n\n{COMMANDS[name].sentence}")
+        raise SystemExit(0)
+    if args:
+        raise ValueError(f"deepwright {name} takes no options, but was given {args[0]!r}")
+
+
+COMMANDS = {
+    "r1": Command("[--quick]", "pre-train a small model from nothing, teach it to reason by RL alone, write a report", lambda args: train("r1", args)),
+    "pretrain": Command("", "the first stage of r1: the base model", lambda args: train("pretrain", args)),
+    "rl": Command("--base FOLDER", "the second stage of r1: R1-Zero on a base model", lambda args: train("rl", args)),
+    "eval": Command("FOLDER", "score a saved model on held-out problems, with error bars", evaluate),
+    "generate": Command("FOLDER PROMPT", "continue one prompt", generate),
+    "chat": Command("FOLDER", "talk to a model on the terminal", chat),
+    "verify": Command("", "compare this installation with independent implementations, on this machine", verify),
+    "doctor": Command("", "what this machine has, how fast it is, which implementation each operation uses", doctor),
+}
+
+
+def overview() -> str:
+    width = max(len(f"{name} {command.usage}") for name, command in COMMANDS.items())
+    lines = [f"  deepwright {f'{name} {command.usage}':<{width}}  {command.sentence}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            f"deepwright {deepwright.__version__}: the DeepSeek-V3 / R1 system as one small package",
+            "",
+            *lines,
+            "",
+            "`deepwright COMMAND --help` lists its options. DEEPWRIGHT_TRACEBACK=1 shows where an error arose.",
+        ]
+    )
+
+
+def sentence(error: BaseException) -> str:
+    """What went wrong, on one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror.lower()}" if error.filename else error.strerror.lower()
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    name, *args = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    if name in ("-h", "--help", "--version"):
+        print(deepwright.__version__ if name == "--version" else overview())
+        return 0
+    try:
+        if name not in COMMANDS:
+            from deepwright.recipe.resolve import nearest
+
+            raise ValueError(f"there is no command {name!r}{nearest(name, COMMANDS) or '; deepwright --help lists them'}")
+        return COMMANDS[name].run(args)
+    except KeyboardInterrupt:
+        print("deepwright: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError, MemoryError) as error:
+        if os.environ.get("DEEPWRIGHT_TRACEBACK"):
+            raise
+        print(f"deepwright: {sentence(error)}", file=sys.stderr)
+        return USER_ERROR

@@ -1,0 +1,7 @@
+"""Token streams: corpora that every machine has, fill-in-the-middle, packing, exact resume."""
+
+from deepwright.data.countdown_corpus import CountdownCorpus
+from deepwright.data.packing import Documents, PackedStream
+from deepwright.data.text_corpus import TextCorpus
+
+__all__ = ["CountdownCorpus", "Documents", "PackedStream", "TextCorpus"]

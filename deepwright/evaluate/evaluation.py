@@ -1,0 +1,214 @@
+"""Evaluating a sampler on a task: n samples of each of the first P problems of a split, and every figure with its error bar (spec 8.7).
+
+The same problems, seed and limits give comparable numbers before and after training; greedy decoding is possible but has no spread to report.
+Evaluating touches neither weights nor random state.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import statistics
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from deepwright.evaluate.estimators import Estimate, cons_at_k, pass_at_1, pass_at_k
+from deepwright.evaluate.reasoning import Habits, Reasoning, analyse, answer_value, habits
+from deepwright.evaluate.scoring import EncodePrompt, completion_text, score_completion
+from deepwright.sampler import Completion, Sampler, Sampling, StopReason
+from deepwright.tasks import Problem, Split, Task, Verdict
+from deepwright.text import Tokenizer
+
+USUAL_KS = (4, 16, 64)
+WHERE = ("stage", "step", "label")  # what a record adds about the run; the rest of a record is the Evaluation
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One sampled answer, as it is saved."""
+
+    problem: int
+    sample: int
+    kind: str
+    prompt: str
+    text: str
+    verdict: str
+    value: float
+    detail: str
+    formatted: bool
+    truncated: bool
+    length: int
+    answer: Hashable | None = None  # what votes compare
+    reasoning: Reasoning | None = None
+
+    @property
+    def correct(self) -> bool:
+        return self.verdict == Verdict.CORRECT.value
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The figures of one evaluation. Shares are fractions of all completions; None stands for what does not exist (a share of nothing, a task
+    whose answers cannot be read for self-checks, a standard error over one problem)."""
+
+    task: str
+    split: str
+    problems: int
+    samples: int
+    temperature: float
+    top_p: float
+    max_tokens: int
+    seed: int
+    pass_at_1: float
+    pass_at_1_se: float | None
+    pass_at_k: dict[str, float]
+    pass_at_k_se: dict[str, float | None]
+    cons_at_k: dict[str, float]
+    cons_at_k_se: dict[str, float | None]
+    format_rate: float
+    mean_length: float
+    truncated_rate: float
+    verifier_failures: int  # completions whose check broke; their problems are left out of everything else
+    by_kind: dict[str, tuple[float, int]]  # accuracy, problems
+    self_check_rate: float | None = None
+    self_checks_per_answer: float | None = None
+    attempts_per_answer: float | None = None
+    accuracy_with_self_check: float | None = None
+    accuracy_without_self_check: float | None = None
+    turned_right_rate: float | None = None
+    turned_right_share: float | None = None
+    checker_yes: float | None = None
+    checker_no: float | None = None
+    equations_right: float | None = None
+    generations: tuple[Generation, ...] = field(default=(), repr=False, compare=False)
+
+    def record(self, stage: str, step: int, label: str) -> dict[str, Any]:
+        """One JSON-able line of evaluations.jsonl; the generations are saved apart."""
+        values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "generations"}
+        values["by_kind"] = {kind: list(pair) for kind, pair in self.by_kind.items()}
+        return {"stage": stage, "step": step, "label": label, **values}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Evaluation:
+        """The inverse of `record`, without generations. ValueError naming an unknown or missing key."""
+        values = {name: value for name, value in record.items() if name not in WHERE and name != "decomposition"}
+        known = {item.name for item in dataclasses.fields(cls)} - {"generations"}
+        odd = sorted(values.keys() ^ known)
+        if odd:
+            raise ValueError(f"evaluation record {'has unknown' if odd[0] in values else 'lacks'} key {odd[0]!r}, expected {sorted(known)}")
+        return cls(**values | {"by_kind": {kind: (pair[0], pair[1]) for kind, pair in values["by_kind"].items()}})
+
+
+def evaluate(
+    sampler: Sampler,
+    tokenizer: Tokenizer,
+    task: Task,
+    *,
+    problems: int,
+    samples: int,
+    max_tokens: int,
+    split: Split = "held_out",
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    encode_prompt: EncodePrompt | None = None,
+    ks: Sequence[int] | None = None,
+) -> Evaluation:
+    """Samples `samples` completions of problems 0..problems-1 of `split` and measures them.
+
+    `ks`: which pass@k and cons@k; by default those of 4, 16, 64 that `samples` allows. A k above `samples` is a ValueError, as is a split with too few
+    problems. A problem with a completion whose verifier failed is left out whole (and counted); if that is all of them, a ValueError says why.
+    """
+    if not 1 <= problems <= task.size(split):
+        raise ValueError(f"problems is {problems}, expected 1 to {task.size(split)}, the size of {task.name}'s {split} split")
+    ks = [k for k in USUAL_KS if k <= samples] if ks is None else list(ks)
+    if any(not 1 <= k <= samples for k in ks):
+        raise ValueError(f"pass@{max(ks)} was asked for with {samples} samples a problem, expected 1 <= k <= samples")
+    encode = encode_prompt or tokenizer.encode_prompt
+    asked = [task.problem(i, split) for i in range(problems)]
+    sampling = Sampling(max_tokens, temperature, top_p, stop_ids=(tokenizer.eos_id,), n=samples, seed=seed)
+    sampled = sampler.sample([encode(problem.prompt) for problem in asked], sampling)
+    generations = [
+        tuple(read_generation(task, tokenizer, problem, number, completion) for number, completion in enumerate(completions))
+        for problem, completions in zip(asked, sampled, strict=True)
+    ]
+    settings = {"task": task.name, "split": split, "problems": problems, "samples": samples, "temperature": temperature}
+    return Evaluation(**settings, top_p=top_p, max_tokens=max_tokens, seed=seed, **measure(generations, ks))
+
+
+def read_generation(task: Task, tokenizer: Tokenizer, problem: Problem, number: int, completion: Completion) -> Generation:
+    text = completion_text(tokenizer, completion)
+    score = score_completion(task, problem, completion, text)
+    return Generation(
+        problem=problem.index,
+        sample=number,
+        kind=problem.kind,
+        prompt=problem.prompt,
+        text=text,
+        verdict=score.verdict.value,
+        value=score.value,
+        detail=score.detail,
+        formatted=score.parts.get("format", 0.0) > 0,
+        truncated=completion.stop is not StopReason.STOP,
+        length=len(completion.token_ids),
+        answer=answer_value(text) if score.verdict in (Verdict.CORRECT, Verdict.WRONG) and completion.stop is StopReason.STOP else None,
+        reasoning=analyse(task, problem, text),
+    )
+
+
+def measure(generations_Pn: Sequence[Sequence[Generation]], ks: Sequence[int]) -> dict[str, Any]:
+    """All figures of an Evaluation from its generations."""
+    failed = [one for answers in generations_Pn for one in answers if one.verdict == Verdict.FAILED.value]
+    whole = [answers for answers in generations_Pn if not any(one.verdict == Verdict.FAILED.value for one in answers)]
+    if not whole:
+        raise ValueError(f"the verifier failed on {len(failed)} completions, so that no problem is left to evaluate: {failed[0].detail}")
+    flat = [one for answers in whole for one in answers]
+    correct_Pn = [[one.correct for one in answers] for answers in whole]
+    answers_Pn = [[one.answer for one in answers] for answers in whole]
+    passes = {str(k): pass_at_k(correct_Pn, k) for k in ks}
+    votes = {str(k): cons_at_k(answers_Pn, correct_Pn, k) for k in ks}
+    once = pass_at_1(correct_Pn)
+    return {
+        "pass_at_1": once.value,
+        "pass_at_1_se": _error(once),
+        "pass_at_k": {k: estimate.value for k, estimate in passes.items()},
+        "pass_at_k_se": {k: _error(estimate) for k, estimate in passes.items()},
+        "cons_at_k": {k: estimate.value for k, estimate in votes.items()},
+        "cons_at_k_se": {k: _error(estimate) for k, estimate in votes.items()},
+        "format_rate": statistics.fmean(one.formatted for one in flat),
+        "mean_length": statistics.fmean(one.length for one in flat),
+        "truncated_rate": statistics.fmean(one.truncated for one in flat),
+        "verifier_failures": len(failed),
+        "by_kind": _by_kind(whole),
+        **_habit_values([(one.reasoning, one.correct) for one in flat if one.reasoning is not None]),
+        "generations": tuple(one for answers in generations_Pn for one in answers),
+    }
+
+
+def write_generations(generations: Sequence[Generation], path: str | Path) -> None:
+    """One JSON line for each generation; the file appears whole, by rename."""
+    path = Path(path)
+    draft = path.with_name(path.name + ".draft")
+    with draft.open("w", encoding="utf-8") as file:
+        for one in generations:
+            file.write(json.dumps(dataclasses.asdict(one) | {"answer": None if one.answer is None else str(one.answer)}) + "\n")
+    os.replace(draft, path)
+
+
+def _habit_values(described: Sequence[tuple[Reasoning, bool]]) -> dict[str, float | None]:
+    return dataclasses.asdict(habits(described)) if described else {item.name: None for item in dataclasses.fields(Habits)}
+
+
+def _by_kind(generations_Pn: Sequence[Sequence[Generation]]) -> dict[str, tuple[float, int]]:
+    kinds: dict[str, list[float]] = {}
+    for answers in generations_Pn:
+        kinds.setdefault(answers[0].kind, []).append(statistics.fmean(one.correct for one in answers))
+    return {kind: (statistics.fmean(kinds[kind]), len(kinds[kind])) for kind in sorted(kinds)}
+
+
+def _error(estimate: Estimate) -> float | None:
+    return None if math.isnan(estimate.standard_error) else estimate.standard_error

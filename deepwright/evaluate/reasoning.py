@@ -1,0 +1,95 @@
+"""How an answer was reached: attempts, self-checks, whether the first try was already right. Only described, never rewarded.
+
+A task that can be read this way offers `analyse(problem, text) -> Reasoning`; for Countdown it stands here. Other tasks are simply not described.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+
+from deepwright.tasks import Countdown, Problem, Task
+from deepwright.tasks.countdown import WAIT, read_prompt
+from deepwright.tasks.expression import ExpressionError, evaluate
+from deepwright.tasks.self_checks import Tally, self_checks, tally
+from deepwright.tasks.task import read_tags
+
+
+@dataclass(frozen=True)
+class Reasoning:
+    """One completion. An attempt fails when the value it claims is not the target, whatever the text says about it."""
+
+    attempts: int = 0
+    self_checks: int = 0  # attempts that the text itself turned down
+    first_failed: bool = False  # False also where the answer was given without any attempt
+    tally: Tally = field(default_factory=Tally)  # verdict words against the truth, and equations
+
+
+@dataclass(frozen=True)
+class Habits:
+    """Reasoning over many completions. Shares are of all completions unless said; a share of nothing is None."""
+
+    self_check_rate: float
+    self_checks_per_answer: float
+    attempts_per_answer: float
+    accuracy_with_self_check: float | None
+    accuracy_without_self_check: float | None
+    turned_right_rate: float  # first attempt failed and the final answer is right
+    turned_right_share: float | None  # the same, as a share of the right answers that check themselves
+    checker_yes: float | None  # of attempts with a verdict whose value is the target: how many it accepts
+    checker_no: float | None  # of those whose value is not: how many it turns down
+    equations_right: float | None  # of all equations written
+
+
+def analyse(task: Task, problem: Problem, text: str) -> Reasoning | None:
+    """None where the task cannot be read this way."""
+    if hasattr(task, "analyse"):
+        return task.analyse(problem, text)
+    return _countdown(problem, text) if isinstance(task, Countdown) else None
+
+
+def habits(described: Sequence[tuple[Reasoning, bool]]) -> Habits:
+    """Counts over (reasoning, right) of at least one completion."""
+    checking = [right for reasoning, right in described if reasoning.self_checks]
+    plain = [right for reasoning, right in described if not reasoning.self_checks]
+    turned = sum(right and reasoning.first_failed for reasoning, right in described)
+    turned_checking = sum(right and reasoning.first_failed for reasoning, right in described if reasoning.self_checks)
+    total = sum((reasoning.tally for reasoning, _ in described), Tally())
+    count = len(described)
+    return Habits(
+        self_check_rate=len(checking) / count,
+        self_checks_per_answer=sum(reasoning.self_checks for reasoning, _ in described) / count,
+        attempts_per_answer=sum(reasoning.attempts for reasoning, _ in described) / count,
+        accuracy_with_self_check=_share(sum(checking), len(checking)),
+        accuracy_without_self_check=_share(sum(plain), len(plain)),
+        turned_right_rate=turned / count,
+        turned_right_share=_share(turned_checking, sum(checking)),
+        checker_yes=total.yes_rate_when_equal,
+        checker_no=total.wait_rate_when_unequal,
+        equations_right=total.equation_accuracy,
+    )
+
+
+def answer_value(text: str) -> Hashable | None:
+    """What a vote compares: the value of the final answer, or its words where it is no expression. None without an answer in the asked format."""
+    tags = read_tags(text)
+    if isinstance(tags, str):
+        return None
+    try:
+        return evaluate(tags[1])[0]
+    except ExpressionError:
+        return " ".join(tags[1].split())
+
+
+def _countdown(problem: Problem, text: str) -> Reasoning:
+    checks, (_, target) = self_checks(text), read_prompt(problem.prompt)
+    return Reasoning(
+        attempts=len(checks),
+        self_checks=sum(check.word == WAIT for check in checks),
+        first_failed=bool(checks) and checks[0].value != target,
+        tally=tally(checks, target),
+    )
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None

@@ -1,0 +1,96 @@
+"""Seeded sampling: a random number per (seed, prompt, sample, position), then inversion of the truncated distribution.
+
+No generator state: the number drawn for a token depends on those four counters alone, so what else is in the batch, chunking and
+preemption cannot change it. Tokens keep the vocabulary's order in the inverted sum on every path, so neither can a neighbour's top-k.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def _mix(x: Tensor) -> Tensor:
+    """The finaliser of splitmix64 (Steele et al. 2014) on int64: multiplication wraps, shifts are made logical by a mask."""
+    x = (x ^ ((x >> 30) & ((1 << 34) - 1))) * -0x40A7B892E31B1A47
+    x = (x ^ ((x >> 27) & ((1 << 37) - 1))) * -0x6B2FB644ECCEEE15
+    return x ^ ((x >> 31) & ((1 << 33) - 1))
+
+
+_GOLDEN = -0x61C8864680B583EB  # 2**64 / golden ratio, odd, as a signed number: splitmix64's step
+
+
+def stream_keys(seeds: list[int], prompts: list[int], samples: list[int]) -> Tensor:
+    """int64 [R]: one key per sequence; `uniform` turns it and a position into a number."""
+    key_R = torch.zeros(len(seeds), dtype=torch.int64)
+    for numbers in (seeds, prompts, samples):
+        signed = [(n + 2**63) % 2**64 - 2**63 for n in numbers]
+        key_R = _mix((key_R ^ torch.tensor(signed, dtype=torch.int64)) + _GOLDEN)
+    return key_R
+
+
+def uniform(key_R: Tensor, position_R: Tensor) -> Tensor:
+    """float64 [R] in [0, 1): 53 bits, so 1 is never reached."""
+    bits = _mix(key_R + (position_R + 1) * _GOLDEN)
+    return ((bits >> 11) & ((1 << 53) - 1)).double() * 2.0**-53
+
+
+def draw(
+    logits_RV: Tensor, u_R: Tensor, temperature: float | Tensor, top_k_R: Tensor | None = None, top_p_R: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Token ids int64 [R] and their log-probabilities fp32 [R] (nats, under softmax(logits / temperature) before truncation).
+
+    `temperature` is one number for all rows or a tensor [R]; 0 is greedy, with log-probabilities at temperature 1. `top_k_R` (0: no
+    limit) and `top_p_R` (1: no limit) come together or not at all. Overwrites `logits_RV` (fp32).
+    """
+    shifted_RV = logits_RV.sub_(logits_RV.amax(-1, keepdim=True))  # before the division: a tiny temperature must not overflow
+    if isinstance(temperature, Tensor):
+        shifted_RV.div_(torch.where(temperature == 0, 1.0, temperature)[:, None])
+    elif temperature not in (0, 1):
+        shifted_RV.div_(temperature)
+    weights_RV = shifted_RV.exp()
+    log_total_R = weights_RV.sum(-1).log_()
+    if not isinstance(temperature, Tensor) and temperature == 0:
+        ids_R = shifted_RV.argmax(-1)
+    else:
+        kept_RV = weights_RV if top_k_R is None else truncate(weights_RV, top_k_R, top_p_R)
+        ids_R = invert(kept_RV, u_R)
+        if isinstance(temperature, Tensor):
+            ids_R = torch.where(temperature == 0, shifted_RV.argmax(-1), ids_R)
+    return ids_R, shifted_RV.gather(1, ids_R[:, None])[:, 0] - log_total_R
+
+
+def invert(weights_RV: Tensor, u_R: Tensor) -> Tensor:
+    """First id whose running sum exceeds u * total: id i is drawn with probability weights[i] / total, never where weights[i] is 0.
+
+    The sum is kept in fp32 (accumulated in double by torch), so probabilities are off by at most 2**-24 each.
+    """
+    cumulated_RV = weights_RV.cumsum(-1)
+    total_R = cumulated_RV[:, -1]
+    threshold_R = (u_R * total_R).to(total_R.dtype)
+    threshold_R = torch.minimum(threshold_R, torch.nextafter(total_R, torch.zeros_like(total_R)))  # u near 1 may round up to the total
+    return torch.searchsorted(cumulated_RV, threshold_R[:, None], right=True)[:, 0]
+
+
+def truncate(weights_RV: Tensor, top_k_R: Tensor, top_p_R: Tensor) -> Tensor:
+    """Weights with 0 outside the top k, then outside the smallest set of mass >= top_p of what is left. Ties of the last one stay in."""
+    vocab = weights_RV.shape[1]
+    k_R = torch.where(top_k_R > 0, top_k_R.clamp(max=vocab), vocab)
+    limited = k_R < vocab
+    width = 64
+    if bool(limited.any()):
+        width = max(width, int(k_R[limited].max()))
+    best_RW, _ = weights_RV.topk(min(width, vocab))
+    kth_R = best_RW.gather(1, (k_R - 1).clamp(max=best_RW.shape[1] - 1)[:, None])[:, 0]
+    weights_RV = weights_RV.where(weights_RV >= torch.where(limited, kth_R, 0.0)[:, None], 0.0)
+    wanted_R = top_p_R.double() * weights_RV.sum(-1, dtype=torch.float64)
+    needs = top_p_R < 1
+    while bool(needs.any()):
+        best_RW, _ = weights_RV.topk(min(width, vocab))
+        mass_RW = best_RW.cumsum(-1, dtype=torch.float64)
+        last_R = (mass_RW < wanted_R[:, None]).sum(-1)  # index of the token that reaches the mass
+        if width >= vocab or bool((last_R < best_RW.shape[1])[needs].all()):
+            floor_R = best_RW.gather(1, last_R.clamp(max=best_RW.shape[1] - 1)[:, None])[:, 0]
+            return weights_RV.where(weights_RV >= torch.where(needs, floor_R, 0.0)[:, None], 0.0)
+        width *= 8  # a flat distribution: look further
+    return weights_RV

@@ -1,0 +1,257 @@
+"""What a run measures: one glossary (name, unit, sentence) for every number that is logged, and the trackers that write it down.
+
+A record is one JSON line {"stage", "step", "time", <metric>: <value>, ...}. A name that is not in the glossary is refused, so nobody has to
+guess what a number means. JSON has no NaN: a value that is not finite is written as null and counted in the record as "not_finite".
+No torch here, except inside TensorBoardTracker.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One measured quantity: the name under which it is logged, its unit, and what it means in one plain sentence."""
+
+    name: str
+    unit: str
+    sentence: str
+
+
+def _metrics(*rows: tuple[str, str, str]) -> dict[str, Metric]:
+    return {name: Metric(name, unit, sentence) for name, unit, sentence in rows}
+
+
+TRAINING = _metrics(
+    ("loss", "nats/token", "What is minimised: in pre-training the mean negative log-likelihood of the next token."),
+    ("total_loss", "nats/token", "The whole objective that is differentiated: next-token loss plus weighted MTP and balance losses."),
+    ("grad_norm", "norm", "Length of the gradient over all parameters before clipping."),
+    ("learning_rate", "1", "Step size given to the optimiser at this step."),
+    ("skipped_steps", "steps", "Updates left out so far because the loss or the gradient was not finite."),
+    ("step_seconds", "s", "Wall time of the whole step."),
+)
+BASE = _metrics(
+    ("mtp_loss", "nats/token", "Mean negative log-likelihood of the token after the next, predicted by the MTP modules."),
+    ("mtp_weight", "1", "Weight of the MTP loss in the objective at this step."),
+    ("mtp_acceptance", "fraction", "Share of the MTP module's draft tokens that the main model would itself have chosen."),
+    ("balance_loss", "1", "Sequence-wise balance loss before its weight; 1 in each layer where a sequence uses all experts equally."),
+    ("validation_loss", "nats/token", "Next-token loss on documents that are never trained on."),
+    ("validation_loss_ema", "nats/token", "Validation loss of the exponential moving average of the weights."),
+    ("tokens", "tokens", "Tokens trained on so far."),
+    ("tokens_per_second", "tokens/s", "Training tokens divided by wall time of this step."),
+    ("batch_tokens", "tokens", "Tokens in this step's batch."),
+    ("bias_speed", "1", "How much a router bias moves at each step towards an equal load."),
+    ("max_vio", "1", "How far the busiest expert's load is above the mean load, relative to it, averaged over layers (0: balanced)."),
+    ("max_vio_global", "1", "The same as max_vio, with loads summed over the whole validation set."),
+    ("expert_load", "fraction", "Share of a layer's routed tokens that each expert received: one list for each MoE layer."),
+    ("dead_experts", "experts", "Experts over all layers that received no token."),
+    ("bias_range", "1", "Largest minus smallest router bias, averaged over layers."),
+    ("checker_yes", "fraction", "Of the judged attempts whose value is the target, the share that the model accepts."),
+    ("checker_no", "fraction", "Of the judged attempts whose value is not the target, the share that the model turns down."),
+)
+ZERO = _metrics(
+    ("reward", "points", "Mean rule reward of this step's completions."),
+    ("reward_std", "points", "Standard deviation of the reward over all completions of this step."),
+    ("reward_accuracy", "points", "The part of the mean reward that was paid for right answers."),
+    ("reward_format", "points", "The part of the mean reward that was paid for keeping the format."),
+    ("reward_language", "points", "The part of the mean reward that was paid for keeping to one language."),
+    ("accuracy", "fraction", "Share of this step's training completions whose final answer is right."),
+    ("format_rate", "fraction", "Share of completions that keep the asked format, right or wrong."),
+    ("mean_length", "tokens", "Mean number of tokens in a completion, the stop token included."),
+    ("max_length", "tokens", "Length of the longest completion."),
+    ("mean_length_correct", "tokens", "Mean length of the completions whose answer is right."),
+    ("mean_length_wrong", "tokens", "Mean length of the completions whose answer is not right."),
+    ("truncated_rate", "fraction", "Share of completions that were cut at the token limit before they ended by themselves."),
+    ("self_check_rate", "fraction", "Share of completions that at least once call an attempt wrong and try again."),
+    ("self_checks_per_answer", "checks", "Mean number of times a completion calls an attempt wrong and tries again."),
+    ("correct_with_self_check", "fraction", "Accuracy among the completions with a self-check."),
+    ("correct_without_self_check", "fraction", "Accuracy among the completions without one."),
+    ("turned_right_rate", "fraction", "Share of completions whose first attempt was wrong and whose answer is right."),
+    ("entropy", "nats/token", "Mean entropy of the next-token distribution at the sampled positions: how undecided the policy is."),
+    ("kl", "nats/token", "Estimated divergence of the policy from the reference model (0 where there is none)."),
+    ("ratio_mean", "1", "Mean of the new policy's token probability divided by the sampling policy's."),
+    ("ratio_max", "1", "Largest such ratio of the step."),
+    ("clip_fraction", "fraction", "Share of tokens whose ratio was clipped, so that they give no gradient."),
+    ("log_prob_gap_mean", "nats", "Mean absolute difference of sampler's and trainer's log-probabilities for the same tokens."),
+    ("log_prob_gap_max", "nats", "Largest such difference of the step."),
+    ("zero_variance_rate", "fraction", "Share of groups whose completions all earned the same reward and so teach nothing."),
+    ("advantage_std", "1", "Standard deviation of the advantages that enter the loss."),
+    ("groups", "groups", "Prompts of this step that were trained on, after groups without variance were dropped."),
+    ("completions", "completions", "Completions sampled at this step."),
+    ("completion_tokens", "tokens", "Tokens sampled at this step."),
+    ("rollout_tokens_per_second", "tokens/s", "Sampled tokens divided by the time spent sampling."),
+    ("temperature", "1", "Sampling temperature, also applied in the loss."),
+    ("rollout_seconds", "s", "Time spent sampling completions."),
+    ("reward_seconds", "s", "Time spent scoring them."),
+    ("update_seconds", "s", "Time spent on forward and backward passes and the optimiser."),
+    ("evaluation_seconds", "s", "Time spent on held-out evaluation at this step."),
+    ("verifier_failures", "completions", "Completions for which the check itself failed; they are left out, never counted as wrong."),
+)
+EVALUATION = _metrics(
+    ("pass_at_1", "fraction", "Chance that one sample is right; the standard error takes the samples of a problem as one cluster."),
+    ("pass_at_k", "fraction", "Probability that at least one of k samples is right (unbiased estimate)."),
+    ("cons_at_k", "fraction", "Accuracy of the most frequent answer among k samples."),
+    ("attempts_per_answer", "attempts", "Mean number of attempts that a completion makes, judged or not."),
+    ("turned_right_share", "fraction", "Of the right answers with a self-check, the share whose first attempt was wrong."),
+    ("equations_right", "fraction", "Share of all written equations that are true."),
+    ("accuracy_with_self_check", "fraction", "Held-out accuracy among the completions with a self-check."),
+    ("accuracy_without_self_check", "fraction", "Held-out accuracy among the completions without one."),
+)
+GLOSSARY: dict[str, Metric] = TRAINING | BASE | ZERO | EVALUATION
+RESERVED = ("stage", "step", "time", "not_finite")
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raises ValueError for a name that the glossary lacks, and suggests the nearest one."""
+    for name in names:
+        if name not in GLOSSARY:
+            near = difflib.get_close_matches(name, GLOSSARY, 1)
+            hint = f"did you mean {near[0]!r}?" if near else "add it to deepwright.metrics.GLOSSARY with a unit and a sentence"
+            raise ValueError(f"metric {name!r} is not in the glossary; {hint}")
+
+
+class Tracker(Protocol):
+    """Where training sends its numbers."""
+
+    def log(self, stage: str, step: int, values: Mapping[str, float | list]) -> None: ...
+
+    def flush(self) -> None: ...
+
+
+class JsonlTracker:
+    """Appends one JSON line for each record; it is on its way to disk before `log` returns. A torn last line is cut off when opening."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.not_finite = 0  # values written as null since opening
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        _cut_torn_line(self.path)
+        self._file = self.path.open("a", encoding="utf-8")
+
+    def log(self, stage: str, step: int, values: Mapping[str, float | list]) -> None:
+        """Writes one record. Values: numbers or nested lists of numbers, under names of the glossary (ValueError otherwise)."""
+        check_names(list(values))
+        cleaner = _Cleaner()
+        record = {"stage": stage, "step": int(step), "time": round(time.time(), 3)}
+        record |= {name: cleaner.clean(name, value) for name, value in values.items()}
+        if cleaner.not_finite:
+            record["not_finite"] = cleaner.not_finite
+            self.not_finite += cleaner.not_finite
+        self._file.write(json.dumps(record, allow_nan=False) + "\n")
+        self._file.flush()
+
+    def flush(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def rewind(self, stage: str, step: int) -> int:
+        """Drops this stage's records after `step`, as a resume from that step will write them again. Returns how many went."""
+        self._file.close()
+        dropped = rewind_records(self.path, lambda record: record["stage"] == stage and record["step"] > step)
+        self._file = self.path.open("a", encoding="utf-8")
+        return dropped
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class TensorBoardTracker:
+    """Scalars as TensorBoard events under `<stage>/<name>`; lists are left to the JSONL file. Needs the `tensorboard` package."""
+
+    def __init__(self, folder: str | Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # optional, and slow to import
+
+        self._writer = SummaryWriter(str(folder))
+
+    def log(self, stage: str, step: int, values: Mapping[str, float | list]) -> None:
+        check_names(list(values))
+        for name, value in values.items():
+            if not isinstance(value, (list, tuple)):
+                self._writer.add_scalar(f"{stage}/{name}", float(value), step)
+
+    def flush(self) -> None:
+        self._writer.flush()
+
+
+class Trackers:
+    """Sends every record to several trackers."""
+
+    def __init__(self, *trackers: Tracker) -> None:
+        self.trackers = trackers
+
+    def log(self, stage: str, step: int, values: Mapping[str, float | list]) -> None:
+        for tracker in self.trackers:
+            tracker.log(stage, step, values)
+
+    def flush(self) -> None:
+        for tracker in self.trackers:
+            tracker.flush()
+
+
+def read_records(path: str | Path) -> list[dict[str, Any]]:
+    """All whole records of a JSONL file, in order; [] where there is no file. A last line without its line end is still being written, or
+    was cut by a kill, and is left out; any other line that is not a JSON object is a ValueError naming the line."""
+    path = Path(path)
+    if not path.exists():
+        return []
+    return [_parse(path, number, line) for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1) if line.strip()]
+
+
+def rewind_records(path: str | Path, drop: Callable[[dict[str, Any]], bool]) -> int:
+    """Rewrites a JSONL file (metrics, evaluations, samples) without the records for which `drop` is true; all or nothing, by rename."""
+    path = Path(path)
+    records = read_records(path)
+    kept = [record for record in records if not drop(record)]
+    draft = path.with_name(path.name + ".draft")
+    with draft.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(record) + "\n" for record in kept)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+    return len(records) - len(kept)
+
+
+def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        record = None
+    if not isinstance(record, dict):
+        raise ValueError(f"{path}, line {number}: expected one JSON object, found {line[:60]!r}")
+    return record
+
+
+def _cut_torn_line(path: Path) -> None:
+    if path.exists():
+        whole = path.read_bytes().rfind(b"\n") + 1
+        if whole != path.stat().st_size:
+            os.truncate(path, whole)
+
+
+class _Cleaner:
+    """Turns values into JSON numbers and counts those that JSON cannot hold."""
+
+    def __init__(self) -> None:
+        self.not_finite = 0
+
+    def clean(self, name: str, value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            return [self.clean(name, item) for item in value]
+        if isinstance(value, (str, bytes)) or not hasattr(value, "__float__"):
+            raise ValueError(f"metric {name!r} is {value!r}, expected a number or a list of numbers")
+        if isinstance(value, int):
+            return int(value)
+        number = float(value)
+        if not math.isfinite(number):
+            self.not_finite += 1
+            return None
+        return float(f"{number:.7g}")  # seven digits: more than fp32 carries, and half the file

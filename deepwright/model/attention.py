@@ -1,0 +1,86 @@
+"""Multi-head latent attention in both forms (spec 2; V3 section 2.1.1).
+
+Expanded: keys and values of every head are computed from the latent; multi-head attention of widths N+R and V. Training and prefill.
+Absorbed: the up-projections are folded into query and output; all heads share one key, the cached entry itself. Decoding.
+
+B sequences, S new positions, T keys, H heads, N/R/V no-position, rotary, value widths, C latent width, E = C + R.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from deepwright import numerics
+from deepwright.config import ModelConfig
+from deepwright.model.cache import Cache
+from deepwright.model.layers import Linear, RMSNorm
+from deepwright.model.rope import rotate
+
+LATENT_EPS = 1e-6  # of the two latent norms in every reader of these checkpoints, whatever rms_norm_eps says
+
+
+class LatentAttention(nn.Module):
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.config, self.layer = config, layer
+        heads, d = config.num_attention_heads, config.hidden_size
+        if config.q_lora_rank is None:
+            self.q = Linear(d, heads * config.qk_head_dim)
+        else:
+            self.q_a = Linear(d, config.q_lora_rank)
+            self.q_a_norm = RMSNorm(config.q_lora_rank, LATENT_EPS)
+            self.q_b = Linear(config.q_lora_rank, heads * config.qk_head_dim)
+        self.kv_a = Linear(d, config.cache_width)
+        self.kv_a_norm = RMSNorm(config.kv_lora_rank, LATENT_EPS)
+        self.kv_b = Linear(config.kv_lora_rank, heads * (config.qk_nope_head_dim + config.v_head_dim))
+        self.o = Linear(heads * config.v_head_dim, d)
+
+    def forward(self, x_BSD: Tensor, positions_BS: Tensor, turn_BSR: Tensor, cache: Cache | None = None, form: str | None = None) -> Tensor:
+        c = self.config
+        q_BSHQ = self._queries(x_BSD).unflatten(-1, (c.num_attention_heads, c.qk_head_dim))
+        q_nope_BSHN, q_rope_BSHR = q_BSHQ.split((c.qk_nope_head_dim, c.qk_rope_head_dim), dim=-1)
+        q_rope_BSHR = rotate(q_rope_BSHR, turn_BSR[:, :, None], c.rope_interleave)
+        latent_BSC, key_BSR = self.kv_a(x_BSD).split((c.kv_lora_rank, c.qk_rope_head_dim), dim=-1)
+        entries_BSE = torch.cat((self.kv_a_norm(latent_BSC), rotate(key_BSR, turn_BSR, c.rope_interleave)), dim=-1)
+        keys_BTE = entries_BSE if cache is None else cache.update(self.layer, positions_BS, entries_BSE)
+        attend = self._absorbed if (form or self.cheaper_form(x_BSD.shape[1])) == "absorbed" else self._expanded
+        return self.o(attend(q_nope_BSHN, q_rope_BSHR, keys_BTE, None if cache is None else positions_BS).flatten(2))
+
+    def cheaper_form(self, new_positions: int) -> str:
+        """The form with fewer multiplications: the absorbed one pays 2C - N - V more for each query and key, the expanded one
+        pays C * (N + V) once for each key (all per head)."""
+        c = self.config
+        wider = 2 * c.kv_lora_rank - c.qk_nope_head_dim - c.v_head_dim
+        return "absorbed" if new_positions * wider <= c.kv_lora_rank * (c.qk_nope_head_dim + c.v_head_dim) else "expanded"
+
+    def _queries(self, x_BSD: Tensor) -> Tensor:
+        return self.q(x_BSD) if self.config.q_lora_rank is None else self.q_b(self.q_a_norm(self.q_a(x_BSD)))
+
+    def _expanded(self, q_nope_BSHN: Tensor, q_rope_BSHR: Tensor, keys_BTE: Tensor, positions_BS: Tensor | None) -> Tensor:
+        c, (B, S, H, _) = self.config, q_nope_BSHN.shape
+        latent_BTC, key_BTR = keys_BTE.split((c.kv_lora_rank, c.qk_rope_head_dim), dim=-1)
+        kv_BTHX = self.kv_b(latent_BTC).unflatten(-1, (H, -1))
+        k_nope_BTHN, v_BTHV = kv_BTHX.split((c.qk_nope_head_dim, c.v_head_dim), dim=-1)
+        q_BHSQ = torch.cat((q_nope_BSHN, q_rope_BSHR), dim=-1).transpose(1, 2)
+        k_BHTQ = torch.cat((k_nope_BTHN, key_BTR[:, :, None].expand(-1, -1, H, -1)), dim=-1).transpose(1, 2)
+        q, k, v = q_BHSQ.flatten(0, 1), k_BHTQ.flatten(0, 1), v_BTHV.transpose(1, 2).flatten(0, 1)
+        if positions_BS is None:
+            out = numerics.attention(q, k, v, c.softmax_scale)
+        else:
+            out = numerics.attention_at(q, k, v, c.softmax_scale, positions_BS.repeat_interleave(H, dim=0))
+        return out.view(B, H, S, c.v_head_dim).transpose(1, 2)
+
+    def _absorbed(self, q_nope_BSHN: Tensor, q_rope_BSHR: Tensor, keys_BTE: Tensor, positions_BS: Tensor | None) -> Tensor:
+        c, (B, S, H, _) = self.config, q_nope_BSHN.shape
+        kv_b_HXC = self.kv_b.weight.to(q_nope_BSHN.dtype).view(H, -1, c.kv_lora_rank)
+        up_k_HNC, up_v_HVC = kv_b_HXC.split((c.qk_nope_head_dim, c.v_head_dim), dim=1)
+        q_latent_BSHC = torch.bmm(q_nope_BSHN.flatten(0, 1).transpose(0, 1), up_k_HNC).transpose(0, 1).view(B, S, H, -1)
+        q_BME = torch.cat((q_latent_BSHC, q_rope_BSHR), dim=-1).view(B, S * H, -1)
+        latent_BTC = keys_BTE[..., : c.kv_lora_rank]
+        if positions_BS is None:
+            context = numerics.attention(q_BME, keys_BTE, latent_BTC, c.softmax_scale, H)
+        else:
+            context = numerics.attention_at(q_BME, keys_BTE, latent_BTC, c.softmax_scale, positions_BS.repeat_interleave(H, dim=1))
+        context_HXC = context.view(B * S, H, -1).transpose(0, 1)
+        return torch.bmm(context_HXC, up_v_HVC.transpose(1, 2)).transpose(0, 1).view(B, S, H, -1)

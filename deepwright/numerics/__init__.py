@@ -1,0 +1,25 @@
+"""Number work: the one seam through which every linear layer, expert, attention and vocabulary loss goes.
+
+`plain.py` holds a readable twin of each operation. `table()` says which implementation runs here and why.
+"""
+
+from deepwright.numerics.attention import attention, attention_at
+from deepwright.numerics.experts import expert_mlp
+from deepwright.numerics.loss import cross_entropy, selected_log_probs
+from deepwright.numerics.memory import keep_heap
+from deepwright.numerics.pointwise import linear, rms_norm, swiglu
+
+__all__ = [
+    "attention", "attention_at", "cross_entropy", "expert_mlp", "keep_heap", "linear", "rms_norm", "selected_log_probs", "swiglu", "table",
+]  # fmt: skip
+
+
+def table() -> list[tuple[str, str, str]]:
+    """(operation, implementation that runs, reason) for every operation of this package."""
+    return [
+        ("linear", "torch matmul in the input's dtype", "the vendor BLAS reaches the machine's GEMM rate"),
+        ("expert_mlp", "sort, then two batched matmuls", "as fast as the GEMM rate; torch's grouped_mm loops over groups on a CPU"),
+        ("attention", "blocked batched matmul", "faster than scaled_dot_product_attention on a CPU at head widths below 64"),
+        ("rms_norm, swiglu", "own autograd functions", "plain autograd makes three times as many passes over memory"),
+        ("cross_entropy, selected_log_probs", "chunked over rows", "[tokens, vocabulary] is never held whole"),
+    ]

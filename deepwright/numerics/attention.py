@@ -1,0 +1,68 @@
+"""Causal attention for training: batched matrix products over blocks of positions, so that no block sees the future half.
+
+One routine serves both forms of MLA: the expanded one has a query row for each position (G = batch * heads), the
+absorbed one has `heads` rows for each position against one shared key (G = batch). Twin: `plain.attention`.
+
+G independent attentions, M = S * heads query rows, T = S keys, d key width, v value width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+BLOCK = 64  # positions a block of queries spans: smaller wastes less on the upper triangle, larger multiplies better
+
+
+def _blocks(positions: int) -> list[tuple[int, int]]:
+    return [(start, min(start + BLOCK, positions)) for start in range(0, positions, BLOCK)]
+
+
+class _CausalAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, q_GMd: Tensor, k_GTd: Tensor, v_GTv: Tensor, scale: float, heads: int) -> Tensor:
+        out = q_GMd.new_empty(q_GMd.shape[0], q_GMd.shape[1], v_GTv.shape[2])
+        probs = []
+        for start, end in _blocks(k_GTd.shape[1]):
+            rows = slice(start * heads, end * heads)
+            score = torch.bmm(q_GMd[:, rows], k_GTd[:, :end].transpose(1, 2)).float().mul_(scale)
+            score[:, :, start:end].add_(_future(end - start, heads))
+            prob = torch.softmax(score, dim=-1).to(v_GTv.dtype)
+            out[:, rows] = torch.bmm(prob, v_GTv[:, :end])
+            probs.append(prob)
+        ctx.save_for_backward(q_GMd, k_GTd, v_GTv, *probs)
+        ctx.scale, ctx.heads = scale, heads
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_GMv: Tensor):
+        q, k, v, *probs = ctx.saved_tensors
+        d_q, d_k, d_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        for (start, end), prob in zip(_blocks(k.shape[1]), probs, strict=True):
+            rows = slice(start * ctx.heads, end * ctx.heads)
+            grad = grad_GMv[:, rows]
+            d_v[:, :end].baddbmm_(prob.transpose(1, 2), grad)
+            d_prob = torch.bmm(grad, v[:, :end].transpose(1, 2))
+            d_score = torch.ops.aten._softmax_backward_data(d_prob, prob, -1, prob.dtype).mul_(ctx.scale)
+            d_q[:, rows] = torch.bmm(d_score, k[:, :end])
+            d_k[:, :end].baddbmm_(d_score.transpose(1, 2), q[:, rows])
+        return d_q, d_k, d_v, None, None
+
+
+def _future(positions: int, heads: int) -> Tensor:
+    """[positions * heads, positions]: -inf where the key lies after the query row's position, else 0."""
+    return torch.full((positions, positions), float("-inf")).triu_(1).repeat_interleave(heads, dim=0)
+
+
+def attention(q_GMd: Tensor, k_GTd: Tensor, v_GTv: Tensor, scale: float, heads: int = 1) -> Tensor:
+    """softmax(scale * q k^T) v -> [G, M, v]; query row s * heads + h sees keys 0..s. Softmax in fp32."""
+    return _CausalAttention.apply(q_GMd, k_GTd, v_GTv, scale, heads)
+
+
+def attention_at(q_BMd: Tensor, k_BTd: Tensor, v_BTv: Tensor, scale: float, positions_BM: Tensor) -> Tensor:
+    """The same with the position of every query row given (cached keys): a row at position p sees keys 0..p. No blocks."""
+    score = torch.bmm(q_BMd, k_BTd.transpose(1, 2)).float().mul_(scale)
+    future = torch.arange(k_BTd.shape[1]) > positions_BM[:, :, None]
+    return torch.bmm(score.masked_fill_(future, float("-inf")).softmax(-1).to(v_BTv.dtype), v_BTv)

@@ -1,0 +1,67 @@
+"""RMSNorm, SwiGLU and linear layers as they run in training: fewer passes over memory than plain autograd makes.
+
+On two CPU cores a small model spends as long in such passes as in its matrix products. Each function keeps what its
+backward needs once and writes in place where it owns the memory. Twins: `plain.py`.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+class _RMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+        x32 = x.float()
+        inverse = torch.linalg.vector_norm(x32, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        unit = x32 * inverse
+        ctx.save_for_backward(unit, inverse, weight)
+        ctx.input_dtype = x.dtype
+        return (unit * weight).to(dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        unit, inverse, weight = ctx.saved_tensors
+        grad = grad.float()
+        d_weight = (grad * unit).flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
+        d_unit = grad * weight
+        along = (d_unit * unit).mean(-1, keepdim=True)
+        return d_unit.addcmul_(unit, along, value=-1).mul_(inverse).to(ctx.input_dtype), d_weight, None, None
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype | None = None) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) * weight over the last axis; statistics in fp32, result in `dtype` (default: x's)."""
+    return _RMSNorm.apply(x, weight, eps, dtype or x.dtype)
+
+
+class _SwiGLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, gate_up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate_up)
+        gate, up = gate_up.chunk(2, dim=-1)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        (gate_up,) = ctx.saved_tensors
+        gate, up = gate_up.chunk(2, dim=-1)
+        out = torch.empty_like(gate_up)
+        d_gate, d_up = out.chunk(2, dim=-1)
+        torch.mul(grad, F.silu(gate), out=d_up)
+        d_gate.copy_(torch.ops.aten.silu_backward(grad * up, gate))
+        return out
+
+
+def swiglu(gate_up: Tensor) -> Tensor:
+    """silu(gate) * up of [..., 2I] (gate half first) -> [..., I]."""
+    return _SwiGLU.apply(gate_up)
+
+
+def linear(x: Tensor, weight: Tensor) -> Tensor:
+    """x [..., in] @ weight [out, in]^T, computed in x's dtype; the weight keeps its own (master) dtype."""
+    return F.linear(x, weight if weight.dtype == x.dtype else weight.to(x.dtype))

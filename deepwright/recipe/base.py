@@ -1,0 +1,58 @@
+"""Stage `base`: a model from nothing, trained to predict the next token of a generated corpus (spec 7).
+
+Seeds of the parts follow from the run's: weights and documents from `seed`, held-out validation documents from another stream.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from deepwright.data import CountdownCorpus, PackedStream
+from deepwright.inference.draft import acceptance_rate
+from deepwright.model import Transformer
+from deepwright.recipe.journal import Journal
+from deepwright.recipe.settings import PretrainSettings, R1Settings
+from deepwright.text import Tokenizer, number_tokenizer
+from deepwright.train.pretrain import pretrain
+
+STAGE = "base"
+_VALIDATION = 1 << 40  # distance of the validation documents' seed from any training seed
+_DRAFTED_ROWS = 16  # validation rows on which MTP drafts are judged
+
+
+def corpus_of(settings: R1Settings | PretrainSettings, seed: int) -> CountdownCorpus:
+    knobs = {field.name: getattr(settings.corpus, field.name) for field in dataclasses.fields(settings.corpus)}
+    return CountdownCorpus(settings.task, seed, **knobs)
+
+
+def new_model(settings: R1Settings | PretrainSettings, tokenizer: Tokenizer) -> Transformer:
+    """Fresh weights; the vocabulary is the tokenizer's, whatever the config says."""
+    ids = {"vocab_size": tokenizer.vocab_size, "bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
+    return Transformer(dataclasses.replace(settings.model, **ids), torch.Generator().manual_seed(settings.seed))
+
+
+def validation_rows(settings: R1Settings | PretrainSettings, tokenizer: Tokenizer) -> Tensor:
+    unseen = corpus_of(settings, settings.seed + _VALIDATION)
+    return PackedStream(unseen, tokenizer, settings.pretrain.length).batch(settings.evaluation.validation_rows)
+
+
+def run(settings: R1Settings | PretrainSettings, folder: Path, journal: Journal) -> tuple[Transformer, Tokenizer]:
+    """Trains, or goes on training, the base model of a run; returns it as it is at the end of the stage."""
+    tokenizer = number_tokenizer(settings.task.tokenizer_words(), settings.task.largest_number)
+    model = new_model(settings, tokenizer)
+    corpus = corpus_of(settings, settings.seed)
+    journal.start(model.config)
+    journal.corpus(corpus)
+    stream = PackedStream(corpus, tokenizer, settings.pretrain.length, seed=settings.seed)
+    validation = validation_rows(settings, tokenizer)
+    trainer = pretrain(
+        settings.pretrain, model, stream, tokenizer, folder / STAGE, journal.tracker,
+        stage=STAGE, validation=list(validation.split(16)), callback=lambda step, model: journal.report(),
+    )  # fmt: skip
+    if len(model.mtp) and "mtp_acceptance" not in journal.known:
+        journal.facts(mtp_acceptance=acceptance_rate(model, validation[:_DRAFTED_ROWS, :-1]), base_step=trainer.steps)
+    return model, tokenizer

@@ -1,0 +1,125 @@
+"""What a run writes for its reader: facts, evaluations, samples, the description of its corpus, and the report, rewritten as it goes.
+
+Nothing here decides anything: a run without a journal would end with the same weights. An evaluation is written once, also
+when a killed run is gone on with.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import deepwright
+from deepwright.config import ModelConfig
+from deepwright.data import CountdownCorpus
+from deepwright.evaluate import Evaluation
+from deepwright.metrics import JsonlTracker, read_records
+from deepwright.report import write_report
+
+REPORT_SECONDS = 30  # at least this long between two drafts of the report
+ON_THE_WAY = "on the way"  # label of the short evaluations during RL
+SHOWN_PROBLEMS = 8  # held-out problems whose first sample is kept for the report
+
+_CORPUS_TEXT = (
+    "Every document is generated and is about a training problem; the held-out problems never occur. Several kinds of author write side by side: "
+    "people who list true equations, people who mark attempts as right (\u201cyes\u201d) or wrong (\u201cwait\u201d), people who guess, people who try "
+    "once and answer whatever came out, and searchers who try again after a failure and often give up.",
+    "So searching and the word \u201cwait\u201d are in the corpus, and so is checking a result against the target. What is not in it: any sign of which "
+    "author earns a reward, or any advice to search. About four documents in ten leave out or misplace the tags that the reward asks for.",
+)
+
+
+class Journal:
+    """The files of one run folder that a person reads."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.tracker = JsonlTracker(folder / "metrics.jsonl")
+        self._written = 0.0
+        before = json.loads((folder / "run.json").read_text()) if (folder / "run.json").exists() else {}
+        self._seconds_before = before.get("seconds", 0.0)
+        self._begun = time.monotonic()
+        self._facts: dict[str, Any] = before
+
+    def start(self, config: ModelConfig | None) -> None:
+        sizes = {} if config is None else {"parameters": config.parameters, "active_parameters": config.active_parameters}
+        command = shlex.join(["deepwright", *sys.argv[1:]]) if sys.argv[0].endswith(("deepwright", "__main__.py")) else None
+        self.facts(status="running", version=deepwright.__version__, command=command, machine=_machine(), **sizes)
+        if "started" not in self._facts:
+            self.facts(started=time.strftime("%Y-%m-%d %H:%M:%S"))
+
+    def facts(self, **known: Any) -> None:
+        self._facts |= {name: value for name, value in known.items() if value is not None}
+        self._facts["seconds"] = round(self._seconds_before + time.monotonic() - self._begun, 1)
+        _write_json(self.folder / "run.json", self._facts)
+
+    def corpus(self, corpus: CountdownCorpus) -> None:
+        labelled = [corpus.labelled(i) for i in range(2000)]
+        counts = Counter(kind for kind, _ in labelled)
+        first_of = {kind: text for kind, text in reversed(labelled)}
+        _write_json(self.folder / "corpus.json", {
+            "title": "A generated population of authors",
+            "paragraphs": list(_CORPUS_TEXT),
+            "shares": {kind: number / len(labelled) for kind, number in counts.most_common()},
+            "samples": list(first_of.values()),
+        })  # fmt: skip
+
+    @property
+    def known(self) -> dict[str, Any]:
+        return dict(self._facts)
+
+    def full_evaluations(self) -> list[dict[str, Any]]:
+        """The records of all evaluations but the short ones on the way."""
+        return [record for record in read_records(self.folder / "evaluations.jsonl") if record["label"] != ON_THE_WAY]
+
+    def find(self, stage: str, step: int, label: str) -> Evaluation | None:
+        for record in read_records(self.folder / "evaluations.jsonl"):
+            if (record["stage"], record["step"], record["label"]) == (stage, step, label):
+                return Evaluation.from_record(record)
+        return None
+
+    def evaluation(self, stage: str, step: int, label: str, evaluation: Evaluation, *, samples: bool = False, **more: Any) -> None:
+        if samples:
+            self._samples(stage, step, evaluation)
+        _append_json(self.folder / "evaluations.jsonl", evaluation.record(stage, step, label) | more)
+        self.report(now=True)
+
+    def _samples(self, stage: str, step: int, evaluation: Evaluation) -> None:
+        for one in evaluation.generations:
+            if one.sample == 0 and one.problem < SHOWN_PROBLEMS:
+                record = {"stage": stage, "step": step, "split": evaluation.split, "prompt": one.prompt, "completion": one.text}
+                record |= {"value": one.value, "verdict": one.verdict, "length": one.length, "kind": one.kind}
+                _append_json(self.folder / "samples.jsonl", record)
+
+    def report(self, *, now: bool = False) -> None:
+        """Writes the report anew if the last one is old enough, or `now`."""
+        if now or time.monotonic() - self._written >= REPORT_SECONDS:
+            self.facts()
+            write_report(self.folder)
+            self._written = time.monotonic()
+
+    def finish(self, status: str) -> None:
+        self.facts(status=status)
+        self.report(now=True)
+
+
+def _machine() -> str:
+    return f"{os.cpu_count()} CPU threads, {platform.machine()}, {platform.system()}, Python {platform.python_version()}"
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    draft = path.with_suffix(".draft")
+    draft.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(draft, path)
+
+
+def _append_json(path: Path, value: dict[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(value, ensure_ascii=False) + "\n")

@@ -1,0 +1,47 @@
+"""`deepwright r1`, `pretrain` and `rl`: the stages of a run in their order, each skipped where it is already done.
+
+What exists today: `base` (pre-training) and `zero` (R1-Zero).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from deepwright import weights
+from deepwright.recipe import base, zero
+from deepwright.recipe.journal import Journal
+from deepwright.recipe.session import model_folder
+from deepwright.recipe.settings import PretrainSettings, R1Settings, RLSettings
+
+
+def run(settings: R1Settings | PretrainSettings | RLSettings, folder: Path) -> None:
+    """Runs what the settings ask for in `folder`. An interrupted run is marked as such and can be gone on with."""
+    journal = Journal(folder)
+    status = "stopped"
+    try:
+        if isinstance(settings, RLSettings):
+            model, tokenizer = weights.load(model_folder(settings.base or folder, stages=("base", ".")))
+            journal.start(model.config)
+        else:
+            model, tokenizer = base.run(settings, folder, journal)
+        if not isinstance(settings, PretrainSettings):
+            zero.run(settings, folder, journal, model, tokenizer)
+        status = "finished"
+    finally:
+        journal.finish(status)
+    for line in summary(journal):
+        print(line)
+    print(f"The report: {folder / 'report.html'}")
+
+
+def summary(journal: Journal) -> list[str]:
+    """Held-out figures, one line for each full evaluation."""
+    lines = []
+    for e in journal.full_evaluations():
+        votes = "".join(f", cons@{k} {value:.3f}" for k, value in e["cons_at_k"].items() if k == max(e["cons_at_k"], key=int))
+        checks = "" if e["self_check_rate"] is None else f", self-checks in {e['self_check_rate']:.0%}"
+        error = "" if e["pass_at_1_se"] is None else f" ± {e['pass_at_1_se']:.3f}"
+        lines.append(f"{e['label']:<12} held-out pass@1 {e['pass_at_1']:.3f}{error}{votes}, mean length {e['mean_length']:.0f}{checks}")
+        if "decomposition" in e and e["stage"] != "base":
+            lines.append(f"{'':<12} {e['decomposition']['sentence']}")
+    return lines

@@ -1,0 +1,277 @@
+"""From words to settings: preset -> TOML files -> `--section.field value`, into one tree of frozen dataclasses. No torch.
+
+Strict throughout: a key, a value or a type that does not fit is refused by name, with the nearest name that exists. The resolved
+tree is written back as TOML that resolves to the same tree again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import enum
+import io
+import re
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tomli_w
+
+import deepwright
+
+S = TypeVar("S")
+NONE = "None"  # TOML has no null; this word stands for it where a field may be None, as on the command line
+VERSION_KEY = "deepwright_version"  # written for the reader of a run folder, not read back
+
+
+class SettingsError(ValueError):
+    """Something in a TOML file or on the command line that its user can put right."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """What stands on the command line besides fields: which files to read, and what to do with the result."""
+
+    configs: tuple[str, ...]
+    preset: str | None
+    resume: bool
+    dry_run: bool
+    rest: tuple[str, ...]  # for tyro
+
+
+WORDS_HELP = """Fields are set in this order, later ones win: --preset NAME (the model), --config NAME_OR_FILE (may be repeated),
+--section.field VALUE. Also: --quick (the same as --config quick), --resume (go on where the run folder stopped),
+--dry-run (print the resolved settings and stop)."""
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """'; did you mean X?' or, when nothing is near, ''. Knows misspellings, initials (lr) and a name given without its section."""
+
+    def likeness(other: str) -> float:
+        (section, _, last), (its_section, _, its_last) = name.rpartition("."), other.rpartition(".")
+        initials = "".join(part[0] for part in re.split("[_-]", its_last) if part)
+        near = 0.9 if last == initials else difflib.SequenceMatcher(None, last, its_last).ratio()
+        return near + 0.2 * (section == its_section)
+
+    best = max(names, key=likeness, default=None)
+    return f"; did you mean {best}?" if best is not None and likeness(best) >= 0.75 else ""
+
+
+def split_words(args: Sequence[str]) -> Words:
+    """Takes --config, --preset, --quick, --resume and --dry-run out of a command line."""
+    configs: list[str] = []
+    preset, resume, dry_run = None, False, False
+    rest: list[str] = []
+    queue = list(args)
+    while queue:
+        word, _, value = queue.pop(0).partition("=")
+        if word in ("--config", "--preset"):
+            if not value and not queue:
+                raise SettingsError(f"{word} needs a value")
+            value = value or queue.pop(0)
+            configs += [value] if word == "--config" else []
+            preset = value if word == "--preset" else preset
+        elif word == "--quick":
+            configs.append("quick")
+        elif word == "--resume":
+            resume = True
+        elif word == "--dry-run":
+            dry_run = True
+        else:
+            rest.append(f"{word}={value}" if value else word)
+    return Words(tuple(configs), preset, resume, dry_run, tuple(rest))
+
+
+# ---- TOML in
+
+
+def config_path(name: str) -> Path:
+    """A file as given, or `laptop` for the configs/laptop.toml that comes with the package."""
+    package = Path(deepwright.__file__).parent
+    tried = [Path(name)] if name.endswith(".toml") else [folder / f"{name}.toml" for folder in (package / "configs", package.parent / "configs")]
+    for path in tried:
+        if path.is_file():
+            return path
+    there = sorted({path.stem for candidate in tried for path in candidate.parent.glob("*.toml")})
+    raise SettingsError(f"there is no config {name!r}" + (nearest(name, there) or f" (there are: {', '.join(there) or 'none'})"))
+
+
+def read_toml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The tables of a file, laid over those of the file that its `base = "..."` names (relative to it)."""
+    if path.resolve() in above:
+        raise SettingsError(f"{path} is its own base, by way of {above[-1].name}")
+    try:
+        table = tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path} is not TOML: {error}") from None
+    base = table.pop("base", None)
+    if base is None:
+        return table
+    return overlay(read_toml(config_path(str(path.parent / base)), (*above, path.resolve())), table)
+
+
+def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    both = dict(below)
+    for key, value in above.items():
+        both[key] = overlay(both[key], value) if isinstance(value, Mapping) and isinstance(both.get(key), Mapping) else value
+    return both
+
+
+def fill(settings: S, table: Mapping[str, Any], where: str, also_known: Iterable[str] = (), prefix: str = "") -> S:
+    """`settings` with the fields of a TOML table. `also_known` names top-level sections that other commands read."""
+    fields, hints = [f.name for f in dataclasses.fields(settings)], typing.get_type_hints(type(settings))  # type: ignore[arg-type]
+    changes = {}
+    for key, value in table.items():
+        if key not in fields:
+            if not prefix and key in {VERSION_KEY, *also_known}:
+                continue
+            raise SettingsError(f"{where}: unknown key {prefix + key!r}{nearest(key, fields)}")
+        changes[key] = convert(value, hints[key], getattr(settings, key), where, prefix + key)
+    try:
+        return dataclasses.replace(settings, **changes)  # type: ignore[type-var]
+    except ValueError as error:  # from the section's own checks, which do not know where its values came from
+        raise SettingsError(f"{where}: {prefix.rstrip('.')}{': ' if prefix else ''}{error}") from None
+
+
+def convert(value: Any, hint: Any, current: Any, where: str, key: str) -> Any:
+    """One TOML value as the type that its field is declared to have; `current` is what the field holds so far."""
+    options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    if type(None) in options and value == NONE:
+        return None
+    for option in options:
+        if dataclasses.is_dataclass(option) and isinstance(value, Mapping):
+            return fill_or_make(option, value, current, where, key)
+        fitted = fit(value, option)
+        if fitted is not None:
+            return fitted
+    raise SettingsError(f"{where}: {key} is {value!r}, expected {describe(hint)}")
+
+
+def fill_or_make(kind: Any, value: Mapping[str, Any], current: Any, where: str, key: str) -> Any:
+    if isinstance(current, kind):
+        return fill(current, value, where, prefix=f"{key}.")
+    missing = [f.name for f in dataclasses.fields(kind) if f.default is f.default_factory is dataclasses.MISSING and f.name not in value]
+    if missing:
+        raise SettingsError(f"{where}: {key} lacks {missing[0]!r}")
+    needed = {f.name: value[f.name] for f in dataclasses.fields(kind) if f.name in value}
+    hints = typing.get_type_hints(kind)
+    made = kind(**{name: convert(v, hints[name], None, where, f"{key}.{name}") for name, v in needed.items()})
+    return fill(made, value, where, prefix=f"{key}.")
+
+
+def fit(value: Any, kind: Any) -> Any:
+    """`value` as `kind`, or None when it does not fit. An int is a float; a list is a tuple; a bool is not a number."""
+    if typing.get_origin(kind) is typing.Literal:
+        return value if value in typing.get_args(kind) else None
+    if typing.get_origin(kind) is tuple:
+        return fit_tuple(value, typing.get_args(kind))
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return next((member for member in kind if value in (member.value, member.name)), None)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is Path:
+        return Path(value) if isinstance(value, str) else None
+    return value if type(value) is kind else None
+
+
+def fit_tuple(value: Any, kinds: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    if not isinstance(value, list):
+        return None
+    kinds = (kinds[0],) * len(value) if len(kinds) == 2 and kinds[1] is ... else kinds
+    if len(kinds) != len(value):
+        return None
+    items = tuple(fit(item, kind) for item, kind in zip(value, kinds, strict=True))
+    return None if any(item is None for item in items) else items
+
+
+def describe(hint: Any) -> str:
+    """A type in words that a user of TOML knows."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join(describe(option) for option in typing.get_args(hint))
+    if typing.get_origin(hint) is typing.Literal:
+        return "one of " + ", ".join(repr(choice) for choice in typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        return "[" + ", ".join("..." if kind is ... else describe(kind) for kind in typing.get_args(hint)) + "]"
+    words = {int: "a whole number", float: "a number", str: "a text in quotes", bool: "true or false", Path: "a path", type(None): f'"{NONE}"'}
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return "one of " + ", ".join(repr(member.value) for member in hint)
+    return words.get(hint, "a section" if dataclasses.is_dataclass(hint) else str(hint))
+
+
+# ---- TOML out
+
+
+def to_table(settings: Any) -> Any:
+    """A settings tree as plain TOML values."""
+    if dataclasses.is_dataclass(settings):
+        return {field.name: to_table(getattr(settings, field.name)) for field in dataclasses.fields(settings)}
+    if isinstance(settings, (tuple, list)):
+        return [to_table(item) for item in settings]
+    if isinstance(settings, enum.Enum):
+        return settings.value
+    return NONE if settings is None else str(settings) if isinstance(settings, Path) else settings
+
+
+def to_toml(settings: Any) -> str:
+    """The resolved settings, with the version that resolved them. `fill` reads them back into an equal tree."""
+    return tomli_w.dumps({VERSION_KEY: deepwright.__version__, **to_table(settings)})
+
+
+def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"rl": {"steps": 3}} -> {"rl.steps": 3}."""
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat
+
+
+# ---- the command line
+
+
+def check_options(names: Iterable[str], args: Sequence[str]) -> None:
+    """Refuses an option that names no field, before tyro sees it: we can say which name is near."""
+    names = [name.replace("_", "-") for name in names]
+    for arg in args:
+        name = arg.removeprefix("--").partition("=")[0].replace("_", "-")
+        if not re.match(r"--[a-z]", arg) or name in ("help", *names):
+            continue
+        path, _, last = name.rpartition(".")
+        if f"{path}.{last.removeprefix('no-')}".lstrip(".") not in names:
+            raise SettingsError(f"unknown option {arg.partition('=')[0]}{nearest(name, names).replace('mean ', 'mean --')}")
+
+
+def parse(kind: type[S], args: Sequence[str], prog: str, *, default: S | None = None, description: str | None = None) -> S:
+    """A `kind` from the command line, over `default` if there is one. tyro's boxed messages become one sentence; --help prints and exits."""
+    import tyro
+
+    names = [field.name for field in dataclasses.fields(kind)] if default is None else flatten(to_table(default))  # type: ignore[arg-type]
+    check_options(names, args)
+    given = {} if default is None else {"default": default}
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(kind, args=list(args), prog=prog, description=description, config=(tyro.conf.AvoidSubcommands,), **given)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise SettingsError(one_sentence(said.getvalue()) or "the command line cannot be read") from None
+
+
+def one_sentence(box: str) -> str:
+    """The message inside tyro's box, without the frame and without what stands below its first rule."""
+    lines = [line.strip("│ ╭╮╰╯").strip() for line in box.splitlines()[1:]]
+    rule = next((number for number, line in enumerate(lines) if set(line) <= {"─"}), len(lines))
+    return re.sub(r"^Error parsing ([A-Z]\w*: )?", "", " ".join(lines[:rule])).removesuffix(".")
+
+
+def resolve(settings: S, words: Words, prog: str, description: str = "", also_known: Iterable[str] = ()) -> S:
+    """Lays the TOML files and then the command line over `settings` (defaults, with the preset already in)."""
+    for name in words.configs:
+        path = config_path(name)
+        settings = fill(settings, read_toml(path), str(path), also_known)
+    return parse(type(settings), words.rest, prog, default=settings, description=f"{description}\n\n{WORDS_HELP}")

@@ -1,0 +1,80 @@
+"""What a command does before its work: threads, the run folder of a training command, the model in a folder that it is given."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from deepwright import numerics
+from deepwright.recipe.resolve import VERSION_KEY, flatten, to_table, to_toml
+from deepwright.rl.grpo import FREE_SETTINGS as FREE_RL
+from deepwright.train.checkpoint import find_damage
+from deepwright.train.pretrain import FREE_SETTINGS as FREE_PRETRAIN
+
+if TYPE_CHECKING:
+    from deepwright.recipe.settings import PretrainSettings, R1Settings, RLSettings
+
+CONFIG = "config.toml"
+STAGES = ("zero", "base", ".")  # where a run folder keeps checkpoints, the later stage first
+FREE = {*FREE_PRETRAIN, *FREE_RL, "run", "threads"}  # may differ between the two halves of a resumed run
+
+
+def use_threads(threads: int) -> None:
+    """0 leaves the number to torch."""
+    if threads < 0:
+        raise ValueError(f"threads is {threads}, expected 0 (torch decides) or a positive number")
+    if threads:
+        torch.set_num_threads(threads)
+    numerics.keep_heap()
+
+
+def open_run(settings: R1Settings | PretrainSettings | RLSettings, resume: bool) -> Path:
+    """The run folder, with the resolved settings in it. A run that exists is only gone on with, and only with the settings it has.
+
+    Raises ValueError: it exists and `resume` is false; it was started with other settings."""
+    folder, config = settings.folder, settings.folder / CONFIG
+    if config.exists():
+        if not resume:
+            raise ValueError(f"the run {folder} exists: --resume goes on with it, --run NAME starts another")
+        check_same(folder, tomllib.loads(config.read_text()), to_table(settings))
+    elif folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty and has no {CONFIG}: --run NAME chooses another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = config.with_suffix(".draft")
+    draft.write_text(to_toml(settings))
+    draft.rename(config)
+    return folder
+
+
+def check_same(folder: Path, before: dict, asked: dict) -> None:
+    old, new = flatten(before), flatten(asked)
+    for name in sorted(old.keys() | new.keys()):
+        if name != VERSION_KEY and name.split(".")[-1] not in FREE and old.get(name) != new.get(name):
+            raise ValueError(
+                f"the run {folder} was started with {name} = {old.get(name)!r}, asked for now is {new.get(name)!r}: "
+                "go on with the old value, or --run NAME starts another"
+            )
+
+
+def model_folder(folder: str | Path, stages: tuple[str, ...] = STAGES) -> Path:
+    """A Hugging Face folder as it is; of a run folder the last whole checkpoint. Only reads: the run may still be going on."""
+    folder = Path(folder)
+    if (folder / "config.json").is_file():
+        return folder
+    for stage in stages:
+        steps = sorted((folder / stage / "checkpoints").glob("step-*"), key=step_of, reverse=True)
+        for checkpoint in steps:
+            if step_of(checkpoint) >= 0 and find_damage(checkpoint) is None:
+                return checkpoint
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}")
+    raise ValueError(f"{folder} holds no model: expected a config.json in it, or a run folder with a whole checkpoint")
+
+
+def step_of(checkpoint: Path) -> int:
+    match = re.fullmatch(r"step-(\d+)", checkpoint.name)
+    return int(match[1]) if match else -1

@@ -1,0 +1,115 @@
+"""What the training commands can be told: one frozen dataclass tree for each of r1, pretrain and rl, and how it is resolved.
+
+Every field changes something. Fields that follow from others (vocabulary, stop ids, seeds of the parts) are not here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from deepwright.config import ModelConfig, preset
+from deepwright.data import CountdownCorpus
+from deepwright.recipe.resolve import Words, resolve
+from deepwright.rl.config import GRPOConfig
+from deepwright.tasks import Countdown
+from deepwright.train.pretrain import PretrainConfig
+
+
+def fields_of(kind: type, name: str, *, without: tuple[str, ...]) -> type:
+    """A dataclass with the fields of `kind` that a user sets: all but those that the recipe fills in."""
+    hints = typing.get_type_hints(kind)
+    kept = [(f.name, hints[f.name], field(default=f.default)) for f in dataclasses.fields(kind) if f.name not in without]
+    return dataclasses.make_dataclass(name, kept, frozen=True, namespace={"__module__": __name__, "__doc__": kind.__doc__})
+
+
+# See deepwright/data/countdown_corpus.py for what each share means.
+CorpusSettings = fields_of(CountdownCorpus, "CorpusSettings", without=("task", "seed"))
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """Held-out problems: before and after a stage in full, and a smaller share while RL goes on."""
+
+    problems: int = 200  # asked before and after RL
+    samples: int = 16  # completions of each; pass@k and cons@k exist up to this k
+    problems_between: int = 100  # asked every rl.evaluate_every steps, one completion each
+    temperature: float = 1.0
+    top_p: float = 1.0
+    validation_rows: int = 64  # rows of unseen documents for the base model's validation loss
+
+    def __post_init__(self) -> None:
+        for name in ("problems", "samples", "problems_between", "validation_rows"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What all three share."""
+
+    run: str = "r1"  # name of a folder under runs/, or a path
+    seed: int = 0  # of weights, documents, rollouts and samples
+    quick: bool = False  # the report says that the figures prove nothing
+    threads: int = 0  # CPU threads; 0: as many as torch takes
+    task: Countdown = Countdown()  # its seed decides which problems are held out
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+    def __post_init__(self) -> None:
+        if not self.run.strip():
+            raise ValueError("run is empty, expected the name of a folder under runs/")
+        if self.seed < 0 or self.threads < 0:
+            raise ValueError(f"seed is {self.seed} and threads {self.threads}, expected 0 or a positive number")
+        rl = getattr(self, "rl", None)
+        if rl is not None and rl.seed:
+            raise ValueError(f"rl.seed is {rl.seed}: set seed, from which every part takes its own")
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.run) if "/" in self.run else Path("runs") / self.run
+
+
+@dataclass(frozen=True)
+class R1Settings(_Run):
+    """Pre-trains a small model from nothing, then teaches it to reason by reinforcement learning alone."""
+
+    model: ModelConfig = field(default_factory=lambda: preset("laptop"))
+    corpus: CorpusSettings = CorpusSettings()
+    pretrain: PretrainConfig = PretrainConfig()
+    rl: GRPOConfig = GRPOConfig()
+
+
+@dataclass(frozen=True)
+class PretrainSettings(_Run):
+    """The first stage alone: a base model from nothing."""
+
+    model: ModelConfig = field(default_factory=lambda: preset("laptop"))
+    corpus: CorpusSettings = CorpusSettings()
+    pretrain: PretrainConfig = PretrainConfig()
+
+
+@dataclass(frozen=True)
+class RLSettings(_Run):
+    """The second stage alone: R1-Zero on a base model."""
+
+    base: str = ""  # the base model: a Hugging Face folder, or a run folder (its base stage); "": the base stage of the same run
+    rl: GRPOConfig = GRPOConfig()
+
+
+COMMANDS: dict[str, type[_Run]] = {"r1": R1Settings, "pretrain": PretrainSettings, "rl": RLSettings}
+SECTIONS = {f.name for kind in COMMANDS.values() for f in dataclasses.fields(kind)}  # one file may serve all three
+USUAL_CONFIG = "laptop"
+
+
+def resolve_for(command: str, words: Words) -> R1Settings | PretrainSettings | RLSettings:
+    """Preset, then TOML files (configs/laptop.toml where none is named), then options."""
+    settings = COMMANDS[command]()
+    if words.preset:
+        if not hasattr(settings, "model"):
+            raise ValueError(f"--preset {words.preset} chooses a model, but {command} takes the one that it is given")
+        settings = dataclasses.replace(settings, model=preset(words.preset))
+    if not words.configs:
+        words = dataclasses.replace(words, configs=(USUAL_CONFIG,))
+    return resolve(settings, words, f"deepwright {command}", COMMANDS[command].__doc__ or "", also_known=SECTIONS)

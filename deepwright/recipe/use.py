@@ -1,0 +1,137 @@
+"""A saved model at work: `generate`, `chat` and `eval` on a checkpoint, through the same engine that RL samples with."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Iterator, Sequence
+
+from deepwright import weights
+from deepwright.inference.engine import Engine
+from deepwright.evaluate import Evaluation, evaluate
+from deepwright.recipe.requests import ChatRequest, EvalRequest, GenerateRequest
+from deepwright.recipe.session import CONFIG, model_folder, use_threads
+from deepwright.sampler import Sampling
+from deepwright.tasks import Countdown, Task, make_task
+from deepwright.text import Tokenizer
+
+
+def open_engine(folder: str, threads: int) -> tuple[Engine, Tokenizer]:
+    use_threads(threads)
+    model, tokenizer = weights.load(model_folder(folder))
+    return Engine(model.eval(), tokenizer), tokenizer
+
+
+def stopping(sampling: Sampling, tokenizer: Tokenizer) -> Sampling:
+    return dataclasses.replace(sampling, stop_ids=(tokenizer.eos_id,))
+
+
+def generate_texts(request: GenerateRequest) -> list[str]:
+    """The n completions of one prompt, without the prompt and the end token."""
+    engine, tokenizer = open_engine(request.folder, request.threads)
+    prompt = [tokenizer.bos_id, *tokenizer.encode(request.prompt)] if request.raw else tokenizer.encode_prompt(request.prompt)
+    return [tokenizer.decode(completion.token_ids) for completion in engine.sample([prompt], stopping(request.sampling, tokenizer))[0]]
+
+
+def evaluate_folder(request: EvalRequest) -> Evaluation:
+    """Samples and scores; the task is that of the model's run where its folder lies in one, so that held-out problems are held out."""
+    engine, tokenizer = open_engine(request.folder, request.threads)
+    return evaluate(
+        engine,
+        tokenizer,
+        task_of(request),
+        problems=request.problems,
+        samples=request.samples,
+        max_tokens=request.max_tokens,
+        split=request.split,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        seed=request.seed,
+    )
+
+
+def task_of(request: EvalRequest) -> Task:
+    options = run_config(Path(request.folder)).get("task", {}) if request.task == Countdown.name else {}
+    if request.task_seed is not None:
+        options["seed"] = request.task_seed
+    return make_task(request.task, **options)
+
+
+def run_config(folder: Path) -> dict[str, Any]:
+    """The settings of the run that a folder is, or lies in as `<run>/<stage>/checkpoints/step-N`; {} where there is none."""
+    folder = folder.resolve()
+    for place in (folder, *folder.parents[:3]):
+        if (place / CONFIG).is_file():
+            return tomllib.loads((place / CONFIG).read_text())
+    return {}
+
+
+def describe(evaluation: Evaluation) -> list[str]:
+    """An evaluation as lines for a terminal."""
+    e = evaluation
+    lines = [f"{e.problems} {e.split.replace('_', '-')} problems of {e.task}, {e.samples} samples each, T = {e.temperature:g}, top-p = {e.top_p:g}"]
+    lines.append(f"  pass@1        {with_error(e.pass_at_1, e.pass_at_1_se)}")
+    lines += [f"  {f'pass@{k}':<12}  {with_error(value, e.pass_at_k_se[k])}" for k, value in e.pass_at_k.items()]
+    lines += [f"  {f'cons@{k}':<12}  {with_error(value, e.cons_at_k_se[k])}" for k, value in e.cons_at_k.items()]
+    lines.append(f"  right format  {e.format_rate:.3f}")
+    lines.append(f"  mean length   {e.mean_length:.1f} tokens, {e.truncated_rate:.1%} cut at {e.max_tokens}")
+    if e.self_check_rate is not None:
+        lines.append(f"  self-checks   in {e.self_check_rate:.1%} of the answers")
+    if e.verifier_failures:
+        lines.append(f"  the verifier failed on {e.verifier_failures} completions; their problems are left out")
+    return lines
+
+
+def with_error(value: float, error: float | None) -> str:
+    return f"{value:.3f}" if error is None else f"{value:.3f} ± {error:.3f}"
+
+
+def stream_ids(engine: Engine, prompt: Sequence[int], sampling: Sampling) -> Iterator[int]:
+    """The tokens of one completion as they are sampled. Leaving the loop early takes the request out of the engine."""
+    number, seen = engine.add(prompt, sampling), 0
+    try:
+        while engine.has_work:
+            ended = engine.step()
+            running = engine.rows.read(0)[0] if len(engine.rows) else []
+            ids = ended[0].completion.token_ids if ended else running
+            yield from ids[seen:]
+            seen = len(ids)
+    finally:
+        engine.abort(number)
+
+
+def stream_text(tokenizer: Tokenizer, ids: Iterator[int]) -> Iterator[str]:
+    """Pieces of text whose sum is the decoded whole. A character whose bytes are not all there yet waits for them."""
+    so_far: list[int] = []
+    shown = ""
+    for token in ids:
+        so_far.append(token)
+        text = tokenizer.decode(so_far)
+        if text.startswith(shown) and not text.endswith("\N{REPLACEMENT CHARACTER}"):
+            yield text[len(shown) :]
+            shown = text
+    yield tokenizer.decode(so_far)[len(shown) :]
+
+
+class Conversation:
+    """One chat: keeps the messages, renders them with the model's own template, streams the answer."""
+
+    def __init__(self, request: ChatRequest) -> None:
+        self.request = request
+        self.engine, self.tokenizer = open_engine(request.folder, request.threads)
+        self.messages: list[dict[str, str]] = []
+        self.turns = 0
+
+    def reply(self, message: str) -> Iterator[str]:
+        """Pieces of the answer. Each turn draws from its own random stream, so a repeated question may get another answer."""
+        if self.request.forget:
+            self.messages.clear()
+        self.messages.append({"role": "user", "content": message})
+        prompt = self.tokenizer.encode(self.tokenizer.render(self.messages))
+        sampling = dataclasses.replace(stopping(self.request.sampling, self.tokenizer), seed=self.request.seed + self.turns)
+        self.turns += 1
+        answer = ""
+        for piece in stream_text(self.tokenizer, stream_ids(self.engine, prompt, sampling)):
+            answer += piece
+            yield piece
+        self.messages.append({"role": "assistant", "content": answer})

@@ -1,0 +1,225 @@
+"""The curves of a report: reinforcement learning, pre-training, and where the time went."""
+
+from __future__ import annotations
+
+import math
+
+from deepwright.metrics import GLOSSARY
+from deepwright.report.charts import Line, heat_map, plot, stacked_bar
+from deepwright.report.figures import PLUS_MINUS, compact, count, duration, number, percent
+from deepwright.report.frame import grid, not_yet, paragraph, section
+from deepwright.report.records import Run, moving_average
+
+GREY, BLUE, ORANGE, GREEN, PURPLE = 6, 1, 2, 3, 4
+
+
+def reinforcement(run: Run) -> str:
+    """Everything that moves while the model learns by reward."""
+    if not any(record.get("stage") == "zero" for record in run.metrics):
+        return section("zero", "Reinforcement learning", not_yet("it starts when pre-training has ended."))
+    return section(
+        "zero",
+        "Reinforcement learning, step by step",
+        paragraph(_averaging(run), "soft"),
+        grid(_accuracy(run), _smooth(run, "mean_length", "Answer length"), _smooth(run, "self_check_rate", "Self-check rate"),
+             _smooth(run, "self_checks_per_answer", "Self-checks per answer"), _self_check(run), _judgement(run),
+             _smooth(run, "turned_right_rate", "Turned right"), _rewards(run)),
+        paragraph(self_check_sentence(run)),
+        grid(_rates(run), _smooth(run, "entropy", "Entropy"), _smooth(run, "zero_variance_rate", "Groups without variance"),
+             _gap(run), _ratio(run), _unless_zero(run, "kl", "Divergence from the reference"),
+             _unless_zero(run, "clip_fraction", "Clipped tokens"), _plain(run, "zero", "grad_norm", "Gradient norm"),
+             _plain(run, "zero", "learning_rate", "Learning rate")),
+    )  # fmt: skip
+
+
+def pre_training(run: Run) -> str:
+    """Losses, balance of the experts, and how far the extra prediction head gets."""
+    if not any(record.get("stage") == "base" for record in run.metrics):
+        return section("base", "Pre-training", not_yet("no step of pre-training has been logged."))
+    loads = run.loads("base")
+    maps = [
+        heat_map(f"Expert load, step {count(step)}", load, _MAP if place == 0 else "") for place, (step, load) in enumerate(_ends(loads))
+    ]
+    series = run.series
+    loss = [Line("training", series("base", "loss"), BLUE, "faint"),
+            Line("training, average", moving_average(series("base", "loss"), _width(series("base", "loss"))), BLUE),
+            Line("validation", series("base", "validation_loss"), ORANGE, "dots"),
+            Line("validation, averaged weights", series("base", "validation_loss_ema"), GREEN, "dots")]  # fmt: skip
+    balance = [Line("batches, average", moving_average(series("base", "max_vio"), _width(series("base", "max_vio"))), BLUE),
+               Line("single batches", series("base", "max_vio"), BLUE, "faint"),
+               Line("whole validation set", series("base", "max_vio_global"), ORANGE, "dots")]  # fmt: skip
+    checker = [
+        Line("right attempt: says yes", series("base", "checker_yes"), GREEN),
+        Line("wrong attempt: says no", series("base", "checker_no"), ORANGE),
+    ]
+    return section(
+        "base",
+        "Pre-training: the base model",
+        grid(plot("Loss", loss, unit="nats/token", zero=False, sentence=GLOSSARY["loss"].sentence, wide=True),
+             _plain(run, "base", "mtp_loss", "Loss of the token after next", zero=False),
+             _plain(run, "base", "mtp_acceptance", "Drafts accepted"),
+             plot("Balance of the experts (MaxVio)", balance, sentence=GLOSSARY["max_vio"].sentence), *maps,
+             _plain(run, "base", "balance_loss", "Balance loss", zero=False),
+             _plain(run, "base", "dead_experts", "Experts without a token"),
+             plot("Can it tell right from wrong?", checker, unit="fraction", sentence=_CHECKER),
+             _plain(run, "base", "learning_rate", "Learning rate"), _plain(run, "base", "grad_norm", "Gradient norm"),
+             _plain(run, "base", "tokens_per_second", "Speed")),
+    )  # fmt: skip
+
+
+def timing(run: Run) -> str:
+    """Seconds of rollout, reward, update and evaluation, and the speed of pre-training."""
+    parts = []
+    speed, tokens = [value for _, value in run.series("base", "tokens_per_second")], run.last("base", "tokens")
+    if speed and tokens:
+        middle = sorted(speed)[len(speed) // 2]
+        parts.append(paragraph(f"Pre-training: {count(tokens)} tokens at {count(middle)} tokens/s (median over steps)."))
+    names = {"rollout": "rollout_seconds", "reward": "reward_seconds", "update": "update_seconds", "evaluation": "evaluation_seconds"}
+    spent = [(name, sum(value for _, value in run.series("zero", metric))) for name, metric in names.items()]
+    steps, total = len(run.series("zero", "rollout_seconds")), sum(value for _, value in spent)
+    if total > 0:
+        parts.append(
+            paragraph(f"Reinforcement learning: {steps} steps, {duration(total)} in all, {compact(total / max(steps, 1))} s a step.")
+        )
+        shown = [(name, value) for name, value in spent if value > 0]
+        parts.append(stacked_bar(shown, lambda value: f"{duration(value)} ({percent(value / total, 0)})"))
+    return section("time", "Where the time went", *(parts or [not_yet("no step has been timed.")]))
+
+
+def self_check_sentence(run: Run) -> str:
+    """Whether answers that re-check themselves are righter, from the last held-out evaluation; "" if it was not measured."""
+    last = run.after or run.before or {}
+    rate, right, wrong = (number(last.get(k)) for k in ("self_check_rate", "accuracy_with_self_check", "accuracy_without_self_check"))
+    answers = (number(last.get("problems")) or 0) * (number(last.get("samples")) or 1)
+    if rate is None or right is None or wrong is None or answers == 0:
+        return ""
+    with_check, without = rate * answers, (1 - rate) * answers
+    return (
+        f"Are answers with a self-check righter? In the last held-out evaluation {_share(right, with_check)} with a self-check were right, "
+        f"and {_share(wrong, without)} without (binomial errors). This compares answers, it is no experiment: harder problems may call for "
+        "more self-checks."
+    )
+
+
+_JUDGEMENT = "Held out: verdicts on its own attempts against the truth, and its arithmetic."
+_CHECKER = "Verdicts of the base model on attempts, against the truth. Without this, checking oneself cannot pay."
+_MAP = "No colour: the layer's mean load; orange is more (full colour: 2.8 times or above), blue is less."
+
+
+def _share(value: float, answers: float) -> str:
+    error = math.sqrt(max(value * (1 - value), 0.0) / answers) if answers >= 1 else 0.0
+    return f"{100 * value:.1f} {PLUS_MINUS} {100 * error:.1f}% of about {count(round(answers))} answers"
+
+
+def _averaging(run: Run) -> str:
+    width = _width(run.series("zero", "accuracy"))
+    return (
+        f"Faint lines are single steps, strong lines the mean of the last {width} steps, dots held-out evaluations with one "
+        "standard error. Single steps see few prompts and swing; the dots are the figures to quote."
+    )
+
+
+def _width(points: list) -> int:
+    return max(1, min(10, len(points) // 4))
+
+
+def _held_out(run: Run, name: str, error: str = "", label: str = "held out", colour: int = ORANGE) -> Line:
+    """The dots of a curve: every held-out evaluation at the temperature of the first one, one for each step."""
+    chosen = {}
+    for evaluation in run.held_out:
+        step = 0.0 if evaluation.get("stage") == "base" else number(evaluation.get("step"))
+        same = run.before is None or evaluation.get("temperature") == run.before.get("temperature")
+        if evaluation.get("stage") in ("base", "zero") and step is not None and same and number(evaluation.get(name)) is not None:
+            chosen[step] = evaluation
+    if run.before is not None and number(run.before.get(name)) is not None:
+        chosen[0.0] = run.before
+    steps = sorted(chosen)
+    points = [(step, number(chosen[step][name]) or 0.0) for step in steps]
+    return Line(label, points, colour, "dots", [number(chosen[step].get(error)) for step in steps] if error else ())
+
+
+def _smooth(run: Run, name: str, title: str) -> str:
+    points, metric = run.series("zero", name), GLOSSARY[name]
+    average = Line("training", moving_average(points, _width(points)), BLUE)
+    return plot(
+        title, [average, Line("single steps", points, BLUE, "faint"), _held_out(run, name)], unit=metric.unit, sentence=metric.sentence
+    )
+
+
+def _plain(run: Run, stage: str, name: str, title: str, zero: bool = True) -> str:
+    metric = GLOSSARY[name]
+    return plot(title, [Line(title, run.series(stage, name), BLUE)], unit=metric.unit, sentence=metric.sentence, zero=zero)
+
+
+def _unless_zero(run: Run, name: str, title: str) -> str:
+    return _smooth(run, name, title) if any(value for _, value in run.series("zero", name)) else ""
+
+
+def _accuracy(run: Run) -> str:
+    points = run.series("zero", "accuracy")
+    lines = [
+        Line("training prompts, average", moving_average(points, _width(points)), BLUE),
+        Line("single steps", points, BLUE, "faint"),
+        _held_out(run, "pass_at_1", "pass_at_1_se"),
+    ]
+    sentence = "Share of sampled answers that are right. Held out: pass@1 on problems that no stage of training has seen."
+    return plot("Accuracy", lines, unit="fraction", sentence=sentence, wide=True)
+
+
+def _self_check(run: Run) -> str:
+    lines = []
+    for name, label, colour in (("correct_with_self_check", "with self-check", GREEN), ("correct_without_self_check", "without", GREY)):
+        points = run.series("zero", name)
+        lines += [Line(label, moving_average(points, _width(points)), colour)]
+    return plot(
+        "Self-check: righter or not?",
+        lines,
+        unit="fraction",
+        sentence="Accuracy among the completions that check themselves at least once, and among the others.",
+    )
+
+
+def _judgement(run: Run) -> str:
+    names = (
+        ("checker_yes", "accepts the target", GREEN),
+        ("checker_no", "turns down the rest", ORANGE),
+        ("equations_right", "equations true", GREY),
+    )
+    lines = [_held_out(run, name, label=label, colour=colour) for name, label, colour in names]
+    return plot("Are its own checks right?", lines, unit="fraction", sentence=_JUDGEMENT)
+
+
+def _rewards(run: Run) -> str:
+    names = (
+        ("reward", "all", BLUE),
+        ("reward_accuracy", "accuracy", GREEN),
+        ("reward_format", "format", ORANGE),
+        ("reward_language", "language", PURPLE),
+    )
+    lines = [Line(label, moving_average(run.series("zero", n), _width(run.series("zero", n))), colour) for n, label, colour in names]
+    return plot("Reward and its parts", lines, unit="points", sentence=GLOSSARY["reward"].sentence)
+
+
+def _rates(run: Run) -> str:
+    names = (("format_rate", "format kept", BLUE), ("truncated_rate", "cut at the limit", ORANGE))
+    lines = [Line(label, moving_average(run.series("zero", n), _width(run.series("zero", n))), colour) for n, label, colour in names]
+    return plot(
+        "Format and truncation",
+        lines,
+        unit="fraction",
+        sentence="Completions that keep the asked format, and completions cut at the token limit.",
+    )
+
+
+def _gap(run: Run) -> str:
+    lines = [Line("mean", run.series("zero", "log_prob_gap_mean"), BLUE), Line("largest", run.series("zero", "log_prob_gap_max"), ORANGE)]
+    return plot("Sampler against trainer", lines, unit="nats", log=True, sentence=GLOSSARY["log_prob_gap_mean"].sentence)
+
+
+def _ratio(run: Run) -> str:
+    lines = [Line("mean", run.series("zero", "ratio_mean"), BLUE), Line("largest", run.series("zero", "ratio_max"), ORANGE)]
+    return plot("Probability ratio, new to old policy", lines, zero=False, sentence="1 when each batch is used for one update only.")
+
+
+def _ends(loads: list) -> list:
+    return loads[:1] + loads[-1:] if len(loads) > 1 else loads

@@ -1,0 +1,48 @@
+"""Writes a run's report: one HTML file that needs nothing else, cheap enough to rewrite every half minute."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from deepwright.report.curves import pre_training, reinforcement, timing
+from deepwright.report.figures import escape
+from deepwright.report.frame import document
+from deepwright.report.records import Run, read_run
+from deepwright.report.sections import corpus, decomposition, glossary, headline, identity, limits, samples
+
+# (name, words for its link, what writes it, the stage without which it has no place)
+_PARTS = (
+    ("result", "result", headline, ""),
+    ("rise", "what the rise is made of", decomposition, "zero"),
+    ("zero", "reinforcement learning", reinforcement, "zero"),
+    ("samples", "samples", samples, "zero"),
+    ("base", "base model", pre_training, "base"),
+    ("corpus", "corpus", corpus, "base"),
+    ("time", "time", timing, ""),
+    ("limits", "limits", limits, ""),
+    ("glossary", "glossary", glossary, ""),
+)
+
+
+def write_report(run_dir: str | Path) -> Path:
+    """Reads a run folder as it is now and writes `report.html` into it by rename, so that a reader never sees half a page.
+
+    Files that are not there yet leave a line that says so. ValueError names a file that is there and damaged.
+    """
+    run = read_run(run_dir)
+    path = run.folder / "report.html"
+    draft = path.with_name("report.html.draft")
+    draft.write_text(page(run, time.time()), encoding="utf-8", errors="replace")
+    draft.replace(path)
+    return path
+
+
+def page(run: Run, now: float) -> str:
+    """The HTML text of a run's report, written at `now` (seconds since 1970)."""
+    parts = [part for part in _PARTS if not part[3] or run.has(part[3])]
+    links = "".join(f'<a href="#{name}">{words}</a>' for name, words, _, _ in parts)
+    written = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now))
+    footer = f'<footer>Written {escape(written)} by Deepwright.<span id="age"></span></footer>'
+    body = f"<header>{identity(run)}<nav>{links}</nav></header><main>{''.join(write(run) for _, _, write, _ in parts)}{footer}</main>"
+    return document(f"{run.folder.resolve().name}: run report", body, running=run.running, written=now)

@@ -1,0 +1,177 @@
+"""Reading a run folder: everything a report says comes from these files, and every one of them may still be missing.
+
+config.toml         resolved settings; looked for anywhere in it: quick, seed, version, command, and ModelConfig's fields
+run.json            {"command", "version", "status": "running" | "finished" | "stopped", "stage", "started", "seconds", "machine",
+                     "parameters", "active_parameters"}, each optional
+metrics.jsonl       deepwright.metrics records
+evaluations.jsonl   one evaluation in each record
+samples.jsonl       {"stage", "step", "prompt", "completion", "value", "verdict", "length"}; optional "split", "kind", "answer"
+corpus.json         {"title", "paragraphs": [...], "shares": {kind: fraction}, "samples": [...]}
+decomposition.json  {"parts": {name: fraction}, "sentence"}; or the same under "decomposition" in an evaluation (the last one counts)
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from deepwright.metrics import read_records
+from deepwright.report.figures import number
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is known about a run at this moment."""
+
+    folder: Path
+    config: dict[str, Any]
+    facts: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    evaluations: list[dict[str, Any]]
+    samples: list[dict[str, Any]]
+    corpus: dict[str, Any]
+    decomposition: dict[str, Any]
+
+    def series(self, stage: str, name: str) -> list[Point]:
+        """(step, value) in order of steps; values that are not finite numbers are left out, and of a repeated step the last counts."""
+        return sorted(self._values.get((stage, name), {}).items())
+
+    @cached_property
+    def _values(self) -> dict[tuple[str, str], dict[float, float]]:
+        """Every number that was logged, by (stage, name) and then by step; read once, as a page asks for dozens of curves."""
+        found: dict[tuple[str, str], dict[float, float]] = {}
+        for record in self.metrics:
+            stage, step = str(record.get("stage")), number(record.get("step"))
+            for name, logged in record.items():
+                if step is not None and (value := number(logged)) is not None:
+                    found.setdefault((stage, name), {})[step] = value
+        return found
+
+    def last(self, stage: str, name: str) -> float | None:
+        points = self.series(stage, name)
+        return points[-1][1] if points else None
+
+    def loads(self, stage: str) -> list[tuple[int, list[list[float]]]]:
+        """(step, load of every expert by layer) of all records that hold it."""
+        found = []
+        for record in self.metrics:
+            load = record.get("expert_load")
+            if record.get("stage") == stage and isinstance(load, list) and load and all(_is_row(row) for row in load):
+                found.append((record.get("step"), load))
+        return found
+
+    def setting(self, name: str) -> Any:
+        """A value of run.json, or of config.toml at any depth; None where nobody wrote it."""
+        return self.facts[name] if name in self.facts else find(self.config, name)
+
+    def has(self, stage: str) -> bool:
+        """Whether a stage belongs to this run: it has records, or its settings are there; a run that says nothing is taken to have both."""
+        sections = {"base": "pretrain", "zero": "rl"}
+        told = [name for name, section in sections.items() if isinstance(self.config.get(section), dict)]
+        return stage in (told or sections) or any(record.get("stage") == stage for record in self.metrics)
+
+    @property
+    def not_finite(self) -> int:
+        return sum(int(number(record.get("not_finite")) or 0) for record in self.metrics)
+
+    @property
+    def running(self) -> bool:
+        return self.facts.get("status", "running") == "running"
+
+    @property
+    def seconds(self) -> float | None:
+        """Wall time so far: as the run counts it, or from the first to the last record."""
+        counted = number(self.facts.get("seconds"))
+        times = [time for record in self.metrics if (time := number(record.get("time"))) is not None]
+        return counted if counted is not None else max(times) - min(times) if times else None
+
+    @cached_property
+    def before(self) -> dict[str, Any] | None:
+        """The held-out evaluation of the base model with the most samples; of equal ones the one at temperature 1."""
+        found = [e for e in self.held_out if e.get("stage") == "base" or number(e.get("step")) == 0]
+        return max(found, key=lambda e: (number(e.get("temperature")) == 1.0, _weight(e)), default=None)
+
+    @cached_property
+    def after(self) -> dict[str, Any] | None:
+        """The last held-out evaluation of reinforcement learning, at the temperature of `before` if there is one."""
+        found = [e for e in self.held_out if e.get("stage") == "zero" and (number(e.get("step")) or 0) > 0]
+        temperature = self.before.get("temperature") if self.before else 1.0
+        return max(found, key=lambda e: (e.get("temperature") == temperature, number(e.get("step")), _weight(e)), default=None)
+
+    @property
+    def held_out(self) -> list[dict[str, Any]]:
+        return [e for e in self.evaluations if e.get("split", "held_out") == "held_out"]
+
+
+def read_run(folder: str | Path) -> Run:
+    """Reads a run folder; missing files are empty. ValueError names a file that is there and damaged."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder; expected a run folder such as runs/<name>")
+    evaluations = read_records(folder / "evaluations.jsonl")
+    decomposition = _read_json(folder / "decomposition.json")
+    for evaluation in evaluations:
+        if isinstance(evaluation.get("decomposition"), dict):
+            decomposition = evaluation["decomposition"]
+    return Run(
+        folder=folder,
+        config=_read_toml(folder / "config.toml"),
+        facts=_read_json(folder / "run.json"),
+        metrics=read_records(folder / "metrics.jsonl"),
+        evaluations=evaluations,
+        samples=read_records(folder / "samples.jsonl"),
+        corpus=_read_json(folder / "corpus.json"),
+        decomposition=decomposition,
+    )
+
+
+def find(table: Any, name: str) -> Any:
+    """The first value under `name` in nested tables, the outer ones first."""
+    if not isinstance(table, dict):
+        return None
+    if name in table:
+        return table[name]
+    return next((found for inner in table.values() if (found := find(inner, name)) is not None), None)
+
+
+def moving_average(points: Sequence[Point], width: int) -> list[Point]:
+    """Mean of each value and the up to `width - 1` before it: it lags, but never uses what comes later."""
+    averaged, total = [], 0.0
+    for place, (step, value) in enumerate(points):
+        total += value - (points[place - width][1] if place >= width else 0.0)
+        averaged.append((step, total / min(place + 1, width)))
+    return averaged
+
+
+def _is_row(row: Any) -> bool:
+    return isinstance(row, list) and bool(row) and all(number(load) is not None for load in row)
+
+
+def _weight(evaluation: dict[str, Any]) -> float:
+    return (number(evaluation.get("problems")) or 0) * (number(evaluation.get("samples")) or 1)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    return table if isinstance(table, dict) else {}
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not TOML: {error}") from None

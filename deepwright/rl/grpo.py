@@ -1,0 +1,225 @@
+"""Group Relative Policy Optimization (DeepSeekMath section 4; spec 8.2-8.3), on-policy by default: sample, score, compare within groups, update.
+
+The loop sees a Sampler and a Task, not an engine. Problems, samples and mini-batches are functions of (seed, step) and nothing decided reads the clock,
+so a run that is killed at any moment and started again ends with the same bits. Left out: value model, reward model, process rewards, replay of
+expert choices (sampler and trainer share one model; their gap is measured at every step instead).
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from deepwright.evaluate.scoring import EncodePrompt
+from deepwright.metrics import Tracker, rewind_records
+from deepwright.model import Transformer
+from deepwright.rl.config import GRPOConfig
+from deepwright.rl.measures import rollout_metrics
+from deepwright.rl.rollout import derived_seed, mini_batches, problem_indices, score_rollouts, training_rows
+from deepwright.rl.types import Group, Row
+from deepwright.rl.update import accumulate_gradient, update_metrics, with_old, with_reference
+from deepwright.sampler import Sampler, Sampling
+from deepwright.tasks import Task
+from deepwright.text import Tokenizer
+from deepwright.train.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
+from deepwright.train.objective import update_biases
+from deepwright.train.optimizer import Optimizer
+from deepwright.train.progress import INTERRUPTED, Progress, StopRequest
+
+# Settings that may differ between the two halves of a resumed run: they change what is kept or shown, or results by rounding only.
+FREE_SETTINGS = ("micro_batch_tokens", "evaluate_every", "checkpoint_every", "keep", "shown_samples")
+REFERENCE = "reference."  # prefix of the reference's tensors in a checkpoint
+
+Evaluate = Callable[[int, Transformer], Mapping[str, float] | None]
+
+
+@dataclass
+class Learner:
+    """A policy in training: the model, its optimizer, the reference (only with a KL term) and the number of updates made."""
+
+    config: GRPOConfig
+    model: Transformer
+    step: int = 0
+
+    def __post_init__(self) -> None:
+        self.optimizer = Optimizer(self.model, self.config.optimizer)
+        self.reference = copy.deepcopy(self.model).requires_grad_(False) if self.config.beta else None
+
+    @property
+    def finished(self) -> bool:
+        return self.step >= self.config.steps
+
+    @property
+    def round(self) -> int:
+        return self.step // self.config.mini_batches
+
+    def learn(self, groups: Sequence[Group]) -> dict[str, float]:
+        """All policy updates of one round. Returns metrics; those per token are left out where no group had anything to teach."""
+        rows = training_rows(groups, self.config.chosen, drop_zero_variance=self.config.zero_variance == "drop")
+        parts = mini_batches(rows, self.config.mini_batches, self.config.chosen, derived_seed(self.config.seed, "mini-batches", self.round))
+        parts = [self._with_fixed_log_probs(part) for part in parts]
+        done = [self._update(part, self.step + number) for number, part in enumerate(parts, 1)]
+        self.step += self.config.mini_batches
+        if self.config.reference_refresh and self.step % self.config.reference_refresh == 0:
+            self.reference.load_state_dict(self.model.state_dict())
+        trained = sum(not (group.zero_variance and self.config.zero_variance == "drop") for group in groups)
+        values = {"groups": trained, "learning_rate": self.config.learning_rate_at(self.step), "skipped_steps": self.optimizer.skipped}
+        if done:
+            values["grad_norm"] = sum(norm for _, norm in done) / len(done)
+            values |= update_metrics([record for record, _ in done])
+        return values
+
+    def _with_fixed_log_probs(self, rows: list[Row]) -> list[Row]:
+        """What must be known before the first update moves the policy. One on-policy update needs no pi_old: it is the policy itself."""
+        c = self.config
+        if c.mini_batches > 1:
+            rows = with_old(self.model, rows, c.temperature, c.micro_batch_tokens)
+        if self.reference is not None:
+            rows = with_reference(self.reference, rows, c.temperature, c.micro_batch_tokens)
+        return rows
+
+    def _update(self, rows: list[Row], step: int) -> tuple[Any, float]:
+        c = self.config
+        loads: dict[int, Tensor] = {}
+        record = accumulate_gradient(self.model, rows, c.chosen, c.coefficients, c.temperature, c.micro_batch_tokens, loads)
+        update = self.optimizer.step(c.learning_rate_at(step))
+        if c.bias_speed and update.applied:
+            update_biases(self.model, loads, c.bias_speed)
+        return record, update.grad_norm
+
+    def tensors(self) -> dict[str, Tensor]:
+        reference = {} if self.reference is None else self.reference.state_dict()
+        return self.optimizer.tensors() | {REFERENCE + name: tensor for name, tensor in reference.items()}
+
+    def state(self) -> dict[str, Any]:
+        return {"counters": {"step": self.step, **self.optimizer.counts()}, "settings": asdict(self.config)}
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Takes over weights, moments, reference and counters. ValueError when the run was started with other settings."""
+        _check_settings(checkpoint, asdict(self.config))
+        checkpoint.load_model_into(self.model)
+        reference = {name.removeprefix(REFERENCE): t for name, t in checkpoint.tensors.items() if name.startswith(REFERENCE)}
+        moments = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.startswith(REFERENCE)}
+        if self.reference is not None:
+            self.reference.load_state_dict(reference)
+        self.optimizer.load(moments, checkpoint.state["counters"])
+        self.step = checkpoint.state["counters"]["step"]
+
+
+def train_grpo(
+    config: GRPOConfig,
+    model: Transformer,
+    tokenizer: Tokenizer,
+    task: Task,
+    sampler: Sampler,
+    run_dir: str | Path,
+    tracker: Tracker,
+    *,
+    stage: str = "zero",
+    evaluate: Evaluate | None = None,
+    progress: Progress | None = None,
+    encode_prompt: EncodePrompt | None = None,
+    samples_path: str | Path | None = None,
+) -> Learner:
+    """Trains `model` in place for `config.steps` updates; continues from the last whole checkpoint of `run_dir` if there is one.
+
+    `sampler` must sample from `model` itself as it changes. `evaluate(step, model)` may return metrics for that step's record and must leave the model as
+    it is; after a resume it may be called again for a step it has seen. `samples_path` defaults to run_dir/samples.jsonl. SIGINT or SIGTERM finishes the
+    round, saves, and raises SystemExit(130). Raises ValueError (settings that contradict the checkpoint; a verifier that always fails),
+    CheckpointError, TrainingDiverged.
+    """
+    learner = Learner(config, model)
+    encode = encode_prompt or tokenizer.encode_prompt
+    samples_path = Path(samples_path or Path(run_dir) / "samples.jsonl")
+    progress = progress or Progress(config.steps, stage, unit="steps")
+    saved = _start_or_resume(learner, run_dir, tracker, samples_path, stage, progress)
+    with StopRequest() as stop, progress:
+        while not learner.finished and not stop.asked:
+            groups, values = collect(config, task, tokenizer, sampler, encode, learner.round)
+            begun = time.perf_counter()
+            values |= learner.learn(groups)
+            values["update_seconds"] = time.perf_counter() - begun
+            if evaluate and (learner.finished or (config.evaluate_every and learner.step % config.evaluate_every == 0)):
+                values |= _timed(evaluate, learner.step, model)
+            tracker.log(stage, learner.step, values | {"step_seconds": _seconds(values)})
+            write_samples(samples_path, stage, learner.step, groups, config.shown_samples)
+            progress.advance(config.mini_batches, _summary(values))
+            if learner.finished or stop.asked or learner.step % config.checkpoint_every == 0:
+                tracker.flush()  # before the checkpoint: records up to it must not be lost
+                save_checkpoint(run_dir, learner.step, model, tokenizer, learner.tensors(), learner.state(), config.keep)
+                saved = learner.step
+        if stop.asked and not learner.finished:
+            progress.say(f"{stage} was interrupted after step {saved} and is saved in {run_dir}; the same command with --resume continues it")
+            raise SystemExit(INTERRUPTED)
+    return learner
+
+
+def collect(
+    config: GRPOConfig, task: Task, tokenizer: Tokenizer, sampler: Sampler, encode: EncodePrompt, round_: int
+) -> tuple[list[Group], dict[str, float]]:
+    """The scored groups of one round and what was measured on them."""
+    begun = time.perf_counter()
+    asked = [task.problem(i, "train") for i in problem_indices(task.size("train"), config.prompts, config.seed, round_)]
+    prompts = [encode(problem.prompt) for problem in asked]
+    seed = derived_seed(config.seed, "rollouts", round_)
+    sampled = sampler.sample(prompts, Sampling(config.max_tokens, config.temperature, stop_ids=(tokenizer.eos_id,), n=config.samples, seed=seed))
+    sampled_at = time.perf_counter()
+    groups = score_rollouts(task, tokenizer, asked, prompts, sampled)
+    values = rollout_metrics(task, groups)
+    seconds = sampled_at - begun
+    values |= {"rollout_seconds": seconds, "reward_seconds": time.perf_counter() - sampled_at, "temperature": config.temperature}
+    return groups, values | {"rollout_tokens_per_second": values["completion_tokens"] / seconds}
+
+
+def write_samples(path: Path, stage: str, step: int, groups: Sequence[Group], count: int) -> None:
+    """Appends the first rollout of the first `count` groups: a fixed choice, so that nobody picks the pretty ones."""
+    with path.open("a", encoding="utf-8") as file:
+        for rollout in (group.rollouts[0] for group in groups[:count]):
+            record = {"stage": stage, "step": step, "prompt": rollout.problem.prompt, "completion": rollout.text, "value": rollout.score.value}
+            record |= {"verdict": rollout.score.verdict.value, "length": rollout.length, "kind": rollout.problem.kind, "split": "train"}
+            file.write(json.dumps(record) + "\n")
+
+
+def _start_or_resume(learner: Learner, run_dir: str | Path, tracker: Tracker, samples_path: Path, stage: str, progress: Progress) -> int:
+    checkpoint = latest_checkpoint(run_dir)
+    if checkpoint:
+        learner.resume(checkpoint)
+        progress.start_at(learner.step)
+        progress.say(f"{stage} continues after step {learner.step}")
+    if hasattr(tracker, "rewind"):
+        tracker.rewind(stage, learner.step)
+    os.makedirs(samples_path.parent, exist_ok=True)
+    rewind_records(samples_path, lambda record: record["stage"] == stage and record["step"] > learner.step)
+    return learner.step
+
+
+def _check_settings(checkpoint: Checkpoint, asked: dict[str, Any]) -> None:
+    before, asked = checkpoint.state["settings"], json.loads(json.dumps(asked))
+    for name in sorted(before.keys() | asked.keys()):
+        if name not in FREE_SETTINGS and before.get(name) != asked.get(name):
+            raise ValueError(
+                f"{checkpoint.folder} was trained with {name} {before.get(name)!r}, now it is {asked.get(name)!r}; set it back or use a new run folder"
+            )
+
+
+def _timed(evaluate: Evaluate, step: int, model: Transformer) -> dict[str, float]:
+    begun = time.perf_counter()
+    values = dict(evaluate(step, model) or {})
+    return values | {"evaluation_seconds": time.perf_counter() - begun}
+
+
+def _seconds(values: Mapping[str, float]) -> float:
+    return sum(values[name] for name in ("rollout_seconds", "reward_seconds", "update_seconds"))
+
+
+def _summary(values: Mapping[str, float]) -> str:
+    text = f"accuracy {values['accuracy']:.3f} | format {values['format_rate']:.2f} | length {values['mean_length']:.0f}"
+    return text + (f" | self-checks {values['self_check_rate']:.2f}" if "self_check_rate" in values else "")

@@ -1,0 +1,62 @@
+"""What a round of rollouts says about the policy: glossary metrics from scored groups. Nothing here feeds back into training."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from deepwright.evaluate.reasoning import analyse, habits
+from deepwright.rl.types import Group, Rollout
+from deepwright.tasks import Task
+
+
+def rollout_metrics(task: Task, groups: Sequence[Group]) -> dict[str, float]:
+    """Means over the rollouts whose verifier did not fail. ValueError if that is none: a run without rewards must not look like a bad model."""
+    everything = [rollout for group in groups for rollout in group.rollouts]
+    scored = [rollout for rollout in everything if rollout.scored]
+    if not scored:
+        raise ValueError(f"the verifier of task {task.name!r} failed on all {len(everything)} completions: {everything[0].score.detail}")
+    rewards = [rollout.score.value for rollout in scored]
+    lengths = [rollout.length for rollout in everything]
+    return {
+        "reward": statistics.fmean(rewards),
+        "reward_std": statistics.pstdev(rewards),
+        "reward_accuracy": _part(scored, "accuracy"),
+        "reward_format": _part(scored, "format"),
+        "accuracy": statistics.fmean(rollout.correct for rollout in scored),
+        "format_rate": statistics.fmean(rollout.score.parts.get("format", 0.0) > 0 for rollout in scored),
+        "mean_length": statistics.fmean(lengths),
+        "max_length": max(lengths),
+        **_mean_lengths(scored),
+        "truncated_rate": statistics.fmean(rollout.truncated for rollout in everything),
+        "zero_variance_rate": statistics.fmean(group.zero_variance for group in groups),
+        "completions": len(everything),
+        "completion_tokens": sum(lengths),
+        "verifier_failures": len(everything) - len(scored),
+        **_self_checks(task, scored),
+    }
+
+
+def _part(scored: Sequence[Rollout], name: str) -> float:
+    return statistics.fmean(rollout.score.parts.get(name, 0.0) for rollout in scored)
+
+
+def _mean_lengths(scored: Sequence[Rollout]) -> dict[str, float]:
+    lengths = {"mean_length_correct": [r.length for r in scored if r.correct], "mean_length_wrong": [r.length for r in scored if not r.correct]}
+    return {name: statistics.fmean(values) for name, values in lengths.items() if values}
+
+
+def _self_checks(task: Task, scored: Sequence[Rollout]) -> dict[str, float]:
+    read = [(analyse(task, rollout.problem, rollout.text), rollout.correct) for rollout in scored]
+    described = [(reasoning, right) for reasoning, right in read if reasoning is not None]
+    if not described:
+        return {}
+    found = habits(described)
+    values = {
+        "self_check_rate": found.self_check_rate,
+        "self_checks_per_answer": found.self_checks_per_answer,
+        "correct_with_self_check": found.accuracy_with_self_check,
+        "correct_without_self_check": found.accuracy_without_self_check,
+        "turned_right_rate": found.turned_right_rate,
+    }
+    return {name: value for name, value in values.items() if value is not None}

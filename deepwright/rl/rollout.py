@@ -1,0 +1,78 @@
+"""Rollouts: which problems a round asks, how they are sampled, and how completions become scored groups and then training rows.
+
+Everything here is a function of (seed, round), so a resumed run asks the same problems and draws the same tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Sequence
+
+from deepwright.evaluate.scoring import completion_text, score_completion
+from deepwright.rl.losses import Variant
+from deepwright.rl.types import Group, Rollout, Row
+from deepwright.sampler import Completion
+from deepwright.tasks import Problem, Task
+from deepwright.text import Tokenizer
+
+
+def derived_seed(seed: int, *purpose: str | int) -> int:
+    """An independent 48-bit seed for one purpose."""
+    return int.from_bytes(hashlib.sha256(repr((seed, *purpose)).encode()).digest()[:6])
+
+
+def problem_indices(size: int, count: int, seed: int, round_: int) -> list[int]:
+    """The `count` training problems of a round: epochs over all `size` problems, each epoch in its own random order, cut into rounds."""
+    places = range(round_ * count, (round_ + 1) * count)
+    orders = {epoch: _permutation(size, derived_seed(seed, "epoch", epoch)) for epoch in {place // size for place in places}}
+    return [orders[place // size][place % size] for place in places]
+
+
+def score_rollouts(
+    task: Task, tokenizer: Tokenizer, problems: Sequence[Problem], prompts: Sequence[Sequence[int]], sampled: Sequence[Sequence[Completion]]
+) -> list[Group]:
+    """Decodes and scores [P][G] completions."""
+    return [
+        Group(tuple(_scored(task, tokenizer, problem, tuple(prompt), completion) for completion in completions))
+        for problem, prompt, completions in zip(problems, prompts, sampled, strict=True)
+    ]
+
+
+def training_rows(groups: Sequence[Group], variant: Variant, *, drop_zero_variance: bool) -> list[Row]:
+    """Groups -> rows with advantages, weights still open.
+
+    Left out, from the sum and from its normaliser alike: rollouts whose verifier failed, and, where asked, groups without variance (their advantage
+    is exactly 0, so without a KL term they would only dilute the others).
+    """
+    rows = []
+    for group in groups:
+        if drop_zero_variance and group.zero_variance:
+            continue
+        for rollout, advantage in zip(group.scored, variant.advantage(group.rewards), strict=True):
+            rows.append(Row(rollout.prompt_ids, rollout.completion.token_ids, rollout.completion.log_probs, advantage))
+    return rows
+
+
+def mini_batches(rows: Sequence[Row], count: int, variant: Variant, seed: int) -> list[list[Row]]:
+    """Splits rows at random into `count` policy updates of nearly equal size and fixes what each token weighs in its update."""
+    order = _permutation(len(rows), seed) if count > 1 else range(len(rows))
+    parts = [[rows[place] for place in order[start::count]] for start in range(count)]
+    return [_weighted(part, variant) for part in parts if part]
+
+
+def _weighted(rows: Sequence[Row], variant: Variant) -> list[Row]:
+    weights = variant.token_weights([len(row.completion_ids) for row in rows])
+    return [row.with_weight(weight) for row, weight in zip(rows, weights, strict=True)]
+
+
+def _scored(task: Task, tokenizer: Tokenizer, problem: Problem, prompt: tuple[int, ...], completion: Completion) -> Rollout:
+    text = completion_text(tokenizer, completion)
+    return Rollout(problem, prompt, completion, text, score_completion(task, problem, completion, text))
+
+
+def _permutation(size: int, seed: int) -> list[int]:
+    """A uniformly random order from `.random()` alone, the one sequence of `random` that Python keeps for good."""
+    rng = random.Random(seed)
+    keys = [rng.random() for _ in range(size)]
+    return sorted(range(size), key=keys.__getitem__)

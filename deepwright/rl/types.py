@@ -1,0 +1,155 @@
+"""The nouns of reinforcement learning, in the order in which they arise: Rollout, Group, Row, Batch.
+
+Everything a loss needs (which tokens count, how much, with which advantage) is decided before the loss and stands in a Batch; the loss re-derives
+nothing. Completion masks come from lengths alone, never from token values: the end token may equal the padding token and still be trained on.
+
+Letters: B rows of a micro-batch, S positions, T completion tokens of a micro-batch (row after row, in order), G rollouts of one prompt.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from deepwright.sampler import Completion, StopReason
+from deepwright.tasks import Problem, Score, Verdict
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One sampled and scored completion of one problem."""
+
+    problem: Problem
+    prompt_ids: tuple[int, ...]
+    completion: Completion
+    text: str  # the decoded completion without its stop token; for people and verifiers, never encoded again
+    score: Score
+
+    @property
+    def truncated(self) -> bool:
+        return self.completion.stop is not StopReason.STOP
+
+    @property
+    def scored(self) -> bool:
+        """False where the verifier itself failed: such a rollout is neither right nor wrong and takes no part in the update."""
+        return self.score.verdict is not Verdict.FAILED
+
+    @property
+    def correct(self) -> bool:
+        return self.score.verdict is Verdict.CORRECT
+
+    @property
+    def length(self) -> int:
+        return len(self.completion.token_ids)
+
+
+@dataclass(frozen=True)
+class Group:
+    """The G rollouts of one prompt: what a group advantage is relative to."""
+
+    rollouts: tuple[Rollout, ...]
+
+    @property
+    def scored(self) -> tuple[Rollout, ...]:
+        return tuple(rollout for rollout in self.rollouts if rollout.scored)
+
+    @property
+    def rewards(self) -> list[float]:
+        return [rollout.score.value for rollout in self.scored]
+
+    @property
+    def zero_variance(self) -> bool:
+        """All scored rollouts earned the same (or there is at most one): every advantage is exactly 0."""
+        return len(set(self.rewards)) <= 1
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sequence as it enters a policy update. `weight` is what one of its tokens counts in the loss, decided for the whole update."""
+
+    prompt_ids: tuple[int, ...]
+    completion_ids: tuple[int, ...]
+    sampler_log_probs: tuple[float, ...]
+    advantage: float
+    weight: float = math.nan
+    old_log_probs: tuple[float, ...] | None = None  # None: the update is on-policy, pi_old is the policy itself
+    reference_log_probs: tuple[float, ...] | None = None  # None: no KL term
+
+    def __post_init__(self) -> None:
+        assert self.prompt_ids and self.completion_ids, "a row needs at least one prompt token and one completion token"
+        assert len(self.sampler_log_probs) == len(self.completion_ids)
+
+    @property
+    def length(self) -> int:
+        return len(self.prompt_ids) + len(self.completion_ids)
+
+    def with_weight(self, weight: float) -> Row:
+        return replace(self, weight=weight)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A micro-batch, right-padded. Flat [T] tensors follow the completion tokens row after row, in order."""
+
+    tokens_BS: Tensor  # int64
+    valid_BS: Tensor  # bool: prompt and completion tokens, not padding
+    completion_BS: Tensor  # bool: this token is part of a completion (predicted from the position before it)
+    rows_T: Tensor  # int64: which row a completion token belongs to
+    sampler_log_probs_T: Tensor
+    advantages_T: Tensor
+    weights_T: Tensor
+    old_log_probs_T: Tensor | None
+    reference_log_probs_T: Tensor | None
+
+    @property
+    def targets_T(self) -> Tensor:
+        return self.tokens_BS[self.completion_BS]
+
+
+def pad_rows(rows: Sequence[Row], pad_id: int, device: torch.device | str = "cpu") -> Batch:
+    """Rows -> Batch. Padding stands right of each row, so causal attention never sees it; `pad_id` may be any id."""
+    starts_B = torch.tensor([len(row.prompt_ids) for row in rows])
+    ends_B = torch.tensor([row.length for row in rows])
+    place_S = torch.arange(int(ends_B.max()))
+    tokens_BS = torch.full((len(rows), len(place_S)), pad_id, dtype=torch.int64)
+    for number, row in enumerate(rows):
+        tokens_BS[number, : row.length] = torch.tensor(row.prompt_ids + row.completion_ids)
+    valid_BS = place_S < ends_B[:, None]
+    lengths_B = ends_B - starts_B
+    return Batch(
+        tokens_BS=tokens_BS.to(device),
+        valid_BS=valid_BS.to(device),
+        completion_BS=(valid_BS & (place_S >= starts_B[:, None])).to(device),
+        rows_T=torch.repeat_interleave(torch.arange(len(rows)), lengths_B).to(device),
+        sampler_log_probs_T=_flat([row.sampler_log_probs for row in rows], device),
+        advantages_T=torch.repeat_interleave(torch.tensor([row.advantage for row in rows], dtype=torch.float32), lengths_B).to(device),
+        weights_T=torch.repeat_interleave(torch.tensor([row.weight for row in rows], dtype=torch.float32), lengths_B).to(device),
+        old_log_probs_T=_flat([row.old_log_probs for row in rows], device),
+        reference_log_probs_T=_flat([row.reference_log_probs for row in rows], device),
+    )
+
+
+def micro_batches(rows: Sequence[Row], token_budget: int) -> list[list[int]]:
+    """Splits rows (given by their places) into micro-batches of at most `token_budget` tokens, padding counted.
+
+    Rows are sorted by length first, so padding is small; a single row longer than the budget stands alone. A function of the lengths only.
+    """
+    order = sorted(range(len(rows)), key=lambda place: (rows[place].length, place))
+    parts: list[list[int]] = []
+    for place in order:
+        if parts and (len(parts[-1]) + 1) * rows[place].length <= token_budget:
+            parts[-1].append(place)
+        else:
+            parts.append([place])
+    return parts
+
+
+def _flat(parts: Sequence[tuple[float, ...] | None], device: torch.device | str) -> Tensor | None:
+    if any(part is None for part in parts):
+        assert all(part is None for part in parts), "either every row of a micro-batch has these log-probabilities, or none"
+        return None
+    return torch.tensor([value for part in parts for value in part], dtype=torch.float32, device=device)

@@ -1,0 +1,61 @@
+"""Generation seen from outside: what is asked (Sampling), what comes back (Completion), who can do it (Sampler).
+
+Token ids cross this seam, never text: re-encoding decoded text does not give the same ids. No torch here.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class StopReason(enum.Enum):
+    STOP = "stop"  # one of the stop ids was produced; it is the last token of the completion
+    LENGTH = "length"  # max_tokens or the context was reached
+    ABORT = "abort"  # the caller cancelled the request
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to sample. temperature 0 means greedy. top_k 0 and top_p 1 mean no truncation."""
+
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    stop_ids: tuple[int, ...] = ()
+    n: int = 1  # completions for each prompt
+    seed: int = 0  # completion (prompt p, sample j, position t) draws from a stream that depends on these four numbers alone
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise ValueError(f"max_tokens is {self.max_tokens}, expected at least 1")
+        if self.n < 1:
+            raise ValueError(f"n is {self.n}, expected at least 1 completion for each prompt")
+        if not 0 <= self.temperature < float("inf"):
+            raise ValueError(f"temperature is {self.temperature}, expected 0 (greedy) or a positive number")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is {self.top_p}, expected a number in (0, 1]")
+        if self.top_k < 0:
+            raise ValueError(f"top_k is {self.top_k}, expected 0 (no limit) or a positive number")
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One sampled continuation. `token_ids` includes the stop token when there is one.
+
+    `log_probs[t]` is the log-probability (nats) of token t under softmax(logits / temperature), before any top-k/top-p
+    truncation; at temperature 0 under softmax(logits).
+    """
+
+    token_ids: tuple[int, ...]
+    log_probs: tuple[float, ...]
+    stop: StopReason
+
+
+class Sampler(Protocol):
+    def sample(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Completion]]:
+        """Returns [P][n] completions for P prompts."""
+        ...

@@ -1,0 +1,190 @@
+"""Checkpoints that are either whole or not there: `checkpoints/step-N/` of a run folder, written beside its place and renamed into it.
+
+    step-N/                     a Hugging Face folder (config.json, *.safetensors, tokenizer ...), readable by other software
+    step-N/trainer/tensors.safetensors, state.json      what an exact resume needs besides the weights
+    step-N/trainer/manifest.json                        sha256 of every other file
+
+A kill at any moment leaves the previous checkpoint in place; a draft that was being written is removed at the next save. A folder whose
+files do not match its manifest is named and skipped. Nothing is ever unpickled. Shared by pre-training, fine-tuning and RL.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from deepwright import weights
+
+TENSORS, STATE, MANIFEST = "trainer/tensors.safetensors", "trainer/state.json", "trainer/manifest.json"
+DRAFT = ".draft-"  # prefix of folders that are no checkpoint: being written, or on their way out
+
+
+class CheckpointError(ValueError):
+    """A checkpoint could not be written or read; the message says which and what to do."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole checkpoint on disk. `state` and `tensors` are what `save_checkpoint` was given."""
+
+    step: int
+    folder: Path
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        return safetensors.torch.load_file(self.folder / TENSORS)
+
+    @cached_property
+    def state(self) -> dict[str, Any]:
+        return json.loads((self.folder / STATE).read_text(encoding="utf-8"))
+
+    def load_model_into(self, model: nn.Module) -> None:
+        """Copies the saved parameters and buffers into `model`, bit for bit. ValueError when the model is of another shape."""
+        weights.load_into(model, self.folder)
+
+
+def save_checkpoint(
+    run_dir: str | Path,
+    step: int,
+    model: nn.Module,
+    tokenizer: Any | None,
+    trainer_tensors: Mapping[str, Tensor],
+    trainer_state: Mapping[str, Any],
+    keep: int = 2,
+) -> Path:
+    """Writes `run_dir/checkpoints/step-<step>/`, all or nothing, and removes older checkpoints beyond `keep`. Returns the folder.
+
+    Raises CheckpointError in one sentence when the disk is full or cannot be written; nothing half-written stays.
+    """
+    if keep < 1:
+        raise ValueError(f"keep is {keep}, expected at least 1 checkpoint")
+    parent = Path(run_dir) / "checkpoints"
+    target, draft = parent / f"step-{step}", parent / f"{DRAFT}step-{step}"
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        remove_drafts(run_dir)
+        _write_model(model, tokenizer, draft)
+        _write_trainer(draft, trainer_tensors, trainer_state)
+        _write_manifest(draft)
+        if target.exists():  # a damaged one of the same step: the run is repeating it
+            target.rename(parent / f"{DRAFT}replaced-{step}")
+        draft.rename(target)
+        _sync(parent)
+        _remove_older(parent, step, keep)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise CheckpointError(f"could not save checkpoint {target}: {_reason(error)}; earlier checkpoints are untouched") from error
+    return target
+
+
+def latest_checkpoint(run_dir: str | Path) -> Checkpoint | None:
+    """The whole checkpoint with the highest step, None if the run has none yet. Every damaged one is named in a warning and skipped.
+
+    Raises CheckpointError when there are checkpoints and all of them are damaged: starting over must be the user's decision.
+    """
+    remove_drafts(run_dir)
+    found = _by_step(Path(run_dir) / "checkpoints")
+    for step, folder in reversed(found):
+        damage = find_damage(folder)
+        if damage is None:
+            return Checkpoint(step, folder)
+        warnings.warn(f"checkpoint {folder} is damaged ({damage}) and is skipped", stacklevel=2)
+    if found:
+        raise CheckpointError(f"every checkpoint in {found[0][1].parent} is damaged; remove that folder to start the run afresh")
+    return None
+
+
+def find_damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, in words, or None when every file matches the manifest."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        return f"{MANIFEST} is missing"
+    manifest = _parse_manifest(path.read_bytes())
+    if manifest is None:
+        return f"{MANIFEST} is not a list of checksums"
+    for name, digest in manifest.items():
+        if not (folder / name).is_file():
+            return f"{name} is missing"
+        if _sha256(folder / name) != digest:
+            return f"{name} does not match its checksum"
+    return None
+
+
+def remove_drafts(run_dir: str | Path) -> None:
+    """Removes what an interrupted save left behind."""
+    for draft in (Path(run_dir) / "checkpoints").glob(f"{DRAFT}*"):
+        shutil.rmtree(draft)
+
+
+def _write_model(model: nn.Module, tokenizer: Any | None, folder: Path) -> None:
+    if tokenizer is None:
+        weights.save_model(model, folder)
+    else:
+        weights.save(model, tokenizer, folder)
+
+
+def _write_trainer(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+    (folder / "trainer").mkdir()
+    data = safetensors.torch.save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
+    (folder / TENSORS).write_bytes(data)
+    (folder / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
+
+
+def _write_manifest(folder: Path) -> None:
+    """Checksums last: a folder without them is not whole. Everything reaches the disk before the rename."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    manifest = {str(path.relative_to(folder)): _sha256(path) for path in files}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    for path in [*files, folder / MANIFEST, folder / "trainer", folder]:
+        _sync(path)
+
+
+def _parse_manifest(text: bytes) -> dict[str, str] | None:
+    try:
+        manifest = json.loads(text)
+    except ValueError:
+        return None
+    return manifest if isinstance(manifest, dict) and TENSORS in manifest and STATE in manifest else None
+
+
+def _by_step(parent: Path) -> list[tuple[int, Path]]:
+    names = (path.name.removeprefix("step-") for path in parent.glob("step-*") if path.is_dir())
+    return [(step, parent / f"step-{step}") for step in sorted(int(name) for name in names if name.isdecimal())]
+
+
+def _remove_older(parent: Path, step: int, keep: int) -> None:
+    """Renames before it deletes, so that a kill in between leaves no checkpoint with missing files."""
+    older = [folder for other, folder in _by_step(parent) if other < step]
+    for folder in older[: max(0, len(older) - (keep - 1))]:
+        folder.rename(folder.with_name(f"{DRAFT}{folder.name}"))
+    remove_drafts(parent.parent)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _reason(error: Exception) -> str:
+    no_space = getattr(error, "errno", None) == 28 or "No space left" in str(error)
+    return "no space left on the disk" if no_space else str(error)

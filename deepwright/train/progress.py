@@ -1,0 +1,102 @@
+"""What a person sees of long work (a progress bar on a terminal, plain lines elsewhere), and a polite answer to Ctrl-C.
+
+The clock is read for display only; nothing that is computed depends on it.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from types import FrameType, TracebackType
+from typing import Self, TextIO
+
+INTERRUPTED = 130  # exit code, by the shell's custom: 128 + SIGINT
+
+
+class Progress:
+    """Counts `total` units of work and shows rate, time left and a short text. Use as a context manager."""
+
+    def __init__(self, total: int, label: str, unit: str = "tokens", *, stream: TextIO | None = None, seconds: float = 10.0) -> None:
+        self.total, self.label, self.unit = total, label, unit
+        self.stream = stream or sys.stderr
+        self.seconds = seconds  # between two plain lines
+        self.done = self._begun_at = 0
+        self._begun = self._shown = time.monotonic()
+        self._bar = _make_bar(self.stream) if self.stream.isatty() else None
+        self._task = self._bar.add_task(label, total=total, rate="", text="") if self._bar else None
+
+    def __enter__(self) -> Self:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def start_at(self, done: int) -> None:
+        """Work that an earlier process did: it counts as done, not towards the rate."""
+        self.done = self._begun_at = done
+        self._begun = self._shown = time.monotonic()
+
+    def advance(self, amount: int, text: str = "") -> None:
+        self.done += amount
+        now = time.monotonic()
+        last = self.done >= self.total
+        if self._bar:
+            self._bar.update(self._task, completed=self.done, rate=f"{self._rate(now):,.0f} {self.unit}/s", text=text)
+        elif last or now - self._shown >= self.seconds:
+            self._shown = now
+            self.say(f"{self.label} {self.done:,}/{self.total:,} {self.unit} | {self._rate(now):,.0f}/s | {self._left(now)} left | {text}")
+
+    def say(self, sentence: str) -> None:
+        """A line that stays."""
+        if self._bar:
+            self._bar.console.print(sentence, highlight=False, markup=False)
+        else:
+            print(sentence, file=self.stream, flush=True)
+
+    def _rate(self, now: float) -> float:
+        return (self.done - self._begun_at) / max(now - self._begun, 1e-9)
+
+    def _left(self, now: float) -> str:
+        seconds = round(max(0, self.total - self.done) / max(self._rate(now), 1e-9))
+        return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+
+
+def _make_bar(stream: TextIO):
+    from rich import progress  # only where there is a terminal
+    from rich.console import Console
+
+    name, numbers = progress.TextColumn("{task.description}"), progress.TextColumn("{task.fields[rate]} {task.fields[text]}")
+    columns = (name, progress.BarColumn(), progress.TaskProgressColumn(), progress.TimeRemainingColumn(), numbers)
+    return progress.Progress(*columns, console=Console(file=stream))
+
+
+class StopRequest:
+    """Inside the `with` block the first SIGINT or SIGTERM only sets `asked`, so that a step can finish; a second one acts at once."""
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():  # Python delivers signals to the main thread only
+            self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._restore()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}

@@ -1,0 +1,104 @@
+"""Everything that changes while a model is pre-trained, as pure functions of tokens and steps (V3 section 4.2; spec 7.2).
+
+The defaults are V3's own recipe at V3's sizes; the same shape with smaller `total_tokens`, `warmup_steps` and `batch_rows` trains a
+laptop model. Bounds are fractions of the token budget, rounded to whole tokens, so that a stage begins at exactly one token count.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+V3_TOKENS = 14_800_000_000_000
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rate, batch size, MTP weight and bias speed over one pre-training.
+
+    Learning rate: linear warm-up over `warmup_steps`, constant, cosine down to `cosine_ratio` of the peak, then two constant tails.
+    Batch: linearly from `batch_rows_start` (0: no ramp) to `batch_rows` sequences, in multiples of `batch_multiple`, while the first
+    `batch_ramp` of the tokens are read. The paper does not say whether its ramp is linear or stepped.
+    """
+
+    total_tokens: int = V3_TOKENS
+    learning_rate: float = 2.2e-4  # peak
+    warmup_steps: int = 2000
+    constant_until: float = 10 / 14.8  # these three: fraction of total_tokens
+    cosine_until: float = 14.3 / 14.8
+    tail_until: float = 14.633 / 14.8
+    cosine_ratio: float = 0.1  # of the peak, at the end of the cosine and through the first tail
+    tail_ratio: float = 7.3e-6 / 2.2e-4  # of the peak, through the second tail
+    batch_rows: int = 15360
+    batch_rows_start: int = 3072
+    batch_ramp: float = 469 / 14800  # fraction of total_tokens
+    batch_multiple: int = 1
+    mtp_weight: float = 0.3  # until the cosine begins
+    mtp_weight_late: float = 0.1
+    bias_speed: float = 0.001  # until the cosine ends, then 0
+
+    def __post_init__(self) -> None:
+        for name in ("total_tokens", "batch_rows", "batch_multiple"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
+        for name in ("learning_rate", "warmup_steps", "cosine_ratio", "tail_ratio", "mtp_weight", "mtp_weight_late", "bias_speed"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or a positive number")
+        if not 0 <= self.constant_until <= self.cosine_until <= self.tail_until <= 1:
+            bounds = (self.constant_until, self.cosine_until, self.tail_until)
+            raise ValueError(f"constant_until, cosine_until, tail_until are {bounds}, expected rising fractions between 0 and 1")
+        if not 0 <= self.batch_rows_start <= self.batch_rows:
+            raise ValueError(f"batch_rows_start is {self.batch_rows_start}, expected 0 (no ramp) to batch_rows ({self.batch_rows})")
+        if not 0 <= self.batch_ramp <= 1:
+            raise ValueError(f"batch_ramp is {self.batch_ramp}, expected a fraction of total_tokens between 0 and 1")
+
+    def _bound(self, fraction: float) -> int:
+        return round(fraction * self.total_tokens)
+
+    def learning_rate_at(self, step: int, tokens: int) -> float:
+        """Step size of update number `step` (the first is 1, so only a step that never happens has 0) after `tokens` tokens were read."""
+        warmup = min(1.0, step / self.warmup_steps) if self.warmup_steps else 1.0
+        return self.learning_rate * warmup * self._shape(tokens)
+
+    def _shape(self, tokens: int) -> float:
+        start, end = self._bound(self.constant_until), self._bound(self.cosine_until)
+        if tokens <= start:
+            return 1.0
+        if tokens < end:
+            swing = 0.5 * (1 + math.cos(math.pi * (tokens - start) / (end - start)))  # 1 at the start, 0 at the end
+            return self.cosine_ratio + (1 - self.cosine_ratio) * swing
+        return self.cosine_ratio if tokens < self._bound(self.tail_until) else self.tail_ratio
+
+    def rows_at(self, tokens: int) -> int:
+        """Sequences in the next batch, after `tokens` tokens were read."""
+        ramp = self._bound(self.batch_ramp)
+        if not self.batch_rows_start or tokens >= ramp:
+            return self.batch_rows
+        linear = self.batch_rows_start + (self.batch_rows - self.batch_rows_start) * tokens / ramp
+        return max(self.batch_rows_start, int(linear // self.batch_multiple) * self.batch_multiple)
+
+    def mtp_weight_at(self, tokens: int) -> float:
+        """lambda of V3 eq. 25."""
+        return self.mtp_weight if tokens < self._bound(self.constant_until) else self.mtp_weight_late
+
+    def bias_speed_at(self, tokens: int) -> float:
+        """gamma: how far a router bias moves after this step."""
+        return self.bias_speed if tokens < self._bound(self.cosine_until) else 0.0
+
+    def steps(self, length: int) -> Iterator[tuple[int, int]]:
+        """(tokens read before it, rows) of every step with sequences of `length` tokens; the last step reaches `total_tokens`."""
+        tokens = 0
+        while tokens < self.total_tokens:
+            rows = self.rows_at(tokens)
+            yield tokens, rows
+            tokens += rows * length
+
+    def step_count(self, length: int) -> int:
+        """Number of steps, without walking through the part in which the batch is constant."""
+        count = 0
+        for tokens, rows in self.steps(length):
+            if rows == self.batch_rows and tokens >= self._bound(self.batch_ramp):
+                return count + -(-(self.total_tokens - tokens) // (rows * length))
+            count += 1
+        return count

@@ -1,0 +1,92 @@
+"""The nouns of `deepwright verify`: a Check compares two computations of the same thing and yields a Result, an error and its bound."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Result:
+    """`error` is measured as the check says; `bound` was derived before measuring. `detail` names where the error was largest."""
+
+    error: float
+    bound: float
+    detail: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return self.error <= self.bound  # false for NaN
+
+
+@dataclass(frozen=True)
+class Check:
+    name: str
+    compares: str  # what is compared with what, and how the error is measured
+    leaves_open: str  # what a pass does not establish
+    run: Callable[[], Result]
+    needs: tuple[str, ...] = ()  # packages without which it is skipped
+
+    @property
+    def missing(self) -> list[str]:
+        return [package for package in self.needs if importlib.util.find_spec(package) is None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`result` is None when the check was skipped for want of a package."""
+
+    check: Check
+    result: Result | None
+    seconds: float = 0.0
+
+    def lines(self) -> list[str]:
+        if self.result is None:
+            return [f"skipped  {self.check.name}: {self.check.missing[0]} not installed"]
+        word, r = ("ok      " if self.result.passed else "FAILED  "), self.result
+        head = f"{word} {self.check.name}: error {r.error:.2g}, bound {r.bound:.2g}{f' ({r.detail})' if r.detail else ''}, {self.seconds:.1f} s"
+        return [head, f"         {self.check.compares}", f"         Not established: {self.check.leaves_open}"]
+
+
+CHECKS: dict[str, Check] = {}
+
+
+def check(compares: str, leaves_open: str, needs: tuple[str, ...] = ()) -> Callable[[Callable[[], Result]], Callable[[], Result]]:
+    """Registers a plain function as the check of its own name."""
+
+    def register(run: Callable[[], Result]) -> Callable[[], Result]:
+        assert run.__name__ not in CHECKS, run.__name__
+        CHECKS[run.__name__] = Check(run.__name__, compares, leaves_open, run, needs)
+        return run
+
+    return register
+
+
+def require(name: str) -> None:
+    """Runs one check; AssertionError when it fails."""
+    result = CHECKS[name].run()
+    assert result.passed, f"{name}: error {result.error:.3g} exceeds {result.bound:.3g} {result.detail}"
+
+
+def run_all(names: Iterable[str] = (), report: Callable[[str], None] = print) -> list[Outcome]:
+    """Runs every check (or those named) and reports each as it ends. Raises ValueError for an unknown name."""
+    chosen = list(names) or list(CHECKS)
+    for name in chosen:
+        if name not in CHECKS:
+            raise ValueError(f"check is {name!r}, expected one of {', '.join(CHECKS)}")
+    outcomes = []
+    for name in chosen:
+        found, start = CHECKS[name], time.perf_counter()
+        result = None if found.missing else found.run()
+        outcomes.append(Outcome(found, result, time.perf_counter() - start))
+        for line in outcomes[-1].lines():
+            report(line)
+    return outcomes
+
+
+def largest(errors: dict[str, float], bound: float) -> Result:
+    """The result of many comparisons under one bound: the worst, by name. A NaN is the worst of all."""
+    worst = max(errors, key=lambda name: float("inf") if errors[name] != errors[name] else errors[name])
+    return Result(errors[worst], bound, f"largest at {worst}, of {len(errors)}")

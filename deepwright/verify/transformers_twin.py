@@ -1,0 +1,105 @@
+"""Our model beside transformers' DeepseekV2/V3 with the same weights: logits, every layer's state, every parameter's gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from deepwright.model import Transformer
+from deepwright.verify.cases import relative_error
+from deepwright.weights.names import is_copy, place
+
+ORACLE = ("transformers",)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Relative errors by name. Each is max |ours - theirs| / max |theirs| of one tensor; padding is left out."""
+
+    logits: float
+    states: dict[str, float]
+    gradients: dict[str, float]
+
+
+def twin_of(model: Transformer) -> nn.Module:
+    """transformers' model of the same config.json, holding the same numbers (MTP left out: its classes have none)."""
+    import transformers
+
+    values = model.config.to_hf()
+    kind = values.pop("architectures")[0].removesuffix("ForCausalLM")
+    config = getattr(transformers, f"{kind}Config")(**values)
+    theirs = getattr(transformers, f"{kind}ForCausalLM")(config).eval()
+    theirs.set_attn_implementation("eager")
+    theirs.set_experts_implementation("eager")
+    with torch.no_grad():
+        for name, tensor in matching(model, theirs, model.state_dict()):
+            theirs.state_dict()[name].copy_(tensor)
+    return theirs
+
+
+def matching(model: Transformer, theirs: nn.Module, ours: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """(their name, the part of `ours` of the same meaning) for every stored tensor of theirs that has numbers in it."""
+    for name, tensor in theirs.state_dict().items():
+        if tensor.numel() and not is_copy(model.config, name):
+            parameter, index = place(model.config, name)
+            yield name, ours[parameter][index]
+
+
+def compare(model: Transformer, tokens_BS: Tensor, valid_BS: Tensor, seed: int = 5) -> Comparison:
+    """Runs both forward, and backward from one random direction over the valid positions' logits."""
+    theirs = twin_of(model)
+    generator = torch.Generator().manual_seed(seed)
+    direction = torch.randn(*tokens_BS.shape, model.config.vocab_size, generator=generator) * valid_BS[..., None]
+    our_states, their_states = _watch(model.layers), _watch(theirs.model.layers)
+    our_logits = model(tokens_BS)
+    their_logits = theirs(tokens_BS, attention_mask=valid_BS.long(), use_cache=False).logits
+    (our_logits * direction).sum().backward()
+    (their_logits * direction).sum().backward()
+    states = {f"layer {i}": relative_error(a[valid_BS], b[valid_BS]) for i, (a, b) in enumerate(zip(our_states, their_states, strict=True))}
+    return Comparison(relative_error(our_logits[valid_BS], their_logits[valid_BS]), states, _gradient_errors(model, theirs))
+
+
+def _watch(layers: nn.ModuleList) -> list[Tensor]:
+    """Fills up with each block's output, in order, as the model runs."""
+    states: list[Tensor] = []
+    for layer in layers:
+        layer.register_forward_hook(lambda _module, _inputs, output: states.append(output[0] if isinstance(output, tuple) else output))
+    return states
+
+
+def _gradient_errors(model: Transformer, theirs: nn.Module) -> dict[str, float]:
+    ours = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    ours |= {name: buffer for name, buffer in model.named_buffers()}
+    parameters = dict(theirs.named_parameters())
+    return {name: relative_error(grad, parameters[name].grad) for name, grad in matching(model, theirs, ours) if name in parameters}
+
+
+def multi_token_twin(model: Transformer, folder: Path) -> nn.Module:
+    """transformers' MtpModel, opened from the folder where `model` was saved."""
+    from transformers import AutoModelForCausalLM
+    from transformers.modeling_layers import MtpModel
+
+    main = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    depths = range(model.config.num_hidden_layers, model.config.num_hidden_layers + model.config.num_nextn_predict_layers)
+    main._keys_to_ignore_on_load_unexpected = [rf"model\.layers\.{layer}\..*" for layer in depths]  # it knows V3's layer 61 only
+    return MtpModel.from_pretrained(main)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' bars and reports (it lists the MTP tensors that its main model does not use)."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        logging.enable_progress_bar()

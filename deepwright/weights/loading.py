@@ -1,0 +1,149 @@
+"""A Hugging Face folder -> our Transformer. Strict: every tensor of the model must be there, nothing else may, shapes must fit.
+
+Tensors are read one at a time into the model's own memory. A layer's experts may be stored one by one (DeepSeek, vLLM) or
+stacked (transformers 5 in memory); FP8 weights are multiplied by their block scales. Copies of the embedding and the head
+(MTP layers, tied heads) may be absent; where present they must equal the original.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deepwright.config import ModelConfig
+from deepwright.model.transformer import Transformer
+from deepwright.text.tokenizer import Tokenizer
+from deepwright.weights.names import fused_names, is_copy, place
+from deepwright.weights.tensor_files import TensorFiles
+
+SHOWN = 3  # names listed in an error before "and N more"
+
+
+def load(folder: str | Path, dtype: torch.dtype | None = None) -> tuple[Transformer, Tokenizer]:
+    """Model and tokenizer of a folder. Raises ValueError as `load_model`, or when the tokenizer has ids that the model has not."""
+    model = load_model(folder, dtype)
+    tokenizer = Tokenizer.load(folder)
+    check_vocabulary(model.config, tokenizer)
+    return model, tokenizer
+
+
+def load_model(folder: str | Path, dtype: torch.dtype | None = None, *, with_mtp: bool = True) -> Transformer:
+    """The model in `folder`, in `dtype` or as stored (FP8 becomes the dtype of the embedding; router biases stay fp32).
+
+    `with_mtp` false builds it without MTP modules and passes over their tensors (transformers writes neither).
+    Raises ValueError naming tensors that are missing, left over or of another shape than config.json says.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    files = TensorFiles(folder)
+    model = _allocate(config, dtype or _stored_dtype(files), with_mtp)
+    _fill(model, config, files)
+    return model
+
+
+def load_into(model: Transformer, folder: str | Path) -> None:
+    """Copies the weights of `folder` into `model` (in its dtype), without a second model in memory. Same errors as `load_model`."""
+    config = read_config(folder)
+    if config != model.config:
+        name = next(name for name in vars(config) if getattr(config, name) != getattr(model.config, name))
+        raise ValueError(f"{folder} holds a model with {name} {getattr(config, name)!r}, expected {getattr(model.config, name)!r}")
+    _fill(model, config, TensorFiles(Path(folder)))
+
+
+def read_config(folder: str | Path) -> ModelConfig:
+    return ModelConfig.from_hf(_read_json(Path(folder) / "config.json"))
+
+
+def read_generation(folder: str | Path) -> dict[str, Any]:
+    """generation_config.json (temperature, top_p, token ids ...), empty where there is none."""
+    path = Path(folder) / "generation_config.json"
+    return _read_json(path) if path.is_file() else {}
+
+
+def check_vocabulary(config: ModelConfig, tokenizer: Tokenizer) -> None:
+    if tokenizer.vocab_size > config.vocab_size:
+        raise ValueError(f"the tokenizer has {tokenizer.vocab_size} ids, the model a vocabulary of {config.vocab_size}: they do not belong together")
+    for name in ("bos", "eos"):
+        ours, theirs = getattr(config, f"{name}_token_id"), getattr(tokenizer, f"{name}_id")
+        if ours != theirs:
+            raise ValueError(f"{name}_token_id is {ours} in the model's config, expected the tokenizer's {theirs}")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ValueError(f"{path} is missing")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} holds {type(values).__name__}, expected an object")
+    return values
+
+
+def _stored_dtype(files: TensorFiles) -> torch.dtype:
+    """The embedding's: FP8 checkpoints leave it unquantised."""
+    name = "model.embed_tokens.weight"
+    return files.dtype(name) if name in files.names() else torch.float32
+
+
+def _allocate(config: ModelConfig, dtype: torch.dtype, with_mtp: bool) -> Transformer:
+    """Uninitialised memory: `_fill` writes every number of it, or raises."""
+    if not with_mtp:
+        config = dataclasses.replace(config, num_nextn_predict_layers=0)
+    return Transformer(config, dtype=dtype, device="meta").to_empty(device="cpu")
+
+
+@torch.no_grad()
+def _fill(model: Transformer, stored: ModelConfig, files: TensorFiles) -> None:
+    """`stored` is the folder's config: its MTP tensors are passed over when the model has no MTP modules."""
+    targets = _targets(model, stored, files)
+    for name, target in targets.items():
+        if files.shape(name) != tuple(target.shape):
+            raise ValueError(f"{name} has shape {files.shape(name)} in {files.folder}, expected {tuple(target.shape)} from config.json")
+    copies = [name for name in targets if is_copy(stored, name)]
+    for name in targets.keys() - copies:
+        targets[name].copy_(files.tensor(name))
+    for name in copies:
+        if not torch.equal(files.tensor(name).to(targets[name].dtype), targets[name]):
+            raise ValueError(f"{name} in {files.folder} differs from the tensor that it is a copy of, which one model cannot hold")
+
+
+def _targets(model: Transformer, stored: ModelConfig, files: TensorFiles) -> dict[str, Tensor]:
+    """Stored name -> the part of the model's memory that it fills. Raises ValueError for missing and left-over tensors."""
+    config, ours = model.config, _memory(model)
+    expected, passed_over = set(config.tensor_inventory()), set(stored.tensor_inventory()) - set(config.tensor_inventory())
+    found = {name for name in files.names() if 0 not in files.shape(name)}  # transformers writes empty tensors for 0 shared experts
+    for fused, parts in fused_names(stored):
+        if fused in found:
+            (expected if parts[0] in expected else passed_over).add(fused)
+            expected.difference_update(parts)
+    if config.tie_word_embeddings:
+        expected.add("lm_head.weight")
+    missing = sorted(name for name in expected - found if not is_copy(config, name))
+    if missing and all(name.startswith(_mtp_prefixes(config)) for name in missing):
+        raise ValueError(f"{files.folder} has no {_listed(missing)} of the MTP layer in its config.json; with_mtp=False loads it without")
+    if missing:
+        raise ValueError(f"{files.folder} lacks {_listed(missing)}")
+    if left_over := sorted(found - expected - passed_over):
+        raise ValueError(f"{files.folder} holds {_listed(left_over)}, which a model of its config.json does not have")
+    places = {name: place(config, name) for name in found & expected}
+    return {name: ours[parameter][index] for name, (parameter, index) in places.items()}
+
+
+def _memory(model: Transformer) -> dict[str, Tensor]:
+    return dict(model.named_parameters()) | {name: buffer for name, buffer in model.named_buffers() if name.endswith("router.bias")}
+
+
+def _mtp_prefixes(config: ModelConfig) -> tuple[str, ...]:
+    return tuple(f"model.layers.{config.num_hidden_layers + k}." for k in range(config.num_nextn_predict_layers))
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

@@ -1,0 +1,179 @@
+"""The loop: it learns, it resumes bit-equal after kills, lr 0 leaves the policy where it was, and interrupts end in a sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from deepwright.metrics import JsonlTracker, read_records
+from deepwright.rl import train_grpo
+from deepwright.sampler import Completion, Sampling, StopReason
+from tests.rl.fakes import CLOCK, MODEL, ONE_UPDATE, TOKENIZER, WITH_KL, FakeSampler, SayYes, make_model, run
+
+
+def curve(folder: Path) -> list[dict]:
+    return [{name: value for name, value in record.items() if name not in CLOCK} for record in read_records(folder / "metrics.jsonl")]
+
+
+def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_bandit_is_solved_in_a_few_steps(tmp_path):
+    learner = run(tmp_path, replace(ONE_UPDATE, steps=30, prompts=8, samples=8, checkpoint_every=30))
+    accuracies = [record["accuracy"] for record in curve(tmp_path)]
+    assert accuracies[0] < 0.3  # guessing among 10 tokens
+    assert sum(accuracies[-5:]) / 5 > 0.9
+    assert learner.step == 30
+
+
+def test_each_step_logs_what_a_reader_needs(tmp_path):
+    run(tmp_path, replace(WITH_KL, steps=4))
+    records = read_records(tmp_path / "metrics.jsonl")
+    assert [(r["stage"], r["step"]) for r in records] == [("zero", 2), ("zero", 4)]
+    for name in (
+        "reward accuracy format_rate mean_length truncated_rate entropy kl ratio_mean ratio_max clip_fraction log_prob_gap_mean log_prob_gap_max "
+        "zero_variance_rate grad_norm learning_rate rollout_seconds reward_seconds update_seconds rollout_tokens_per_second verifier_failures"
+    ).split():
+        assert records[0][name] is not None, name
+    samples = read_records(tmp_path / "zero/samples.jsonl")
+    assert len(samples) == 6 and {"stage", "step", "prompt", "completion", "value", "verdict", "length"} <= set(samples[0])
+
+
+def test_sampler_and_trainer_agree_on_log_probs_at_another_temperature(tmp_path):
+    run(tmp_path, replace(ONE_UPDATE, steps=3, temperature=0.6))
+    # Same weights, fp32, batch 1 against a padded batch: 40 operations of 6e-8 at magnitudes up to 3
+    assert all(record["log_prob_gap_max"] <= 1e-5 for record in curve(tmp_path))
+
+
+@pytest.mark.invariant
+def test_learning_rate_zero_keeps_the_ratio_at_one_for_fifty_steps(tmp_path):
+    config = replace(WITH_KL, steps=50, learning_rate=0.0, bias_speed=0.0, prompts=2, samples=4, reference_refresh=None, checkpoint_every=50)
+    before = weights(make_model())
+    learner = run(tmp_path, config)
+    assert same(before, weights(learner.model))
+    for record in curve(tmp_path):
+        # pi_old is computed in the update's own micro-batches: not merely close to 1
+        assert record["ratio_mean"] == record["ratio_max"] == 1.0 and record["clip_fraction"] == 0.0 and record["kl"] == 0.0
+        assert record["log_prob_gap_max"] <= 1e-5
+
+
+def test_a_round_that_teaches_nothing_moves_nothing(tmp_path):
+    """Every group at zero variance: no rows, no update, and metrics without made-up numbers."""
+    before = weights(make_model())
+    learner = run(tmp_path, replace(ONE_UPDATE, steps=1, max_tokens=1, checkpoint_every=1))  # cut at one token: all wrong
+    [record] = curve(tmp_path)
+    assert record["zero_variance_rate"] == record["truncated_rate"] == 1 and record["groups"] == 0
+    assert "entropy" not in record and "grad_norm" not in record
+    assert same(before, weights(learner.model))
+
+
+def test_bias_moves_only_when_asked_and_the_reference_is_refreshed_on_its_step(tmp_path):
+    still = run(tmp_path / "a", replace(ONE_UPDATE, steps=2))
+    assert float(still.model.layers[1].ffn.router.bias.abs().max()) == 0
+    moving = run(tmp_path / "b", replace(WITH_KL, steps=4, reference_refresh=4))
+    assert float(moving.model.layers[1].ffn.router.bias.abs().max()) > 0
+    assert same(weights(moving.model), weights(moving.reference))
+    apart = run(tmp_path / "c", replace(WITH_KL, steps=4, reference_refresh=None))
+    assert same(weights(make_model()), weights(apart.reference))
+
+
+@pytest.mark.invariant
+def test_evaluating_in_between_changes_nothing(tmp_path):
+    calls = []
+
+    def evaluate(step: int, model: torch.nn.Module) -> dict[str, float]:
+        calls.append(step)
+        torch.rand(7)
+        FakeSampler(model).sample([[0, 3]], Sampling(3))
+        return {"pass_at_1": 0.5}
+
+    config = replace(ONE_UPDATE, steps=4)
+    plain = run(tmp_path / "a", config)
+    observed = run(tmp_path / "b", replace(config, evaluate_every=2), evaluate=evaluate)
+    assert calls == [2, 4]
+    assert same(weights(plain.model), weights(observed.model))
+    assert curve(tmp_path / "b")[1]["pass_at_1"] == 0.5
+
+
+def killed_and_resumed(folder: Path, kind: list[str], kills: int, longest: float, seed: int) -> None:
+    """Runs in processes of their own, each killed after a random time, then once to the end."""
+    moments = random.Random(seed)
+    for _ in range(kills):
+        command = [sys.executable, "-m", "tests.rl.fakes", str(folder), str(moments.uniform(0.02, longest)), *kind]
+        finished = subprocess.run(command, capture_output=True, check=False)
+        assert finished.returncode in (0, -signal.SIGKILL), finished.stderr.decode()
+    command = [sys.executable, "-m", "tests.rl.fakes", str(folder), "600", *kind]
+    subprocess.run(command, capture_output=True, check=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "kills"),
+    [([], 2), (["kl"], 2), pytest.param([], 20, marks=pytest.mark.slow), pytest.param(["kl"], 20, marks=pytest.mark.slow)],
+)
+def test_killed_at_random_moments_and_resumed_ends_bit_equal(tmp_path, kind, kills):
+    unbroken = run(tmp_path / "whole", WITH_KL if kind else ONE_UPDATE)
+    killed_and_resumed(tmp_path / "broken", kind, kills, longest=1.5, seed=kills)
+    again = run(tmp_path / "broken", WITH_KL if kind else ONE_UPDATE)  # already finished: loads the last checkpoint and returns
+    assert same(weights(unbroken.model), weights(again.model))
+    assert curve(tmp_path / "whole") == curve(tmp_path / "broken")
+    assert (tmp_path / "whole/zero/samples.jsonl").read_text() == (tmp_path / "broken/zero/samples.jsonl").read_text()
+
+
+def test_interrupt_finishes_the_round_saves_and_can_be_continued(tmp_path, capfd):
+    def evaluate(step: int, model: torch.nn.Module) -> None:
+        if step == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    config = replace(ONE_UPDATE, evaluate_every=1)
+    with pytest.raises(SystemExit) as stopped:
+        run(tmp_path / "stopped", config, evaluate=evaluate)
+    assert stopped.value.code == 130
+    assert "interrupted after step 4 and is saved" in capfd.readouterr().err
+    resumed, whole = run(tmp_path / "stopped", config), run(tmp_path / "whole", config)
+    assert same(weights(resumed.model), weights(whole.model))
+    assert [r["step"] for r in curve(tmp_path / "stopped")] == list(range(1, 13))
+
+
+def test_resume_with_other_settings_is_refused_by_name(tmp_path):
+    run(tmp_path, replace(ONE_UPDATE, steps=3))
+    with pytest.raises(ValueError, match=r"was trained with learning_rate 0.02, now it is 0.5"):
+        run(tmp_path, replace(ONE_UPDATE, steps=3, learning_rate=0.5))
+    run(tmp_path, replace(ONE_UPDATE, steps=3, micro_batch_tokens=32))  # results differ by rounding at most: allowed
+
+
+class StopsAtOnce:
+    """Every completion is the end token alone: nothing is cut, all of it reaches the verifier."""
+
+    def sample(self, prompts, sampling):
+        return [[Completion((TOKENIZER.eos_id,), (0.0,), StopReason.STOP)] * sampling.n for _ in prompts]
+
+
+class BrokenTask(SayYes):
+    def score(self, problem, completion):
+        raise RuntimeError("no compiler here")
+
+
+def test_a_verifier_that_always_fails_ends_the_run_in_one_sentence(tmp_path):
+    tracker = JsonlTracker(tmp_path / "metrics.jsonl")
+    with pytest.raises(ValueError, match=r"the verifier of task 'say-yes' failed on all 24 completions: .*no compiler here"):
+        train_grpo(ONE_UPDATE, make_model(), TOKENIZER, BrokenTask(), StopsAtOnce(), tmp_path, tracker)
+
+
+def test_states_are_json(tmp_path):
+    learner = run(tmp_path, replace(ONE_UPDATE, steps=1, checkpoint_every=1))
+    assert json.loads(json.dumps(learner.state()))["counters"]["step"] == 1
+    assert MODEL == learner.model.config
