@@ -39,8 +39,9 @@ test: $(READY)
 test-all: $(READY)
 	$(BIN)/python -m pytest -q --timeout 3600
 
+# One comparison after another, or `make bench ONLY=name` for benchmarks/name.py.
 bench: $(READY)
-	$(BIN)/python benchmarks/run.py
+	@for script in $(if $(ONLY),benchmarks/$(ONLY).py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -5,16 +5,15 @@ What a user can cause ends in one sentence on stderr and exit code 2 (130 for Ct
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import deepwright
 
 USER_ERROR, INTERRUPTED = 2, 130
-RECIPES = {"r1": "r1", "pretrain": "base", "rl": "zero"}  # modules of deepwright.recipe
 
 
 @dataclass(frozen=True)
@@ -35,10 +34,11 @@ def train(name: str, args: list[str]) -> int:
     if words.dry_run:
         print(to_toml(settings), end="")
         return 0
+    from deepwright.recipe import r1
     from deepwright.recipe.session import open_run, use_threads
 
     use_threads(settings.threads)
-    importlib.import_module(f"deepwright.recipe.{RECIPES[name]}").run(settings, open_run(settings, words.resume))
+    r1.run(settings, open_run(settings, words.resume))
     return 0
 
 
@@ -116,9 +116,11 @@ def refuse_arguments(args: list[str], name: str) -> None:
 
 
 COMMANDS = {
-    "r1": Command("[--quick]", "pre-train a small model from nothing, teach it to reason by RL alone, write a report", lambda args: train("r1", args)),
+    "r1": Command(
+        "[--quick]", "pre-train a small model from nothing, teach it to reason by RL alone, write a report", lambda args: train("r1", args)
+    ),
     "pretrain": Command("", "the first stage of r1: the base model", lambda args: train("pretrain", args)),
-    "rl": Command("--base FOLDER", "the second stage of r1: R1-Zero on a base model", lambda args: train("rl", args)),
+    "rl": Command("[--base FOLDER]", "the second stage of r1: R1-Zero on a base model", lambda args: train("rl", args)),
     "eval": Command("FOLDER", "score a saved model on held-out problems, with error bars", evaluate),
     "generate": Command("FOLDER PROMPT", "continue one prompt", generate),
     "chat": Command("FOLDER", "talk to a model on the terminal", chat),
@@ -156,11 +158,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(deepwright.__version__ if name == "--version" else overview())
         return 0
     try:
-        if name not in COMMANDS:
-            from deepwright.recipe.resolve import nearest
-
-            raise ValueError(f"there is no command {name!r}{nearest(name, COMMANDS) or '; deepwright --help lists them'}")
-        return COMMANDS[name].run(args)
+        with warnings.catch_warnings():
+            warnings.showwarning = note
+            return run(name, args)
     except KeyboardInterrupt:
         print("deepwright: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -172,3 +172,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"deepwright: {sentence(error)}", file=sys.stderr)
         return USER_ERROR
+
+
+def run(name: str, args: list[str]) -> int:
+    if name not in COMMANDS:
+        from deepwright.recipe.resolve import nearest
+
+        raise ValueError(f"there is no command {name!r}{nearest(name, COMMANDS) or '; deepwright --help lists them'}")
+    return COMMANDS[name].run(args)
+
+
+def note(message: Warning | str, *place: object) -> None:
+    """A warning (a damaged checkpoint that is skipped, say) as a sentence, without the line of code that gave it."""
+    print(f"deepwright: {message}", file=sys.stderr)

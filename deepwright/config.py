@@ -353,10 +353,10 @@ class ModelConfig:
 
 
 _POSITIVE = (
-    "vocab_size hidden_size intermediate_size moe_intermediate_size num_hidden_layers num_attention_heads n_routed_experts "
-    "num_experts_per_tok kv_lora_rank qk_nope_head_dim qk_rope_head_dim v_head_dim q_lora_rank n_group topk_group routed_scaling_factor "
-    "rms_norm_eps rope_theta max_position_embeddings initializer_range"
-).split()
+    "vocab_size", "hidden_size", "intermediate_size", "moe_intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "n_routed_experts", "num_experts_per_tok", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "q_lora_rank", "n_group",
+    "topk_group", "routed_scaling_factor", "rms_norm_eps", "rope_theta", "max_position_embeddings", "initializer_range",
+)  # fmt: skip
 _GATES = {"deepseek_v3": ("sigmoid", ("noaux_tc",)), "deepseek_v2": ("softmax", ("greedy", "group_limited_greedy"))}
 _DEFAULTS: dict[Any, dict[str, Any]] = {  # transformers leaves these out of the files it writes
     "deepseek_v3": {"scoring_func": "sigmoid", "topk_method": "noaux_tc", "norm_topk_prob": True},

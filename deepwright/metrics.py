@@ -8,6 +8,7 @@ No torch here, except inside TensorBoardTracker.
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import json
 import math
 import os
@@ -168,6 +169,10 @@ class TensorBoardTracker:
     """Scalars as TensorBoard events under `<stage>/<name>`; lists are left to the JSONL file. Needs the `tensorboard` package."""
 
     def __init__(self, folder: str | Path) -> None:
+        if importlib.util.find_spec("tensorboard") is None:
+            raise ValueError(
+                "TensorBoard is not installed; pip install 'deepwright[tensorboard]', or leave it out: metrics.jsonl has it all"
+            )
         from torch.utils.tensorboard import SummaryWriter  # optional, and slow to import
 
         self._writer = SummaryWriter(str(folder))
@@ -195,6 +200,12 @@ class Trackers:
     def flush(self) -> None:
         for tracker in self.trackers:
             tracker.flush()
+
+    def rewind(self, stage: str, step: int) -> None:
+        """Passed on to those that can forget."""
+        for tracker in self.trackers:
+            if hasattr(tracker, "rewind"):
+                tracker.rewind(stage, step)
 
 
 def read_records(path: str | Path) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,9 @@ def said_by(capsys, *args: str) -> tuple[int, str]:
 
 
 def test_help_lists_every_command_and_loads_no_torch():
-    script = "import sys; from deepwright.cli import main; main(['--help']); sys.exit(any(m in sys.modules for m in ('torch', 'numpy', 'tyro')))"
+    script = (
+        "import sys; from deepwright.cli import main; main(['--help']); sys.exit(any(m in sys.modules for m in ('torch', 'numpy', 'tyro')))"
+    )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert all(f"deepwright {name}" in done.stdout for name in cli.COMMANDS)
@@ -90,6 +93,15 @@ def test_what_a_command_raises_becomes_a_sentence(monkeypatch, capsys, error, co
     assert said_by(capsys, "doctor") == (code, said)
 
 
+def test_warning_is_a_sentence_too(monkeypatch, capsys):
+    def warn(args):
+        warnings.warn("checkpoint x is damaged and is skipped", stacklevel=1)
+        return 0
+
+    monkeypatch.setitem(cli.COMMANDS, "doctor", cli.Command("", "", warn))
+    assert said_by(capsys, "doctor") == (0, "deepwright: checkpoint x is damaged and is skipped\n")
+
+
 def test_own_mistakes_are_not_dressed_up(monkeypatch):
     def fail(args):
         raise AssertionError("an invariant")
@@ -100,7 +112,9 @@ def test_own_mistakes_are_not_dressed_up(monkeypatch):
 
 
 def test_reader_that_has_seen_enough_is_no_error():
-    done = subprocess.run(f"{sys.executable} -m deepwright doctor | head -1", cwd=ROOT, shell=True, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        f"{sys.executable} -m deepwright doctor | head -1", cwd=ROOT, shell=True, capture_output=True, text=True, check=False
+    )
     assert done.stdout == "machine\n" and done.stderr == ""
 
 

@@ -32,9 +32,20 @@ def test_released_v3_is_the_preset():
 
 
 def test_transformers_5_spelling_reads_the_same():
-    values = {key: value for key, value in RELEASED_V3.items() if key not in ("rope_scaling", "rope_theta", "scoring_func", "topk_method", "torch_dtype")}
+    values = {
+        key: value
+        for key, value in RELEASED_V3.items()
+        if key not in ("rope_scaling", "rope_theta", "scoring_func", "topk_method", "torch_dtype")
+    }
     rope = RELEASED_V3["rope_scaling"] | {"rope_type": "yarn", "rope_theta": 10000.0}
-    values |= {"rope_parameters": rope, "dtype": "bfloat16", "head_dim": 64, "qk_head_dim": 192, "rope_interleave": True, "output_router_logits": False}
+    values |= {
+        "rope_parameters": rope,
+        "dtype": "bfloat16",
+        "head_dim": 64,
+        "qk_head_dim": 192,
+        "rope_interleave": True,
+        "output_router_logits": False,
+    }
     assert ModelConfig.from_hf(values) == preset("v3")
 
 
@@ -96,7 +107,10 @@ def test_what_would_be_computed_wrongly_is_refused(change, said):
     assert said in str(error.value)
 
 
-@pytest.mark.parametrize("change", [{"scoring_func": "sigmoid"}, {"norm_topk_prob": True}, {"num_nextn_predict_layers": 1}, {"topk_group": 2, "topk_method": "greedy"}])
+@pytest.mark.parametrize(
+    "change",
+    [{"scoring_func": "sigmoid"}, {"norm_topk_prob": True}, {"num_nextn_predict_layers": 1}, {"topk_group": 2, "topk_method": "greedy"}],
+)
 def test_v2_refuses_what_its_readers_would_ignore(change):
     with pytest.raises(ValueError, match=next(iter(change))):
         ModelConfig.from_hf({**preset("v2").to_hf(), **change})

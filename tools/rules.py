@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import ast
 import re
+import resource
 import statistics
 import subprocess
 import sys
-import time
 import tokenize
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ PACKAGE = "deepwright"
 
 # The rows of the layout, from the ground up. A module imports only from rows below its own, or from its own package.
 ROWS: tuple[tuple[str, ...], ...] = (
-    ("config", "sampler", "metrics", "schedules", "expert_balancer"),
+    ("config", "sampler", "metrics", "schedules", "expert_balancer", "seeds"),
     ("numerics", "text", "plan", "report"),
     ("model", "parallel", "data", "tasks"),
     ("weights",),
@@ -144,14 +144,13 @@ def name_rule(root: Path) -> Rule:
 
 
 def our_texts(root: Path) -> list[Path]:
-    """Files that belong to the project: everything outside of hidden folders, environments and runs, and .ci/run."""
+    """Text files that belong to the project: all outside of hidden folders, environments and runs, and .ci/run."""
     skip = {"runs", "build", "dist", "__pycache__"}
-    found = [root / ".ci" / "run"]
-    for path in root.rglob("*"):
-        parts = path.relative_to(root).parts
-        if path.is_file() and path.suffix in TEXT_SUFFIXES and not any(p in skip or p.startswith(".") for p in parts):
-            found.append(path)
-    return [path for path in sorted(found) if path.exists()]
+    tops = [path for path in root.iterdir() if path.name not in skip and not path.name.startswith(".")]
+    files = [root / ".ci" / "run", *tops, *(path for top in tops if top.is_dir() for path in top.rglob("*"))]
+    return sorted(
+        path for path in files if path.is_file() and path.suffix in TEXT_SUFFIXES and not skip & set(path.relative_to(root).parts)
+    )
 
 
 def private_rule(root: Path) -> Rule:
@@ -188,15 +187,16 @@ def torch_rule(root: Path) -> Rule:
     return Rule("light modules that load torch", str(len(heavy)), "0", tuple(heavy))
 
 
-def help_seconds(root: Path, attempts: int = 3) -> float:
-    """Seconds that `deepwright --help` takes from the shell: the best of a few, since the machine has other things to do."""
+def help_seconds(root: Path) -> float:
+    """Processor seconds that `deepwright --help` takes: what a quiet machine needs by the clock, whatever else runs here now."""
 
-    def once() -> float:
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", PACKAGE, "--help"], cwd=root, capture_output=True, check=True)
-        return time.perf_counter() - start
+    def spent() -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
 
-    return min(once() for _ in range(attempts))
+    before = spent()
+    subprocess.run([sys.executable, "-m", PACKAGE, "--help"], cwd=root, capture_output=True, check=True)
+    return spent() - before
 
 
 def help_rule(root: Path) -> Rule:

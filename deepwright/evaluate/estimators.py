@@ -1,4 +1,4 @@
-"""Estimators for repeated sampling: pass@1 with its standard error, unbiased pass@k, cons@k (spec 8.7). Plain Python, no torch.
+"""Estimators for repeated sampling: pass@1 with its standard error, unbiased pass@k, cons@k (DeepSeek-R1 section 3). Plain Python, no torch.
 
 The unit of chance is the problem: the n samples of one problem are alike, so an error bar that counted them as n independent trials would be too
 small. Each estimator is therefore a mean over problems of one number per problem, and its standard error that mean's (clustered by problem).
@@ -63,7 +63,9 @@ def _vote(answers_k: Sequence[Hashable | None], right_k: Sequence[bool]) -> floa
         return 0.0
     most = max(counts.values())
     winners = [answer for answer, count in counts.items() if count == most]
-    return statistics.fmean(_share([right for answer, right in zip(answers_k, right_k, strict=True) if answer == winner]) for winner in winners)
+    return statistics.fmean(
+        _share([right for answer, right in zip(answers_k, right_k, strict=True) if answer == winner]) for winner in winners
+    )
 
 
 def _share(flags: Sequence[bool]) -> float:

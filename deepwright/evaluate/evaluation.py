@@ -1,4 +1,4 @@
-"""Evaluating a sampler on a task: n samples of each of the first P problems of a split, and every figure with its error bar (spec 8.7).
+"""Evaluating a sampler on a task: n samples of each of the first P problems of a split, and every figure with its error bar (DeepSeek-R1 section 3).
 
 The same problems, seed and limits give comparable numbers before and after training; greedy decoding is possible but has no spread to report.
 Evaluating touches neither weights nor random state.

@@ -32,7 +32,14 @@ class Engine:
     """
 
     def __init__(
-        self, model: nn.Module, tokenizer=None, *, max_batch: int = 512, cache_tokens: int | None = None, block: int = 16, prefill_chunk: int = 2048
+        self,
+        model: nn.Module,
+        tokenizer=None,
+        *,
+        max_batch: int = 512,
+        cache_tokens: int | None = None,
+        block: int = 16,
+        prefill_chunk: int = 2048,
     ):
         for name, value in (("max_batch", max_batch), ("block", block), ("prefill_chunk", prefill_chunk), ("cache_tokens", cache_tokens)):
             if value is not None and value < 1:
@@ -162,7 +169,9 @@ class Engine:
         widest = self.pool.blocks_for(max(ends))
         tokens_BS = torch.tensor([[*p.tokens[p.done : end], *[0] * (longest - n)] for (p, n), end in zip(chunk, ends)], device=device)
         table_BM = torch.tensor([[*p.blocks[:widest], *[0] * (widest - len(p.blocks))] for p, _ in chunk], device=device)
-        start_B, count_B, end_B = (torch.tensor(x, device=device)[:, None] for x in ([p.done for p, _ in chunk], [n for _, n in chunk], ends))
+        start_B, count_B, end_B = (
+            torch.tensor(x, device=device)[:, None] for x in ([p.done for p, _ in chunk], [n for _, n in chunk], ends)
+        )
         step_S = torch.arange(longest, device=device)
         valid_BS = step_S < count_B
         positions_BS = torch.minimum(start_B + step_S, end_B - 1)  # padding repeats the last position: always inside the tables

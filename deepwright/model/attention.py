@@ -1,4 +1,4 @@
-"""Multi-head latent attention in both forms (spec 2; V3 section 2.1.1).
+"""Multi-head latent attention in both forms (V3 section 2.1.1).
 
 Expanded: keys and values of every head are computed from the latent; multi-head attention of widths N+R and V. Training and prefill.
 Absorbed: the up-projections are folded into query and output; all heads share one key, the cached entry itself. Decoding.
@@ -17,7 +17,7 @@ from deepwright.model.cache import Cache
 from deepwright.model.layers import Linear, RMSNorm
 from deepwright.model.rope import rotate
 
-LATENT_EPS = 1e-6  # of the two latent norms in every reader of these checkpoints, whatever rms_norm_eps says
+LATENT_EPS = 1e-6  # of the two latent norms in DeepSeek's own code and in transformers, whatever rms_norm_eps says
 
 
 class LatentAttention(nn.Module):

@@ -1,4 +1,4 @@
-"""DeepSeekMoE: routing, routed and shared experts, and the rules that keep the load even (spec 3; V3 section 2.1.2).
+"""DeepSeekMoE: routing, routed and shared experts, and the rules that keep the load even (V3 section 2.1.2).
 
 `route -> dispatch -> experts -> combine`. Routing returns a record that the caller owns: balance losses, the bias update
 (a pure rule, applied by the training loop once per step), heat maps and replay all read it. No state is kept here.
@@ -55,7 +55,7 @@ def limit_groups(choice_TE: Tensor, config: ModelConfig) -> Tensor:
 
 
 def route(logits_TE: Tensor, bias_E: Tensor | None, config: ModelConfig) -> tuple[Tensor, Tensor, Tensor]:
-    """-> (ids_TK, weights_TK, scores_TE). The bias chooses; weights come from the unbiased affinities (spec 3.1)."""
+    """-> (ids_TK, weights_TK, scores_TE). The bias chooses; weights come from the unbiased affinities (V3 section 2.1.2)."""
     scores_TE = logits_TE.sigmoid() if config.scoring_func == "sigmoid" else logits_TE.softmax(-1)
     choice_TE = scores_TE.detach() if bias_E is None else scores_TE.detach() + bias_E
     if config.n_group > 1:
@@ -107,7 +107,9 @@ class MixtureOfExperts(nn.Module):
         self.layer = layer
         self.router = Router(config)
         self.experts = Experts(config)
-        self.shared = FeedForward(config.hidden_size, config.n_shared_experts * config.moe_intermediate_size) if config.n_shared_experts else None
+        self.shared = (
+            FeedForward(config.hidden_size, config.n_shared_experts * config.moe_intermediate_size) if config.n_shared_experts else None
+        )
 
     def forward(self, x_BSD: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         """-> (y_BSD, (ids_TK, weights_TK, scores_TE))."""

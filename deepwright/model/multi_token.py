@@ -1,4 +1,4 @@
-"""Multi-token prediction (spec 4; V3 section 2.2): module k sees the state of position i and token i+k, and predicts token i+k+1.
+"""Multi-token prediction (V3 section 2.2): module k sees the state of position i and token i+k, and predicts token i+k+1.
 
 Embedding and output head are the main model's own. The released weights concatenate [embedding; hidden], and so do we; the
 hidden state enters after the main model's final norm (the report leaves that open).
@@ -24,4 +24,6 @@ class MultiTokenModule(nn.Module):
 
     def merge(self, h_BSD: Tensor, embedded_BSD: Tensor, dtype: torch.dtype) -> Tensor:
         """The block's input for each position: M [norm(embedding of token i+k); norm(state i)]."""
-        return self.projection(torch.cat((self.embedding_norm(embedded_BSD, dtype), self.hidden_norm(h_BSD, dtype)), dim=-1)).to(h_BSD.dtype)
+        return self.projection(torch.cat((self.embedding_norm(embedded_BSD, dtype), self.hidden_norm(h_BSD, dtype)), dim=-1)).to(
+            h_BSD.dtype
+        )

@@ -1,4 +1,4 @@
-"""Rotary position embedding with YaRN stretching (spec 2.4, 2.5; V3 section 4.3).
+"""Rotary position embedding with YaRN stretching (V3 section 4.3).
 
 Official weights pair adjacent channels: (x0, x1), (x2, x3), ... are complex numbers turned by exp(i * position * frequency).
 """

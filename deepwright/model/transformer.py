@@ -43,7 +43,9 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """A DeepSeek-V2/V3 model. `generator` seeds the initial weights; `dtype` is that of the parameters."""
 
-    def __init__(self, config: ModelConfig, generator: torch.Generator | None = None, dtype: torch.dtype = torch.float32, device=None) -> None:
+    def __init__(
+        self, config: ModelConfig, generator: torch.Generator | None = None, dtype: torch.dtype = torch.float32, device=None
+    ) -> None:
         super().__init__()
         self.config = config
         self.compute_dtype = dtype

@@ -3,7 +3,7 @@
 No loop over experts and no dropped token: every expert gets as many rows as the busiest one has, so with balanced loads
 little is wasted. Forward and backward are gathers alone (each row is written once), hence deterministic. Twin: `plain.expert_mlp`.
 
-T tokens, K choices per token, E experts, M rows per expert (the largest load), D width, I inner width, F = 2I.
+T tokens, K choices per token, E experts, M rows per expert (the largest load, rounded up), D width, I inner width, F = 2I.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from deepwright.numerics.pointwise import swiglu
 
+SIZE_STEP = 64  # larger M are rounded up: a heap that sees a new size at every step fragments and grows without end
 FEW_ROWS = 1  # up to this many tokens it is cheaper to visit the chosen experts one by one than to touch all weights
 
 
@@ -24,6 +25,8 @@ def expert_rows(ids_TK: Tensor, experts: int) -> tuple[Tensor, Tensor, int]:
     order = flat.argsort(stable=True)
     load_E = torch.bincount(flat, minlength=experts)
     rows = int(load_E.max())
+    if rows > SIZE_STEP:
+        rows = -(-rows // SIZE_STEP) * SIZE_STEP
     sorted_ids = flat[order]
     first_E = load_E.cumsum(0) - load_E
     row_sorted = torch.arange(flat.numel()) - first_E[sorted_ids] + sorted_ids * rows

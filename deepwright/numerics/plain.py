@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """w * x / sqrt(mean(x^2) + eps), statistics in fp32 (spec 1.1)."""
+    """w * x / sqrt(mean(x^2) + eps), statistics in fp32."""
     x32 = x.float()
     return (x32 * torch.rsqrt(x32.pow(2).mean(-1, keepdim=True) + eps) * weight).to(x.dtype)
 

@@ -1,4 +1,4 @@
-"""Stage `base`: a model from nothing, trained to predict the next token of a generated corpus (spec 7).
+"""Stage `base`: a model from nothing, trained to predict the next token of a generated corpus (V3 section 4).
 
 Seeds of the parts follow from the run's: weights and documents from `seed`, held-out validation documents from another stream.
 """

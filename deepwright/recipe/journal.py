@@ -27,13 +27,14 @@ REPORT_SECONDS = 30  # at least this long between two drafts of the report
 ON_THE_WAY = "on the way"  # label of the short evaluations during RL
 SHOWN_PROBLEMS = 8  # held-out problems whose first sample is kept for the report
 
-_CORPUS_TEXT = (
-    "Every document is generated and is about a training problem; the held-out problems never occur. Several kinds of author write side by side: "
-    "people who list true equations, people who mark attempts as right (\u201cyes\u201d) or wrong (\u201cwait\u201d), people who guess, people who try "
-    "once and answer whatever came out, and searchers who try again after a failure and often give up.",
-    "So searching and the word \u201cwait\u201d are in the corpus, and so is checking a result against the target. What is not in it: any sign of which "
-    "author earns a reward, or any advice to search. About four documents in ten leave out or misplace the tags that the reward asks for.",
-)
+_CORPUS_TEXT = """\
+Every document is generated and is about a training problem; the held-out problems never occur. Several kinds of author write side by side: people who
+list true equations, people who mark attempts as right (“yes”) or wrong (“wait”), people who guess, people who try once and answer whatever came out, and
+searchers who try again after a failure and often give up.
+
+So searching and the word “wait” are in the corpus, and so is checking a result against the target. What is not in it: any sign of which author earns a
+reward, or any advice to search. About four documents in ten leave out or misplace the tags that the reward asks for. The same numbers with another target
+may be a training problem, so a document can show arithmetic that also solves a held-out problem, but never that problem."""
 
 
 class Journal:
@@ -66,7 +67,7 @@ class Journal:
         first_of = {kind: text for kind, text in reversed(labelled)}
         _write_json(self.folder / "corpus.json", {
             "title": "A generated population of authors",
-            "paragraphs": list(_CORPUS_TEXT),
+            "paragraphs": _CORPUS_TEXT.replace("\n\n", "\0").replace("\n", " ").split("\0"),
             "shares": {kind: number / len(labelled) for kind, number in counts.most_common()},
             "samples": list(first_of.values()),
         })  # fmt: skip

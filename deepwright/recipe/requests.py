@@ -12,6 +12,7 @@ from deepwright.sampler import Sampling
 Folder = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
 Prompt = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PROMPT")]
 
+
 @dataclass(frozen=True)
 class EvalRequest:
     """Scores a saved model on problems that it was not trained on, with error bars."""

@@ -93,12 +93,16 @@ def split_words(args: Sequence[str]) -> Words:
 def config_path(name: str) -> Path:
     """A file as given, or `laptop` for the configs/laptop.toml that comes with the package."""
     package = Path(deepwright.__file__).parent
-    tried = [Path(name)] if name.endswith(".toml") else [folder / f"{name}.toml" for folder in (package / "configs", package.parent / "configs")]
+    tried = (
+        [Path(name)]
+        if name.endswith(".toml")
+        else [folder / f"{name}.toml" for folder in (package / "configs", package.parent / "configs")]
+    )
     for path in tried:
         if path.is_file():
             return path
     there = sorted({path.stem for candidate in tried for path in candidate.parent.glob("*.toml")})
-    raise SettingsError(f"there is no config {name!r}" + (nearest(name, there) or f" (there are: {', '.join(there) or 'none'})"))
+    raise SettingsError(f"there is no config {name!r}" + (nearest(Path(name).stem, there) or f" (there are: {', '.join(there) or 'none'})"))
 
 
 def read_toml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -197,7 +201,14 @@ def describe(hint: Any) -> str:
         return "one of " + ", ".join(repr(choice) for choice in typing.get_args(hint))
     if typing.get_origin(hint) is tuple:
         return "[" + ", ".join("..." if kind is ... else describe(kind) for kind in typing.get_args(hint)) + "]"
-    words = {int: "a whole number", float: "a number", str: "a text in quotes", bool: "true or false", Path: "a path", type(None): f'"{NONE}"'}
+    words = {
+        int: "a whole number",
+        float: "a number",
+        str: "a text in quotes",
+        bool: "true or false",
+        Path: "a path",
+        type(None): f'"{NONE}"',
+    }
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return "one of " + ", ".join(repr(member.value) for member in hint)
     return words.get(hint, "a section" if dataclasses.is_dataclass(hint) else str(hint))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import tomllib
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 from deepwright import weights
-from deepwright.inference.engine import Engine
 from deepwright.evaluate import Evaluation, evaluate
+from deepwright.inference.engine import Engine
 from deepwright.recipe.requests import ChatRequest, EvalRequest, GenerateRequest
 from deepwright.recipe.session import CONFIG, model_folder, use_threads
 from deepwright.sampler import Sampling
@@ -69,7 +71,9 @@ def run_config(folder: Path) -> dict[str, Any]:
 def describe(evaluation: Evaluation) -> list[str]:
     """An evaluation as lines for a terminal."""
     e = evaluation
-    lines = [f"{e.problems} {e.split.replace('_', '-')} problems of {e.task}, {e.samples} samples each, T = {e.temperature:g}, top-p = {e.top_p:g}"]
+    lines = [
+        f"{e.problems} {e.split.replace('_', '-')} problems of {e.task}, {e.samples} samples each, T = {e.temperature:g}, top-p = {e.top_p:g}"
+    ]
     lines.append(f"  pass@1        {with_error(e.pass_at_1, e.pass_at_1_se)}")
     lines += [f"  {f'pass@{k}':<12}  {with_error(value, e.pass_at_k_se[k])}" for k, value in e.pass_at_k.items()]
     lines += [f"  {f'cons@{k}':<12}  {with_error(value, e.cons_at_k_se[k])}" for k, value in e.cons_at_k.items()]

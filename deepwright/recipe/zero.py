@@ -1,4 +1,4 @@
-"""Stage `zero`: R1-Zero. The base model learns to reason from rule rewards alone, without any supervised example (spec 8.3).
+"""Stage `zero`: R1-Zero. The base model learns to reason from rule rewards alone, without any supervised example (R1 section 2.2).
 
 It is judged on held-out problems before and after, at the same settings, and on fewer of them in between.
 """
@@ -17,7 +17,7 @@ from deepwright.rl.grpo import train_grpo
 from deepwright.text import Tokenizer
 
 STAGE = "zero"
-COOLER = 0.6  # temperature of the second evaluation: R1's own protocol (spec 8.7)
+COOLER = 0.6  # temperature of the second evaluation: R1's own protocol (R1 section 3)
 
 
 def run(settings: R1Settings | RLSettings, folder: Path, journal: Journal, model: Transformer, tokenizer: Tokenizer) -> Transformer:
@@ -33,7 +33,9 @@ def run(settings: R1Settings | RLSettings, folder: Path, journal: Journal, model
     return model
 
 
-def _measure(settings: R1Settings | RLSettings, engine: Engine, tokenizer: Tokenizer, problems: int, samples: int, temperature: float) -> Evaluation:
+def _measure(
+    settings: R1Settings | RLSettings, engine: Engine, tokenizer: Tokenizer, problems: int, samples: int, temperature: float
+) -> Evaluation:
     asked = settings.evaluation
     return evaluate(
         engine, tokenizer, settings.task, problems=problems, samples=samples, max_tokens=settings.rl.max_tokens, temperature=temperature,

@@ -113,7 +113,8 @@ def stacked_bar(parts: Sequence[tuple[str, float]], show: Callable[[float], str]
         width = 100 * max(value, 0.0) / total
         pieces.append(f'<s class="c{colour}" style="width:{width:.2f}%" title="{escape(name)}: {escape(show(value))}"></s>')
         names.append(f'<li><u class="c{colour}"></u>{escape(name)} <b>{escape(show(value))}</b></li>')
-    return f'<div class="stack">{"".join(pieces)}</div><ul class="legend">{"".join(names)}</ul>'
+    bar = f'<div class="stack">{"".join(pieces)}</div>' if any(value > 0 for _, value in parts) else ""
+    return f'{bar}<ul class="legend">{"".join(names)}</ul>'
 
 
 def nice_ticks(low: float, high: float, most: int = 5) -> list[float]:

@@ -23,9 +23,9 @@ def reinforcement(run: Run) -> str:
         paragraph(_averaging(run), "soft"),
         grid(_accuracy(run), _smooth(run, "mean_length", "Answer length"), _smooth(run, "self_check_rate", "Self-check rate"),
              _smooth(run, "self_checks_per_answer", "Self-checks per answer"), _self_check(run), _judgement(run),
-             _smooth(run, "turned_right_rate", "Turned right"), _rewards(run)),
+             _smooth(run, "turned_right_rate", "Turned right")),
         paragraph(self_check_sentence(run)),
-        grid(_rates(run), _smooth(run, "entropy", "Entropy"), _smooth(run, "zero_variance_rate", "Groups without variance"),
+        grid(_rewards(run), _rates(run), _smooth(run, "entropy", "Entropy"), _smooth(run, "zero_variance_rate", "Groups without variance"),
              _gap(run), _ratio(run), _unless_zero(run, "kl", "Divergence from the reference"),
              _unless_zero(run, "clip_fraction", "Clipped tokens"), _plain(run, "zero", "grad_norm", "Gradient norm"),
              _plain(run, "zero", "learning_rate", "Learning rate")),
@@ -55,6 +55,7 @@ def pre_training(run: Run) -> str:
     return section(
         "base",
         "Pre-training: the base model",
+        _drafts(run),
         grid(plot("Loss", loss, unit="nats/token", zero=False, sentence=GLOSSARY["loss"].sentence, wide=True),
              _plain(run, "base", "mtp_loss", "Loss of the token after next", zero=False),
              _plain(run, "base", "mtp_acceptance", "Drafts accepted"),
@@ -65,6 +66,21 @@ def pre_training(run: Run) -> str:
              _plain(run, "base", "learning_rate", "Learning rate"), _plain(run, "base", "grad_norm", "Gradient norm"),
              _plain(run, "base", "tokens_per_second", "Speed")),
     )  # fmt: skip
+
+
+def _drafts(run: Run) -> str:
+    """How many draft tokens of the MTP module the model accepts: run.json's {"mtp_acceptance": {"greedy", "sampled", "positions"}}."""
+    found = run.facts.get("mtp_acceptance")
+    known = [
+        f"{percent(share)} {how}"
+        for how in ("greedy", "sampled")
+        if isinstance(found, dict) and (share := number(found.get(how))) is not None
+    ]
+    if not known:
+        return ""
+    places = number(found.get("positions"))
+    over = f" over {count(places)} positions" if places else ""
+    return paragraph(f"Of the tokens that the MTP module drafts, the finished base model accepts {' and '.join(known)}{over}.")
 
 
 def timing(run: Run) -> str:
@@ -103,7 +119,7 @@ def self_check_sentence(run: Run) -> str:
 
 _JUDGEMENT = "Held out: verdicts on its own attempts against the truth, and its arithmetic."
 _CHECKER = "Verdicts of the base model on attempts, against the truth. Without this, checking oneself cannot pay."
-_MAP = "No colour: the layer's mean load; orange is more (full colour: 2.8 times or above), blue is less."
+_MAP = "A row for each layer with experts. No colour: the mean load; orange is more (full colour: 2.8 times or above), blue is less."
 
 
 def _share(value: float, answers: float) -> str:
@@ -113,8 +129,9 @@ def _share(value: float, answers: float) -> str:
 
 def _averaging(run: Run) -> str:
     width = _width(run.series("zero", "accuracy"))
+    steps = "Lines are single steps" if width == 1 else f"Faint lines are single steps, strong lines the mean of the last {width} steps"
     return (
-        f"Faint lines are single steps, strong lines the mean of the last {width} steps, dots held-out evaluations with one "
+        f"{steps}, dots held-out evaluations with one "
         "standard error. Single steps see few prompts and swing; the dots are the figures to quote."
     )
 

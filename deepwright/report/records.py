@@ -1,8 +1,9 @@
 """Reading a run folder: everything a report says comes from these files, and every one of them may still be missing.
 
 config.toml         resolved settings; looked for anywhere in it: quick, seed, version, command, and ModelConfig's fields
-run.json            {"command", "version", "status": "running" | "finished" | "stopped", "stage", "started", "seconds", "machine",
-                     "parameters", "active_parameters"}, each optional
+run.json            {"command", "version", "status": "running" | "finished" | "stopped", "started", "seconds", "machine",
+                     "parameters", "active_parameters",
+                     "mtp_acceptance": {"greedy", "sampled", "positions"}}, each optional
 metrics.jsonl       deepwright.metrics records
 evaluations.jsonl   one evaluation in each record
 samples.jsonl       {"stage", "step", "prompt", "completion", "value", "verdict", "length"}; optional "split", "kind", "answer"

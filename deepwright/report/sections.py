@@ -42,6 +42,7 @@ def identity(run: Run) -> str:
         "seed": escape(_or_unknown(run.setting("seed"))),
         "version": escape(_or_unknown(run.setting("deepwright_version") or run.setting("version"))),
         "machine": escape(_or_unknown(run.setting("machine"))),
+        "started": escape(_or_unknown(run.facts.get("started"))),
         "wall time": escape(duration(run.seconds) + (" so far" if run.running else "")),
     }
     listed = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items() if value != "unknown")
@@ -149,7 +150,7 @@ def corpus(run: Run) -> str:
     found = (
         [(str(kind), value) for kind, share in shares.items() if (value := number(share)) is not None] if isinstance(shares, dict) else []
     )
-    samples = "".join(f'<div class="sample"><pre>{_clip(text)}</pre></div>' for text in _strings(known.get("samples"))[:6])
+    samples = "".join(f'<div class="sample"><pre>{_highlight(_clip(text))}</pre></div>' for text in _strings(known.get("samples"))[:6])
     return section(
         "corpus",
         title,

@@ -1,6 +1,6 @@
 """Advantages: how much better a completion was than the others of its own group.
 
-GRPO replaces PPO's value model by the group itself (DeepSeekMath section 4.1; spec 8.2): A_i = (r_i - mean(r)) / std(r) over the G rewards of one
+GRPO replaces PPO's value model by the group itself (DeepSeekMath section 4.1): A_i = (r_i - mean(r)) / std(r) over the G rewards of one
 prompt, the same for every token of completion i. Never over the batch: an easy prompt would then push all its completions up.
 """
 

@@ -35,7 +35,8 @@ class GRPOConfig:
     temperature: float = 1.0  # in the sampler and in the trainer's log-probabilities alike
     variant: str = "grpo_token_mean"  # name in deepwright.rl.losses.VARIANTS
     clip: float | None = None  # epsilon of the ratio; needed with several mini-batches, without effect and refused with one
-    zero_variance: Literal["drop", "keep"] = "drop"  # groups whose rewards are all equal; kept ones still feel the KL term and count in the mean
+    # Groups whose rewards are all equal; kept ones still feel the KL term and count in the mean.
+    zero_variance: Literal["drop", "keep"] = "drop"
     beta: float = 0.0  # weight of the KL term
     reference_refresh: int | None = None  # steps after which the reference becomes the policy; only with beta > 0, None: never
     learning_rate: float = 4e-4
@@ -47,7 +48,7 @@ class GRPOConfig:
     # 0 keeps the router biases of pre-training, which ended at speed 0 as well: a narrow task loads experts unevenly for good reason, and
     # moving a bias changes which experts answer without any gradient having asked for it.
     bias_speed: float = 0.0
-    micro_batch_tokens: int = 8192  # padded tokens in one forward pass; the result is the same for any value
+    micro_batch_tokens: int = 2048  # padded tokens in one forward pass; the result is the same. Small ones stay in a CPU's cache
     seed: int = 0
     evaluate_every: int = 0  # steps; 0: only after the last one
     checkpoint_every: int = 25  # steps
@@ -59,7 +60,7 @@ class GRPOConfig:
         for name in ("steps", "prompts", "mini_batches", "max_tokens", "micro_batch_tokens", "checkpoint_every", "keep"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
-        for name in ("learning_rate", "beta", "bias_speed", "warmup_steps", "evaluate_every", "shown_samples", "final_ratio"):
+        for name in ("seed", "learning_rate", "beta", "bias_speed", "warmup_steps", "evaluate_every", "shown_samples", "final_ratio"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or a positive number")
         if self.samples < 2:
@@ -78,20 +79,26 @@ class GRPOConfig:
             raise ValueError(f"final_ratio is {self.final_ratio}, but nothing decays with constant_until 1; set it to 1")
 
     def _check_updates(self) -> None:
+        if (self.clip is None) != (self.mini_batches == 1):
+            raise ValueError(
+                f"clip is {self.clip} with mini_batches {self.mini_batches}: one update has ratio 1, so it is set for several only"
+            )
         for name in ("steps", "checkpoint_every", "evaluate_every"):
             if getattr(self, name) % self.mini_batches:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected a multiple of mini_batches ({self.mini_batches}): a round is never cut")
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}, expected a multiple of mini_batches ({self.mini_batches}): a round is never cut"
+                )
         if self.mini_batches > self.prompts * self.samples:
             raise ValueError(f"mini_batches is {self.mini_batches}, expected at most prompts * samples ({self.prompts * self.samples})")
-        if (self.clip is None) != (self.mini_batches == 1):
-            raise ValueError(f"clip is {self.clip} with mini_batches {self.mini_batches}: set it exactly when there are several, one update has ratio 1")
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"clip is {self.clip}, expected a positive number")
         if self.reference_refresh is not None:
             if self.beta == 0:
                 raise ValueError(f"reference_refresh is {self.reference_refresh}, but with beta 0 there is no reference")
             if self.reference_refresh < 1 or self.reference_refresh % self.mini_batches:
-                raise ValueError(f"reference_refresh is {self.reference_refresh}, expected a multiple of mini_batches ({self.mini_batches})")
+                raise ValueError(
+                    f"reference_refresh is {self.reference_refresh}, expected a multiple of mini_batches ({self.mini_batches})"
+                )
 
     @property
     def chosen(self) -> Variant:
@@ -109,8 +116,9 @@ class GRPOConfig:
         return self.learning_rate * warmup * (1 - (1 - self.final_ratio) * decayed)
 
 
-# As published (R1v2 section 2.1, App. B.4.1; spec 8.3). epsilon is stated for R1's first RL stage only; Adam's betas and weight decay for RL, and
-# the treatment of groups without variance, are not stated: V3's betas, no decay and "keep" are assumptions. max_tokens doubled after step 8.2K.
+# As published (DeepSeek-R1, Nature version, section 2.1 and App. B.4.1). epsilon is stated for R1's first RL stage only. Adam's betas and weight
+# decay for RL, and what becomes of groups without variance, are not stated: V3's betas, no decay and "keep" are assumptions. max_tokens was doubled
+# after step 8.2K.
 R1_ZERO = GRPOConfig(
     steps=10_400,
     prompts=512,

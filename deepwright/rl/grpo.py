@@ -1,8 +1,8 @@
-"""Group Relative Policy Optimization (DeepSeekMath section 4; spec 8.2-8.3), on-policy by default: sample, score, compare within groups, update.
+"""Group Relative Policy Optimization (DeepSeekMath section 4; DeepSeek-R1 section 2.2), on-policy by default: sample, score, compare within groups, update.
 
 The loop sees a Sampler and a Task, not an engine. Problems, samples and mini-batches are functions of (seed, step) and nothing decided reads the clock,
 so a run that is killed at any moment and started again ends with the same bits. Left out: value model, reward model, process rewards, replay of
-expert choices (sampler and trainer share one model; their gap is measured at every step instead).
+expert choices (sampler and trainer share one model; their gap is measured at every step instead). MTP modules get no gradient and stay as they were.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from deepwright.metrics import Tracker, rewind_records
 from deepwright.model import Transformer
 from deepwright.rl.config import GRPOConfig
 from deepwright.rl.measures import rollout_metrics
-from deepwright.rl.rollout import derived_seed, mini_batches, problem_indices, score_rollouts, training_rows
+from deepwright.rl.rollout import mini_batches, problem_indices, sampling_seed, score_rollouts, training_rows
 from deepwright.rl.types import Group, Row
 from deepwright.rl.update import accumulate_gradient, update_metrics, with_old, with_reference
 from deepwright.sampler import Sampler, Sampling
 from deepwright.tasks import Task
 from deepwright.text import Tokenizer
-from deepwright.train.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
+from deepwright.train.checkpoint import Checkpoint, check_settings, latest_checkpoint, save_checkpoint
 from deepwright.train.objective import update_biases
 from deepwright.train.optimizer import Optimizer
 from deepwright.train.progress import INTERRUPTED, Progress, StopRequest
@@ -64,7 +64,7 @@ class Learner:
     def learn(self, groups: Sequence[Group]) -> dict[str, float]:
         """All policy updates of one round. Returns metrics; those per token are left out where no group had anything to teach."""
         rows = training_rows(groups, self.config.chosen, drop_zero_variance=self.config.zero_variance == "drop")
-        parts = mini_batches(rows, self.config.mini_batches, self.config.chosen, derived_seed(self.config.seed, "mini-batches", self.round))
+        parts = mini_batches(rows, self.config.mini_batches, self.config.chosen, self.config.seed, self.round)
         parts = [self._with_fixed_log_probs(part) for part in parts]
         done = [self._update(part, self.step + number) for number, part in enumerate(parts, 1)]
         self.step += self.config.mini_batches
@@ -104,7 +104,7 @@ class Learner:
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Takes over weights, moments, reference and counters. ValueError when the run was started with other settings."""
-        _check_settings(checkpoint, asdict(self.config))
+        check_settings(checkpoint, asdict(self.config), FREE_SETTINGS)
         checkpoint.load_model_into(self.model)
         reference = {name.removeprefix(REFERENCE): t for name, t in checkpoint.tensors.items() if name.startswith(REFERENCE)}
         moments = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.startswith(REFERENCE)}
@@ -152,12 +152,14 @@ def train_grpo(
             tracker.log(stage, learner.step, values | {"step_seconds": _seconds(values)})
             write_samples(samples_path, stage, learner.step, groups, config.shown_samples)
             progress.advance(config.mini_batches, _summary(values))
-            if learner.finished or stop.asked or learner.step % config.checkpoint_every == 0:
-                tracker.flush()  # before the checkpoint: records up to it must not be lost
-                save_checkpoint(run_dir, learner.step, model, tokenizer, learner.tensors(), learner.state(), config.keep)
-                saved = learner.step
-        if stop.asked and not learner.finished:
-            progress.say(f"{stage} was interrupted after step {saved} and is saved in {run_dir}; the same command with --resume continues it")
+            if learner.step % config.checkpoint_every == 0:
+                saved = _save(learner, run_dir, tokenizer, tracker)
+        if saved != learner.step:
+            saved = _save(learner, run_dir, tokenizer, tracker)
+        if stop.asked:
+            progress.say(
+                f"{stage} was interrupted after step {saved} and is saved in {run_dir}; the same command with --resume continues it"
+            )
             raise SystemExit(INTERRUPTED)
     return learner
 
@@ -169,8 +171,9 @@ def collect(
     begun = time.perf_counter()
     asked = [task.problem(i, "train") for i in problem_indices(task.size("train"), config.prompts, config.seed, round_)]
     prompts = [encode(problem.prompt) for problem in asked]
-    seed = derived_seed(config.seed, "rollouts", round_)
-    sampled = sampler.sample(prompts, Sampling(config.max_tokens, config.temperature, stop_ids=(tokenizer.eos_id,), n=config.samples, seed=seed))
+    seed = sampling_seed(config.seed, round_)
+    sampling = Sampling(config.max_tokens, config.temperature, stop_ids=(tokenizer.eos_id,), n=config.samples, seed=seed)
+    sampled = sampler.sample(prompts, sampling)
     sampled_at = time.perf_counter()
     groups = score_rollouts(task, tokenizer, asked, prompts, sampled)
     values = rollout_metrics(task, groups)
@@ -183,9 +186,16 @@ def write_samples(path: Path, stage: str, step: int, groups: Sequence[Group], co
     """Appends the first rollout of the first `count` groups: a fixed choice, so that nobody picks the pretty ones."""
     with path.open("a", encoding="utf-8") as file:
         for rollout in (group.rollouts[0] for group in groups[:count]):
-            record = {"stage": stage, "step": step, "prompt": rollout.problem.prompt, "completion": rollout.text, "value": rollout.score.value}
-            record |= {"verdict": rollout.score.verdict.value, "length": rollout.length, "kind": rollout.problem.kind, "split": "train"}
+            record = {"stage": stage, "step": step, "split": "train", "kind": rollout.problem.kind, "prompt": rollout.problem.prompt}
+            record |= {"completion": rollout.text, "length": rollout.length}
+            record |= {"value": rollout.score.value, "verdict": rollout.score.verdict.value}
             file.write(json.dumps(record) + "\n")
+
+
+def _save(learner: Learner, run_dir: str | Path, tokenizer: Tokenizer, tracker: Tracker) -> int:
+    tracker.flush()  # before the checkpoint: records up to it must not be lost
+    save_checkpoint(run_dir, learner.step, learner.model, tokenizer, learner.tensors(), learner.state(), learner.config.keep)
+    return learner.step
 
 
 def _start_or_resume(learner: Learner, run_dir: str | Path, tracker: Tracker, samples_path: Path, stage: str, progress: Progress) -> int:
@@ -199,15 +209,6 @@ def _start_or_resume(learner: Learner, run_dir: str | Path, tracker: Tracker, sa
     os.makedirs(samples_path.parent, exist_ok=True)
     rewind_records(samples_path, lambda record: record["stage"] == stage and record["step"] > learner.step)
     return learner.step
-
-
-def _check_settings(checkpoint: Checkpoint, asked: dict[str, Any]) -> None:
-    before, asked = checkpoint.state["settings"], json.loads(json.dumps(asked))
-    for name in sorted(before.keys() | asked.keys()):
-        if name not in FREE_SETTINGS and before.get(name) != asked.get(name):
-            raise ValueError(
-                f"{checkpoint.folder} was trained with {name} {before.get(name)!r}, now it is {asked.get(name)!r}; set it back or use a new run folder"
-            )
 
 
 def _timed(evaluate: Evaluate, step: int, model: Transformer) -> dict[str, float]:

@@ -61,7 +61,7 @@ def k3(log_probs_T: Tensor, reference_log_probs_T: Tensor) -> Tensor:
 
 
 def clipped(terms: Terms, coefficients: Coefficients) -> Tensor:
-    """J_t = min(rho_t A, clip(rho_t, 1-eps, 1+eps) A) - beta D_t (spec 8.2)."""
+    """J_t = min(rho_t A, clip(rho_t, 1-eps, 1+eps) A) - beta D_t (DeepSeekMath eq. 3)."""
     ratio_T = ratio(terms)
     bounded_T = ratio_T.clamp(1 - coefficients.clip, 1 + coefficients.clip)
     objective_T = torch.minimum(ratio_T * terms.advantages_T, bounded_T * terms.advantages_T)
@@ -90,7 +90,8 @@ VARIANTS: dict[str, Variant] = {
 def find_variant(name: str) -> Variant:
     if name not in VARIANTS:
         near = difflib.get_close_matches(name, VARIANTS, 1)
-        raise ValueError(f"loss variant {name!r} is unknown, expected one of {', '.join(VARIANTS)}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"loss variant {name!r} is unknown, expected one of {', '.join(VARIANTS)}{hint}")
     return VARIANTS[name]
 
 

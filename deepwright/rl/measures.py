@@ -42,8 +42,8 @@ def _part(scored: Sequence[Rollout], name: str) -> float:
 
 
 def _mean_lengths(scored: Sequence[Rollout]) -> dict[str, float]:
-    lengths = {"mean_length_correct": [r.length for r in scored if r.correct], "mean_length_wrong": [r.length for r in scored if not r.correct]}
-    return {name: statistics.fmean(values) for name, values in lengths.items() if values}
+    lengths = {name: [r.length for r in scored if r.correct is right] for name, right in (("correct", True), ("wrong", False))}
+    return {f"mean_length_{name}": statistics.fmean(values) for name, values in lengths.items() if values}
 
 
 def _self_checks(task: Task, scored: Sequence[Rollout]) -> dict[str, float]:

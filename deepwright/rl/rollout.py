@@ -5,28 +5,29 @@ Everything here is a function of (seed, round), so a resumed run asks the same p
 
 from __future__ import annotations
 
-import hashlib
-import random
 from collections.abc import Sequence
 
 from deepwright.evaluate.scoring import completion_text, score_completion
 from deepwright.rl.losses import Variant
 from deepwright.rl.types import Group, Rollout, Row
 from deepwright.sampler import Completion
+from deepwright.seeds import shuffled, stream
 from deepwright.tasks import Problem, Task
 from deepwright.text import Tokenizer
 
-
-def derived_seed(seed: int, *purpose: str | int) -> int:
-    """An independent 48-bit seed for one purpose."""
-    return int.from_bytes(hashlib.sha256(repr((seed, *purpose)).encode()).digest()[:6])
+EPOCH, SAMPLES, SPLIT = 32, 33, 34  # purposes of random streams
 
 
 def problem_indices(size: int, count: int, seed: int, round_: int) -> list[int]:
     """The `count` training problems of a round: epochs over all `size` problems, each epoch in its own random order, cut into rounds."""
     places = range(round_ * count, (round_ + 1) * count)
-    orders = {epoch: _permutation(size, derived_seed(seed, "epoch", epoch)) for epoch in {place // size for place in places}}
+    orders = {epoch: shuffled(stream(seed, EPOCH, epoch), range(size)) for epoch in {place // size for place in places}}
     return [orders[place // size][place % size] for place in places]
+
+
+def sampling_seed(seed: int, round_: int) -> int:
+    """48 bits, so that no two rounds share a completion's random stream."""
+    return int(stream(seed, SAMPLES, round_).random() * 2**48)
 
 
 def score_rollouts(
@@ -54,10 +55,10 @@ def training_rows(groups: Sequence[Group], variant: Variant, *, drop_zero_varian
     return rows
 
 
-def mini_batches(rows: Sequence[Row], count: int, variant: Variant, seed: int) -> list[list[Row]]:
+def mini_batches(rows: Sequence[Row], count: int, variant: Variant, seed: int, round_: int) -> list[list[Row]]:
     """Splits rows at random into `count` policy updates of nearly equal size and fixes what each token weighs in its update."""
-    order = _permutation(len(rows), seed) if count > 1 else range(len(rows))
-    parts = [[rows[place] for place in order[start::count]] for start in range(count)]
+    rows = shuffled(stream(seed, SPLIT, round_), rows) if count > 1 else list(rows)
+    parts = [rows[start::count] for start in range(count)]
     return [_weighted(part, variant) for part in parts if part]
 
 
@@ -69,10 +70,3 @@ def _weighted(rows: Sequence[Row], variant: Variant) -> list[Row]:
 def _scored(task: Task, tokenizer: Tokenizer, problem: Problem, prompt: tuple[int, ...], completion: Completion) -> Rollout:
     text = completion_text(tokenizer, completion)
     return Rollout(problem, prompt, completion, text, score_completion(task, problem, completion, text))
-
-
-def _permutation(size: int, seed: int) -> list[int]:
-    """A uniformly random order from `.random()` alone, the one sequence of `random` that Python keeps for good."""
-    rng = random.Random(seed)
-    keys = [rng.random() for _ in range(size)]
-    return sorted(range(size), key=keys.__getitem__)

@@ -115,7 +115,7 @@ def _record(terms: Terms, coefficients: Coefficients, batch: Batch, objective_T:
 
 
 def update_metrics(records: Sequence[TokenRecord]) -> dict[str, float]:
-    """Glossary metrics over the updates of one round (token means, so a long completion counts more)."""
+    """Glossary metrics over the updates of one round: means over the tokens that were trained on (not those of dropped groups)."""
 
     def join(name: str) -> Tensor:
         return torch.cat([getattr(record, name) for record in records]).double()

@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -188,3 +188,19 @@ def _sync(path: Path) -> None:
 def _reason(error: Exception) -> str:
     no_space = getattr(error, "errno", None) == 28 or "No space left" in str(error)
     return "no space left on the disk" if no_space else str(error)
+
+
+def check_settings(checkpoint: Checkpoint, asked: Mapping[str, Any], free: Collection[str]) -> None:
+    """Raises ValueError naming the first setting, but those in `free`, in which the saved run differs from the one asked for now."""
+    before, now = _flat(checkpoint.state["settings"]), _flat(json.loads(json.dumps(asked)))
+    for name in sorted(before.keys() | now.keys()):
+        if name not in free and before.get(name) != now.get(name):
+            change = f"{name} {before.get(name)!r}, now it is {now.get(name)!r}"
+            raise ValueError(f"{checkpoint.folder} was trained with {change}; set it back or use a new run folder")
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat

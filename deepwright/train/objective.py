@@ -114,7 +114,7 @@ def add_loads(loads: dict[int, Tensor], routing: Iterable[Routing]) -> None:
 
 
 def update_biases(model: nn.Module, loads: Mapping[int, Tensor], speed: float, *, include_mtp: bool = True) -> None:
-    """Moves every router bias once, by the loads of the whole batch (spec 3.2). To be called once after each optimizer step."""
+    """Moves every router bias once, by the loads of the whole batch. To be called once after each optimizer step."""
     for layer, router in routers(model).items():
         if layer in loads and (include_mtp or layer < model.config.num_hidden_layers):
             router.bias.copy_(update_bias(router.bias, loads[layer], speed))
@@ -128,7 +128,7 @@ def routers(model: nn.Module) -> dict[int, nn.Module]:
 
 
 def max_violation(loads: Iterable[Tensor]) -> float:
-    """MaxVio: (largest load - mean load) / mean load, averaged over layers (spec 3.3); 0 for a model without experts."""
+    """MaxVio: (largest load - mean load) / mean load, averaged over layers (arXiv 2408.15664 eq. 4); 0 for a model without experts."""
     layers = [float(load_E.max() / load_E.double().mean()) - 1 for load_E in loads]
     return sum(layers) / len(layers) if layers else 0.0
 

@@ -35,11 +35,14 @@ class OptimizerConfig:
     muon_momentum: float = 0.95
     muon_rms: float = 0.2  # root mean square of a Muon update at learning rate 1; 0.2 is about AdamW's own
     muon_iterations: int = 5
+    muon_dtype: str = "float32"  # of the iteration; bfloat16 is two to three times faster where the processor has it
     skip_limit: int = 3  # this many non-finite gradients in a row end the run
 
     def __post_init__(self) -> None:
         if self.name not in ("adamw", "muon"):
             raise ValueError(f"optimizer name is {self.name!r}, expected 'adamw' or 'muon'")
+        if self.muon_dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"muon_dtype is {self.muon_dtype!r}, expected 'float32' or 'bfloat16'")
         for name in ("beta1", "beta2", "muon_momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a number in [0, 1)")
@@ -120,7 +123,7 @@ class Optimizer:
             if not names:
                 continue
             updates = [self._look_ahead(name).view(-1, rows, columns) for name in names]
-            step_Nrc = orthogonalize(torch.cat(updates), c.muon_iterations)
+            step_Nrc = orthogonalize(torch.cat(updates), c.muon_iterations, getattr(torch, c.muon_dtype))
             scale = learning_rate * c.muon_rms * max(rows, columns) ** 0.5  # entries of an orthogonal matrix have rms max(r, c)^-1/2
             for name, step in zip(names, step_Nrc.split([len(u) for u in updates]), strict=True):
                 p = self.parameters[name]
@@ -203,7 +206,7 @@ def clip_by_global_norm(gradients: list[Tensor], limit: float) -> float:
     return float(norm)
 
 
-def orthogonalize(x_Nmn: Tensor, iterations: int = 5) -> Tensor:
+def orthogonalize(x_Nmn: Tensor, iterations: int = 5, dtype: torch.dtype = torch.float32) -> Tensor:
     """About the nearest semi-orthogonal matrix of each [m, n] matrix: its singular vectors, with singular values in about [0.7, 1.2].
 
     X <- a X + (b X X^T + c (X X^T)^2) X from X / |X|, on the smaller side. A zero matrix stays zero.
@@ -211,10 +214,10 @@ def orthogonalize(x_Nmn: Tensor, iterations: int = 5) -> Tensor:
     a, b, c = NEWTON_SCHULZ
     wide = x_Nmn.shape[-2] <= x_Nmn.shape[-1]
     x = x_Nmn if wide else x_Nmn.mT
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-12)
+    x = (x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-12)).to(dtype)
     for _ in range(iterations):
         gram = x @ x.mT
-        x = a * x + torch.baddbmm(gram, gram, gram, beta=b, alpha=c) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x if wide else x.mT
 
 

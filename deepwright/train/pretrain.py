@@ -6,7 +6,6 @@ moments, averaged weights, router biases, counters and the position in the data;
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from deepwright.metrics import Tracker
-from deepwright.train.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
+from deepwright.train.checkpoint import Checkpoint, check_settings, latest_checkpoint, save_checkpoint
 from deepwright.train.objective import Batch, Sums, Terms, accumulate_gradients, max_violation, routers, update_biases, validate
 from deepwright.train.optimizer import Average, Optimizer, OptimizerConfig
 from deepwright.train.progress import INTERRUPTED, Progress, StopRequest
@@ -152,7 +151,7 @@ class Trainer:
 
     def resume(self, checkpoint: Checkpoint, stream: Stream) -> None:
         """Takes over weights, moments, counters and data position. ValueError when the run was started with other settings."""
-        _check_settings(checkpoint, asdict(self.config))
+        check_settings(checkpoint, asdict(self.config), FREE_SETTINGS)
         checkpoint.load_model_into(self.model)
         tensors, counters = checkpoint.tensors, checkpoint.state["counters"]
         average = {name: tensor for name, tensor in tensors.items() if name.startswith("average.")}
@@ -197,7 +196,7 @@ def pretrain(
                 saved = _save(trainer, stream, tokenizer, run_dir, tracker)
         if saved != trainer.steps:
             saved = _save(trainer, stream, tokenizer, run_dir, tracker)
-        if not trainer.finished:
+        if stop.asked:  # also in the last step: what comes after this stage must not begin
             progress.say(f"{stage} was interrupted after step {saved}; run the same command with --resume to go on from {run_dir}")
             raise SystemExit(INTERRUPTED)
     return trainer
@@ -218,21 +217,6 @@ def _start_or_resume(trainer: Trainer, stream: Stream, run_dir: str | Path, trac
     if hasattr(tracker, "rewind"):
         tracker.rewind(stage, trainer.steps)
     return trainer.steps
-
-
-def _check_settings(checkpoint: Checkpoint, asked: dict[str, Any]) -> None:
-    before, asked = _flat(checkpoint.state["settings"]), _flat(json.loads(json.dumps(asked)))
-    for name in sorted(before.keys() | asked.keys()):
-        if name not in FREE_SETTINGS and before.get(name) != asked.get(name):
-            change = f"{name} {before.get(name)!r}, now it is {asked.get(name)!r}"
-            raise ValueError(f"{checkpoint.folder} was trained with {change}; set it back or use a new run folder")
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat
 
 
 def _cut(tokens: Tensor, length: int) -> Tensor:

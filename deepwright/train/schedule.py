@@ -1,4 +1,4 @@
-"""Everything that changes while a model is pre-trained, as pure functions of tokens and steps (V3 section 4.2; spec 7.2).
+"""Everything that changes while a model is pre-trained, as pure functions of tokens and steps (V3 section 4.2).
 
 The defaults are V3's own recipe at V3's sizes; the same shape with smaller `total_tokens`, `warmup_steps` and `batch_rows` trains a
 laptop model. Bounds are fractions of the token budget, rounded to whole tokens, so that a stage begins at exactly one token count.

@@ -16,7 +16,7 @@ VOCABULARY, LENGTH = 61, 40
 _SMALL = dict(
     vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, moe_intermediate_size=24, num_hidden_layers=3, first_k_dense_replace=1,
     num_attention_heads=4, n_routed_experts=8, n_shared_experts=1, num_experts_per_tok=2, kv_lora_rank=20, qk_nope_head_dim=12,
-    qk_rope_head_dim=8, v_head_dim=10, n_group=4, topk_group=2, routed_scaling_factor=2.5, max_position_embeddings=256,
+    qk_rope_head_dim=8, v_head_dim=10, n_group=4, topk_group=2, routed_scaling_factor=2.5, max_position_embeddings=64,
 )  # fmt: skip
 _V2 = dict(model_type="deepseek_v2", scoring_func="softmax", norm_topk_prob=False, n_group=1, topk_group=1, topk_method="greedy")
 _YARN = RopeScaling(factor=8, original_max_position_embeddings=8, mscale=1.0, mscale_all_dim=1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import time
 from collections.abc import Callable, Iterable
@@ -27,11 +28,22 @@ class Check:
     compares: str  # what is compared with what, and how the error is measured
     leaves_open: str  # what a pass does not establish
     run: Callable[[], Result]
-    needs: tuple[str, ...] = ()  # packages without which it is skipped
+    needs: tuple[str, ...] = ()  # packages without which it is skipped, as "name" or "name>=major.minor"
 
     @property
     def missing(self) -> list[str]:
-        return [package for package in self.needs if importlib.util.find_spec(package) is None]
+        return [need for need in self.needs if not _installed(need)]
+
+
+def _installed(need: str) -> bool:
+    package, _, least = need.partition(">=")
+    if importlib.util.find_spec(package) is None:
+        return False
+    return not least or _numbers(importlib.metadata.version(package)) >= _numbers(least)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2])
 
 
 @dataclass(frozen=True)

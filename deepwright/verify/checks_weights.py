@@ -14,7 +14,10 @@ from deepwright.verify.checks_model import BOUND
 from deepwright.verify.transformers_twin import ORACLE, multi_token_twin, quiet
 
 
-@check("Saved and loaded models in fp32 and bf16, one file and shards, bit by bit. Error: differing tensors.", "that a released checkpoint loads.")
+@check(
+    "Saved and loaded models in fp32 and bf16, one file and shards, bit by bit. Error: differing tensors.",
+    "that a released checkpoint loads.",
+)
 def folder_comes_back_bit_exact() -> Result:
     wrong = {}
     for name in ("v3 two MTP modules", "v3 tied embedding", "v2"):
@@ -31,7 +34,11 @@ def folder_comes_back_bit_exact() -> Result:
     return largest(wrong, 0.0)
 
 
-@check("Logits of saved folders opened with transformers' AutoModelForCausalLM with our own.", "that vLLM, SGLang or llama.cpp open it.", ORACLE)
+@check(
+    "Logits of saved folders opened with transformers' AutoModelForCausalLM with our own.",
+    "that vLLM, SGLang or llama.cpp open it.",
+    ORACLE,
+)
 def folder_opens_in_transformers() -> Result:
     from transformers import AutoModelForCausalLM
 

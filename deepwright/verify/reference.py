@@ -139,7 +139,9 @@ def yarn_frequency(k: int, c: ModelConfig) -> float:
     f = base ** (-2 * k / width)
     if s is None:
         return f
-    low, high = (width * math.log(s.original_max_position_embeddings / (2 * math.pi * n)) / (2 * math.log(base)) for n in (s.beta_fast, s.beta_slow))
+    low, high = (
+        width * math.log(s.original_max_position_embeddings / (2 * math.pi * n)) / (2 * math.log(base)) for n in (s.beta_fast, s.beta_slow)
+    )
     low, high = max(math.floor(low), 0), min(math.ceil(high), width - 1)
     ramp = min(max((k - low) / (high - low if high != low else 0.001), 0.0), 1.0)
     return f / s.factor * ramp + f * (1 - ramp)

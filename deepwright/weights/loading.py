@@ -67,7 +67,9 @@ def read_generation(folder: str | Path) -> dict[str, Any]:
 
 def check_vocabulary(config: ModelConfig, tokenizer: Tokenizer) -> None:
     if tokenizer.vocab_size > config.vocab_size:
-        raise ValueError(f"the tokenizer has {tokenizer.vocab_size} ids, the model a vocabulary of {config.vocab_size}: they do not belong together")
+        raise ValueError(
+            f"the tokenizer has {tokenizer.vocab_size} ids, the model a vocabulary of {config.vocab_size}: they do not belong together"
+        )
     for name in ("bos", "eos"):
         ours, theirs = getattr(config, f"{name}_token_id"), getattr(tokenizer, f"{name}_id")
         if ours != theirs:
@@ -106,9 +108,10 @@ def _fill(model: Transformer, stored: ModelConfig, files: TensorFiles) -> None:
     for name, target in targets.items():
         if files.shape(name) != tuple(target.shape):
             raise ValueError(f"{name} has shape {files.shape(name)} in {files.folder}, expected {tuple(target.shape)} from config.json")
-    copies = [name for name in targets if is_copy(stored, name)]
-    for name in targets.keys() - copies:
-        targets[name].copy_(files.tensor(name))
+    copies = {name for name in targets if is_copy(stored, name)}  # compared last, when the originals are there
+    for name in targets:
+        if name not in copies:
+            targets[name].copy_(files.tensor(name))
     for name in copies:
         if not torch.equal(files.tensor(name).to(targets[name].dtype), targets[name]):
             raise ValueError(f"{name} in {files.folder} differs from the tensor that it is a copy of, which one model cannot hold")
@@ -132,7 +135,7 @@ def _targets(model: Transformer, stored: ModelConfig, files: TensorFiles) -> dic
         raise ValueError(f"{files.folder} lacks {_listed(missing)}")
     if left_over := sorted(found - expected - passed_over):
         raise ValueError(f"{files.folder} holds {_listed(left_over)}, which a model of its config.json does not have")
-    places = {name: place(config, name) for name in found & expected}
+    places = {name: place(config, name) for name in files.names() if name in found & expected}  # in file order
     return {name: ours[parameter][index] for name, (parameter, index) in places.items()}
 
 

@@ -19,6 +19,7 @@ from deepwright.config import FP8_BLOCK
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 SCALE = "_scale_inv"
+REOPEN_BYTES = 256 << 20
 
 
 class TensorFiles:
@@ -30,7 +31,8 @@ class TensorFiles:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._files = {name: _open(folder / name) for name in _file_names(folder)}
-        self._home = {key: file for file in self._files.values() for key in file.keys()}  # noqa: SIM118 - not a dict
+        self._home = {key: name for name, file in self._files.items() for key in file.keys()}  # noqa: SIM118 - not a dict
+        self._touched = 0
         self._check_index()
 
     def _check_index(self) -> None:
@@ -46,20 +48,32 @@ class TensorFiles:
         return name.endswith(SCALE) and name.removesuffix(SCALE) in self._home
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self._home[name].get_slice(name).get_shape())
+        return tuple(self._file(name).get_slice(name).get_shape())
 
     def dtype(self, name: str) -> torch.dtype:
         """dtype as stored. Reads the tensor's first element at most."""
-        part = self._home[name].get_slice(name)
+        part = self._file(name).get_slice(name)
         return (part[:1] if part.get_shape() else part[...]).dtype
 
     def tensor(self, name: str) -> Tensor:
-        stored = self._home[name].get_tensor(name)
+        """The tensor, fp32 where it is stored in FP8. To be copied and let go: it lies in the mapped file."""
+        stored = self._read(name)
         if stored.element_size() > 1:
             return stored
         if name + SCALE not in self._home:
             raise ValueError(f"{name} in {self.folder} is {stored.dtype} and has no {name + SCALE} beside it")
-        return dequantize(stored, self._home[name + SCALE].get_tensor(name + SCALE))
+        return dequantize(stored, self._read(name + SCALE))
+
+    def _file(self, name: str) -> safe_open:
+        return self._files[self._home[name]]
+
+    def _read(self, name: str) -> Tensor:
+        """Pages of a mapped file count as memory until it is closed, so files are opened anew after every REOPEN_BYTES."""
+        if self._touched > REOPEN_BYTES:
+            self._touched, self._files = 0, {file: _open(self.folder / file) for file in self._files}
+        tensor = self._file(name).get_tensor(name)
+        self._touched += tensor.nbytes
+        return tensor
 
 
 def dequantize(weight: Tensor, scale: Tensor) -> Tensor:

@@ -35,7 +35,12 @@ def test_streams_are_even_and_unrelated():
     """Over 4 neighbouring axes of counters: mean, and correlation with the next counter, within 4 standard errors."""
     n = 20000
     same, index = [0] * n, list(range(n))
-    for seeds, prompts, samples, positions in ([index, same, same, same], [same, index, same, same], [same, same, index, same], [same, same, same, index]):
+    for seeds, prompts, samples, positions in (
+        [index, same, same, same],
+        [same, index, same, same],
+        [same, same, index, same],
+        [same, same, same, index],
+    ):
         u = uniform(stream_keys(seeds, prompts, samples), torch.tensor(positions))
         assert u.min() >= 0 and u.max() < 1
         assert abs(float(u.mean()) - 0.5) < 4 * (1 / 12) ** 0.5 / n**0.5

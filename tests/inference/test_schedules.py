@@ -39,7 +39,9 @@ def pick_requests(draw: random.Random) -> list[tuple[tuple[int, ...], Sampling, 
     for _ in range(draw.randint(1, 6)):
         which = random.Random(draw.randrange(12))
         prompt = tuple(which.randrange(VOCAB) for _ in range(which.choice([1, 3, 8, 9, 17])))
-        rule = draw.choice([{"temperature": 0.0}, {"temperature": 1.0}, {"temperature": 0.6, "top_k": 4}, {"temperature": 1.3, "top_p": 0.8}])
+        rule = draw.choice(
+            [{"temperature": 0.0}, {"temperature": 1.0}, {"temperature": 0.6, "top_k": 4}, {"temperature": 1.3, "top_p": 0.8}]
+        )
         sampling = Sampling(max_tokens=draw.choice([1, 4, 11]), n=draw.choice([1, 2, 5]), stop_ids=draw.choice([(), (5, 6)]), **rule)
         chosen.append((prompt, sampling, draw.randrange(2)))
     return chosen
@@ -50,9 +52,9 @@ def run(seed: int) -> int:
     draw = random.Random(seed)
     requests, block = pick_requests(draw), draw.choice([1, 2, 4, 16])
     least = max(-(-(len(p) + s.max_tokens - 1) // block) * block for p, s, _ in requests)  # one sequence alone must fit
-    cache_tokens = draw.choice([None, least, least + block, 2 * least])
+    cache_tokens = draw.choice([None, least, least + block, least + 2 * block])
     engine = Engine(
-        model(), max_batch=draw.choice([1, 2, 3, 64]), cache_tokens=cache_tokens, block=block, prefill_chunk=draw.choice([1, 3, 8, 100])
+        model(), max_batch=draw.choice([1, 3, 64, 64]), cache_tokens=cache_tokens, block=block, prefill_chunk=draw.choice([1, 3, 8, 100])
     )
     engine.interleave = draw.random() < 0.5
     numbers: dict[int, int] = {}

@@ -47,7 +47,11 @@ def test_expert_mlp(tokens, n_experts, k, seed):
     ids = torch.rand(tokens, n_experts, generator=g).pow(4).topk(k, dim=-1).indices  # uneven loads, some experts idle
     x, weights = torch.randn(tokens, 24, generator=g), torch.rand(tokens, k, generator=g)
     gate_up, down = torch.randn(n_experts, 32, 24, generator=g), torch.randn(n_experts, 24, 16, generator=g)
-    agree(lambda a, w, u, d: numerics.expert_mlp(a, ids, w, u, d), lambda a, w, u, d: plain.expert_mlp(a, ids, w, u, d), (x, weights, gate_up, down))
+    agree(
+        lambda a, w, u, d: numerics.expert_mlp(a, ids, w, u, d),
+        lambda a, w, u, d: plain.expert_mlp(a, ids, w, u, d),
+        (x, weights, gate_up, down),
+    )
     with torch.no_grad():  # the path for a single token, too
         one = numerics.expert_mlp(x[:1], ids[:1], weights[:1], gate_up, down)
     reference = plain.expert_mlp(x[:1], ids[:1], weights[:1], gate_up, down)

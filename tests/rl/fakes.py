@@ -30,11 +30,13 @@ MODEL = ModelConfig(
     num_attention_heads=2, n_routed_experts=4, n_shared_experts=1, num_experts_per_tok=2, kv_lora_rank=8, qk_nope_head_dim=8,
     qk_rope_head_dim=4, v_head_dim=8, initializer_range=0.1,
 )  # fmt: skip
-CLOCK = ("time", "rollout_seconds", "reward_seconds", "update_seconds", "step_seconds", "rollout_tokens_per_second")  # may differ between runs
+# What may differ between two runs.
+CLOCK = ("time", "rollout_seconds", "reward_seconds", "update_seconds", "step_seconds", "rollout_tokens_per_second")
 ONE_UPDATE = GRPOConfig(steps=12, prompts=4, samples=6, max_tokens=4, learning_rate=0.02, checkpoint_every=3, micro_batch_tokens=64)
 WITH_KL = replace(
-    ONE_UPDATE, variant="grpo", mini_batches=2, clip=0.2, beta=0.1, reference_refresh=6, checkpoint_every=4, zero_variance="keep", bias_speed=0.01
-)
+    ONE_UPDATE, variant="grpo", mini_batches=2, clip=0.2, beta=0.1, reference_refresh=6, checkpoint_every=4, zero_variance="keep",
+    bias_speed=0.01,
+)  # fmt: skip
 
 
 def make_model(seed: int = 0, config: ModelConfig = MODEL) -> Transformer:
@@ -50,7 +52,8 @@ class FakeSampler:
     @torch.no_grad()
     def sample(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Completion]]:
         places = [(p, j) for p in range(len(prompts)) for j in range(sampling.n)]
-        draws = [torch.rand(sampling.max_tokens, generator=torch.Generator().manual_seed(hash((sampling.seed, *place)))) for place in places]
+        streams = [torch.Generator().manual_seed(hash((sampling.seed, *place))) for place in places]
+        draws = [torch.rand(sampling.max_tokens, generator=stream) for stream in streams]
         ids, log_probs, going = [list(prompts[p]) for p, _ in places], [[] for _ in places], list(range(len(places)))
         for t in range(sampling.max_tokens):
             longest = max(len(ids[row]) for row in going)

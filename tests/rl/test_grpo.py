@@ -17,7 +17,13 @@ import torch
 from deepwright.metrics import JsonlTracker, read_records
 from deepwright.rl import train_grpo
 from deepwright.sampler import Completion, Sampling, StopReason
-from tests.rl.fakes import CLOCK, MODEL, ONE_UPDATE, TOKENIZER, WITH_KL, FakeSampler, SayYes, make_model, run
+from tests.rl.fakes import CLOCK, ONE_UPDATE, TOKENIZER, WITH_KL, FakeSampler, SayYes, make_model, run
+
+LOGGED = [
+    "reward", "accuracy", "format_rate", "mean_length", "truncated_rate", "entropy", "kl", "ratio_mean", "ratio_max", "clip_fraction",
+    "log_prob_gap_mean", "log_prob_gap_max", "zero_variance_rate", "grad_norm", "learning_rate", "rollout_seconds", "reward_seconds",
+    "update_seconds", "rollout_tokens_per_second", "verifier_failures",
+]  # fmt: skip
 
 
 def curve(folder: Path) -> list[dict]:
@@ -44,10 +50,7 @@ def test_each_step_logs_what_a_reader_needs(tmp_path):
     run(tmp_path, replace(WITH_KL, steps=4))
     records = read_records(tmp_path / "metrics.jsonl")
     assert [(r["stage"], r["step"]) for r in records] == [("zero", 2), ("zero", 4)]
-    for name in (
-        "reward accuracy format_rate mean_length truncated_rate entropy kl ratio_mean ratio_max clip_fraction log_prob_gap_mean log_prob_gap_max "
-        "zero_variance_rate grad_norm learning_rate rollout_seconds reward_seconds update_seconds rollout_tokens_per_second verifier_failures"
-    ).split():
+    for name in LOGGED:
         assert records[0][name] is not None, name
     samples = read_records(tmp_path / "zero/samples.jsonl")
     assert len(samples) == 6 and {"stage", "step", "prompt", "completion", "value", "verdict", "length"} <= set(samples[0])
@@ -61,7 +64,9 @@ def test_sampler_and_trainer_agree_on_log_probs_at_another_temperature(tmp_path)
 
 @pytest.mark.invariant
 def test_learning_rate_zero_keeps_the_ratio_at_one_for_fifty_steps(tmp_path):
-    config = replace(WITH_KL, steps=50, learning_rate=0.0, bias_speed=0.0, prompts=2, samples=4, reference_refresh=None, checkpoint_every=50)
+    config = replace(
+        WITH_KL, steps=50, learning_rate=0.0, bias_speed=0.0, prompts=2, samples=4, reference_refresh=None, checkpoint_every=50
+    )
     before = weights(make_model())
     learner = run(tmp_path, config)
     assert same(before, weights(learner.model))
@@ -76,7 +81,7 @@ def test_a_round_that_teaches_nothing_moves_nothing(tmp_path):
     before = weights(make_model())
     learner = run(tmp_path, replace(ONE_UPDATE, steps=1, max_tokens=1, checkpoint_every=1))  # cut at one token: all wrong
     [record] = curve(tmp_path)
-    assert record["zero_variance_rate"] == record["truncated_rate"] == 1 and record["groups"] == 0
+    assert record["zero_variance_rate"] == 1 and record["truncated_rate"] > 0 and record["groups"] == 0
     assert "entropy" not in record and "grad_norm" not in record
     assert same(before, weights(learner.model))
 
@@ -109,15 +114,12 @@ def test_evaluating_in_between_changes_nothing(tmp_path):
     assert curve(tmp_path / "b")[1]["pass_at_1"] == 0.5
 
 
-def killed_and_resumed(folder: Path, kind: list[str], kills: int, longest: float, seed: int) -> None:
-    """Runs in processes of their own, each killed after a random time, then once to the end."""
-    moments = random.Random(seed)
-    for _ in range(kills):
-        command = [sys.executable, "-m", "tests.rl.fakes", str(folder), str(moments.uniform(0.02, longest)), *kind]
-        finished = subprocess.run(command, capture_output=True, check=False)
-        assert finished.returncode in (0, -signal.SIGKILL), finished.stderr.decode()
-    command = [sys.executable, "-m", "tests.rl.fakes", str(folder), "600", *kind]
-    subprocess.run(command, capture_output=True, check=True)
+def killed(folder: Path, kind: list[str], seconds: float) -> bool:
+    """Runs, or continues, in a process of its own that is killed after so many seconds. False if it finished before."""
+    command = [sys.executable, "-m", "tests.rl.fakes", str(folder), str(seconds), *kind]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr.decode()
+    return done.returncode != 0
 
 
 @pytest.mark.parametrize(
@@ -125,12 +127,19 @@ def killed_and_resumed(folder: Path, kind: list[str], kills: int, longest: float
     [([], 2), (["kl"], 2), pytest.param([], 20, marks=pytest.mark.slow), pytest.param(["kl"], 20, marks=pytest.mark.slow)],
 )
 def test_killed_at_random_moments_and_resumed_ends_bit_equal(tmp_path, kind, kills):
-    unbroken = run(tmp_path / "whole", WITH_KL if kind else ONE_UPDATE)
-    killed_and_resumed(tmp_path / "broken", kind, kills, longest=1.5, seed=kills)
-    again = run(tmp_path / "broken", WITH_KL if kind else ONE_UPDATE)  # already finished: loads the last checkpoint and returns
-    assert same(weights(unbroken.model), weights(again.model))
-    assert curve(tmp_path / "whole") == curve(tmp_path / "broken")
-    assert (tmp_path / "whole/zero/samples.jsonl").read_text() == (tmp_path / "broken/zero/samples.jsonl").read_text()
+    """A run that finishes before its kill is compared with the unbroken one, and the next kills fall into a new run."""
+    config, moments = WITH_KL if kind else ONE_UPDATE, random.Random(kills)
+    whole = run(tmp_path / "whole", config)
+    hits, attempt = 0, 0
+    while hits < kills:
+        broken = tmp_path / f"broken-{attempt}"
+        while hits < kills and killed(broken, kind, moments.uniform(0.01, 0.6)):
+            hits += 1
+        again = run(broken, config)  # the rest, or nothing but loading the last checkpoint
+        assert same(weights(whole.model), weights(again.model))
+        assert curve(tmp_path / "whole") == curve(broken)
+        assert (tmp_path / "whole/zero/samples.jsonl").read_text() == (broken / "zero/samples.jsonl").read_text()
+        attempt += 1
 
 
 def test_interrupt_finishes_the_round_saves_and_can_be_continued(tmp_path, capfd):
@@ -176,4 +185,3 @@ def test_a_verifier_that_always_fails_ends_the_run_in_one_sentence(tmp_path):
 def test_states_are_json(tmp_path):
     learner = run(tmp_path, replace(ONE_UPDATE, steps=1, checkpoint_every=1))
     assert json.loads(json.dumps(learner.state()))["counters"]["step"] == 1
-    assert MODEL == learner.model.config

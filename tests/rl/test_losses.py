@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from deepwright.rl.advantages import group_standardised
-from deepwright.rl.losses import VARIANTS, Coefficients, Terms, clipped, clipped_share, find_variant, k3, policy_loss, sequence_mean, token_mean
+from deepwright.rl.losses import VARIANTS, Coefficients, Terms, clipped, clipped_share, find_variant, k3, policy_loss
+
+from deepwright.rl.losses import sequence_mean, token_mean  # isort: skip
 
 # Two completions of 1 and 3 tokens, ragged on purpose. Ratios pi/pi_old chosen, the log-probabilities follow.
 OLD = torch.tensor([0.5, 0.25, 0.5, 0.8]).log()

@@ -11,7 +11,7 @@ from deepwright.metrics import GLOSSARY
 from deepwright.rl import R1_ZERO, GRPOConfig
 from deepwright.rl.losses import VARIANTS
 from deepwright.rl.measures import rollout_metrics
-from deepwright.rl.rollout import derived_seed, problem_indices, score_rollouts, training_rows
+from deepwright.rl.rollout import problem_indices, sampling_seed, score_rollouts, training_rows
 from deepwright.sampler import Completion, StopReason
 from deepwright.tasks import Verdict
 from tests.rl.fakes import TOKENIZER, SayYes
@@ -40,10 +40,9 @@ def test_problem_order_is_a_function_of_seed_and_round_and_shows_each_problem_on
     assert rounds != [problem_indices(10, 4, seed=4, round_=r) for r in range(5)]
 
 
-def test_derived_seeds_differ_by_every_part():
-    seeds = {derived_seed(seed, purpose, r) for seed in range(3) for purpose in ("a", "b") for r in range(3)}
-    assert len(seeds) == 18
-    assert all(0 <= seed < 2**48 for seed in seeds)
+def test_every_round_samples_from_its_own_streams():
+    seeds = [sampling_seed(seed, r) for seed in range(3) for r in range(100)]
+    assert len(set(seeds)) == 300 and all(0 <= seed < 2**48 for seed in seeds)
 
 
 def test_exactly_one_bos_and_the_stop_token_is_not_shown_to_the_verifier():
@@ -131,11 +130,11 @@ def test_settings_that_cannot_be_meant_are_refused(change, words):
 
 
 def test_each_departure_from_r1_zero_is_listed_with_its_reason():
-    said = GRPOConfig.__doc__
-    for label in ("prompts x samples", "updates per round", "learning rate", "KL coefficient", "loss", "zero-variance groups", "max length"):
-        assert label in said
-    listed = {"prompts", "samples", "mini_batches", "learning_rate", "constant_until", "final_ratio", "warmup_steps", "beta", "variant", "zero_variance"}
-    listed |= {"max_tokens", "clip", "reference_refresh"}  # follow from updates per round and KL
+    labels = ("prompts x samples", "updates per round", "learning rate", "KL coefficient", "loss", "zero-variance groups", "max length")
+    assert all(label in GRPOConfig.__doc__ for label in labels)
+    listed = {"prompts", "samples", "mini_batches", "beta", "variant", "zero_variance", "max_tokens"}
+    listed |= {"learning_rate", "constant_until", "final_ratio", "warmup_steps"}
+    listed |= {"clip", "reference_refresh"}  # follow from updates per round and KL
     mechanical = {"steps", "micro_batch_tokens", "checkpoint_every", "optimizer", "seed"}
     ours, theirs = asdict(GRPOConfig()), asdict(R1_ZERO)
     differing = {field.name for field in fields(GRPOConfig) if ours[field.name] != theirs[field.name]}

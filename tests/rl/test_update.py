@@ -158,13 +158,13 @@ def test_kl_term_alone_pulls_the_policy_to_the_reference():
 
 def test_mini_batches_share_all_rows_and_normalise_each_update_by_itself():
     rows = [row([0], [4] * (1 + i % 3), 1.0, weight=math.nan) for i in range(10)]
-    parts = mini_batches(rows, 4, VARIANTS["grpo_token_mean"], seed=5)
+    parts = mini_batches(rows, 4, VARIANTS["grpo_token_mean"], 5, 0)
     assert sorted(len(part) for part in parts) == [2, 2, 3, 3]
     for part in parts:
         assert sum(r.weight * len(r.completion_ids) for r in part) == pytest.approx(1)
-    assert parts == mini_batches(rows, 4, VARIANTS["grpo_token_mean"], seed=5)
-    assert parts != mini_batches(rows, 4, VARIANTS["grpo_token_mean"], seed=6)
-    assert mini_batches([], 1, VARIANTS["grpo"], seed=0) == []
+    assert parts == mini_batches(rows, 4, VARIANTS["grpo_token_mean"], 5, 0)
+    assert parts != mini_batches(rows, 4, VARIANTS["grpo_token_mean"], 5, 1)
+    assert mini_batches([], 1, VARIANTS["grpo"], 0, 0) == []
 
 
 def test_row_log_probs_come_back_in_the_order_of_the_rows():

@@ -2,6 +2,7 @@
 
 import errno
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,7 @@ def test_a_damaged_one_is_named_and_skipped(tmp_path, words):
 
 def test_only_damaged_ones_stop_the_run(tmp_path):
     damage_tail(save(tmp_path, 1))
-    with pytest.warns(UserWarning, match="step-1"), pytest.raises(CheckpointError, match="every checkpoint in .* is damaged"):
+    with pytest.warns(UserWarning, match="step-1"), pytest.raises(CheckpointError, match=r"every checkpoint in .* is damaged"):
         latest_checkpoint(tmp_path)
 
 
@@ -108,8 +109,6 @@ def test_a_full_disk_is_one_sentence_and_nothing_half_written(tmp_path, monkeypa
 
 
 def test_another_models_checkpoint_is_refused(tmp_path):
-    from dataclasses import replace
-
     save(tmp_path, 1)
     with pytest.raises(ValueError, match="moe_intermediate_size 8, expected 16"):
         latest_checkpoint(tmp_path).load_model_into(make_model(replace(MODEL, moe_intermediate_size=16)))

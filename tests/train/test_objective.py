@@ -30,8 +30,8 @@ def gradients(batch: Batch, terms: Terms = FULL, **options):
 
 
 def assert_same(first: dict, second: dict, splits: int = 1):
-    # fp32: each gradient entry is a sum over 48 tokens of products through about 12 layers of sums of at most 40 terms; cutting the outer sum
-    # anew changes it by at most (splits + 48) half-units of the largest partial sum, relative to the norm: 52 * 6e-8 = 3e-6.
+    # fp32: a gradient entry is a sum over 48 tokens; cutting that sum anew changes it by at most (splits + 48) half-units of its largest
+    # partial sum, relative to the norm: 52 * 6e-8 = 3e-6.
     assert first.keys() == second.keys()
     for name, expected in first.items():
         assert (second[name] - expected).norm() <= (48 + splits) * 6e-8 * expected.norm() + 1e-10, name
@@ -129,7 +129,7 @@ def test_every_choice_is_counted_once_and_the_bias_moves_once(options):
     trainer.step(tokens)
     speed = config.schedule.bias_speed
     for layer, router in routers(trainer.model).items():
-        # Not by a second formula for sign(): each bias is a whole number of steps of `speed`, downwards exactly where the load is above its mean.
+        # Each bias is a whole number of steps of `speed`, one at most, downwards exactly where the load is above its mean.
         steps = (router.bias / speed).round()
         torch.testing.assert_close(router.bias, steps * speed)
         assert torch.equal(steps, torch.sign(expected[layer].sum() - expected[layer] * MODEL.n_routed_experts).float())
@@ -146,7 +146,7 @@ def test_bias_speed_zero_freezes_the_bias():
     model = make_model()
     update_biases(model, {1: torch.tensor([8, 0, 0, 0, 0, 0, 0, 0])}, 0.0)
     assert not any(router.bias.any() for router in routers(model).values())
-    change = update_bias(torch.zeros(4), torch.tensor([10, 2, 6, 6]), 0.001)  # spec 14.6
+    change = update_bias(torch.zeros(4), torch.tensor([10, 2, 6, 6]), 0.001)
     torch.testing.assert_close(change, torch.tensor([-0.001, 0.001, 0.0, 0.0]))
 
 

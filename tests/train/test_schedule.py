@@ -1,4 +1,4 @@
-"""V3's published schedule, at V3's numbers (spec 14.11), and the same shape at a laptop's."""
+"""V3's published schedule, at V3's numbers, and the same shape at a laptop's."""
 
 import math
 
@@ -42,7 +42,7 @@ def test_batch_ramp_of_v3():
 
 
 def test_step_count_of_v3():
-    # Spec 7.2: about 227.8K steps after the ramp. Rows rise linearly in tokens, so the ramp takes (tokens / length) / (rows' logarithmic mean).
+    # About 227.8K steps after the ramp. In it rows rise linearly in tokens: it takes tokens / length / (log. mean of rows).
     ramp = 469e9 / 4096 / ((15360 - 3072) / math.log(5))
     assert V3.step_count(4096) == pytest.approx(ramp + (V3_TOKENS - 469e9) / (15360 * 4096), rel=1e-3)
 

@@ -74,7 +74,7 @@ def test_stacked_experts_load(tmp_path):
 
 
 def test_fp8_weights_are_multiplied_by_their_block_scales(tmp_path):
-    model, folder = saved(tmp_path)
+    _, folder = saved(tmp_path)
     name = "model.layers.0.mlp.gate_proj.weight"
     values = (torch.randn(48, 32) * 100).to(torch.float8_e4m3fn)
 
@@ -107,7 +107,9 @@ def test_shards_have_an_index(tmp_path):
     model, folder = saved(tmp_path, max_shard_bytes=40_000)
     index = json.loads((folder / "model.safetensors.index.json").read_text())
     assert set(index["weight_map"]) == set(model.config.tensor_inventory())
-    assert index["metadata"]["total_size"] == sum(t.nbytes for f in set(index["weight_map"].values()) for t in load_file(folder / f).values())
+    assert index["metadata"]["total_size"] == sum(
+        t.nbytes for f in set(index["weight_map"].values()) for t in load_file(folder / f).values()
+    )
     assert same(model, weights.load_model(folder))
     (folder / sorted(index["weight_map"].values())[0]).unlink()
     with pytest.raises(ValueError, match=r"model-00001-of-000\d\d.safetensors is missing"):

@@ -25,7 +25,11 @@ def test_both_come_back_and_transformers_opens_both(tmp_path, pair):
     back, read = dw.load(tmp_path / "m")
     assert torch.equal(back.embed.weight, model.embed.weight)
     assert read.encode("3 plus 4 equals") == tokenizer.encode("3 plus 4 equals")
-    assert weights.read_generation(tmp_path / "m") == {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id, "temperature": 0.6}
+    assert weights.read_generation(tmp_path / "m") == {
+        "bos_token_id": tokenizer.bos_id,
+        "eos_token_id": tokenizer.eos_id,
+        "temperature": 0.6,
+    }
     transformers = pytest.importorskip("transformers")
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "m")
     assert theirs.encode("3 plus 4 equals", add_special_tokens=False) == tokenizer.encode("3 plus 4 equals")
@@ -34,7 +38,9 @@ def test_both_come_back_and_transformers_opens_both(tmp_path, pair):
     assert out.shape == (1, ids.shape[1] + 3) or out[0, -1] == tokenizer.eos_id
 
 
-@pytest.mark.parametrize(("change", "said"), [({"vocab_size": 4}, "they do not belong together"), ({"eos_token_id": 3}, "eos_token_id is 3")])
+@pytest.mark.parametrize(
+    ("change", "said"), [({"vocab_size": 4}, "they do not belong together"), ({"eos_token_id": 3}, "eos_token_id is 3")]
+)
 def test_a_tokenizer_of_another_model_is_refused(tmp_path, pair, change, said):
     _, tokenizer = pair
     model = Transformer(dataclasses.replace(pair[0].config, **change), torch.Generator().manual_seed(0))

@@ -1,0 +1,72 @@
+"""The whole job with everything tiny: stages, records and report are there; split into its stages, stopped and gone on with, it ends with the same bits."""
+
+import json
+import tomllib
+
+import pytest
+
+from deepwright.cli import main
+from deepwright.train.checkpoint import find_damage
+
+TINY = (
+    "--quick --threads 1 --pretrain.length 48 --pretrain.schedule.total-tokens 3000 --pretrain.schedule.batch-rows 8 "
+    "--pretrain.schedule.warmup-steps 2 --pretrain.checkpoint-every 4 --rl.steps 2 --rl.prompts 3 --rl.samples 3 --rl.max-tokens 24 "
+    "--rl.evaluate-every 1 --rl.checkpoint-every 1 --rl.warmup-steps 1 --evaluation.problems 4 --evaluation.samples 4 "
+    "--evaluation.problems-between 3 --evaluation.validation-rows 2"
+).split()
+PRETRAIN_ONLY = [TINY[i] for i in range(len(TINY)) if not (TINY[i].startswith("--rl.") or TINY[i - 1].startswith("--rl."))]
+RL_ONLY = [TINY[i] for i in range(len(TINY)) if not (TINY[i].startswith("--pretrain.") or TINY[i - 1].startswith("--pretrain."))]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    assert main(["r1", "--run", str(folder), *TINY]) == 0
+    return folder
+
+
+def weights_of(folder, stage, step):
+    return (folder / stage / "checkpoints" / f"step-{step}" / "model.safetensors").read_bytes()
+
+
+def last_step(folder, stage):
+    return max(int(path.name.removeprefix("step-")) for path in (folder / stage / "checkpoints").glob("step-*"))
+
+
+def test_run_folder_holds_what_a_reader_needs(done):
+    settings = tomllib.loads((done / "config.toml").read_text())
+    assert settings["quick"] and settings["rl"]["steps"] == 2 and settings["deepwright_version"]
+    stages = {json.loads(line)["stage"] for line in (done / "metrics.jsonl").read_text().splitlines()}
+    assert stages == {"base", "zero"}
+    labels = [json.loads(line)["label"] for line in (done / "evaluations.jsonl").read_text().splitlines()]
+    assert labels.count("base") == labels.count("zero") == 1
+    assert find_damage(done / "zero" / "checkpoints" / "step-2") is None
+
+
+def test_report_is_whole_and_says_that_it_proves_nothing(done):
+    page = (done / "report.html").read_text()
+    assert page.rstrip().endswith("</html>") and "prove nothing" in page
+
+
+def test_finished_run_gone_on_with_changes_nothing(done, capsys):
+    before = {path: path.read_bytes() for path in done.rglob("*.safetensors")} | {
+        done / "metrics.jsonl": (done / "metrics.jsonl").read_bytes()
+    }
+    assert main(["r1", "--run", str(done), *TINY, "--resume"]) == 0
+    assert {path: path.read_bytes() for path in before} == before
+    assert "held-out pass@1" in capsys.readouterr().out
+
+
+@pytest.mark.invariant
+def test_stages_run_apart_end_with_the_same_bits(done, tmp_path):
+    apart, step = tmp_path / "apart", last_step(done, "base")
+    assert main(["pretrain", "--run", str(apart), *PRETRAIN_ONLY]) == 0
+    assert weights_of(apart, "base", step) == weights_of(done, "base", step)
+    zero = tmp_path / "zero"
+    assert main(["rl", "--run", str(zero), "--base", str(apart), *RL_ONLY]) == 0
+    assert weights_of(zero, "zero", 2) == weights_of(done, "zero", 2)
+
+
+def test_existing_run_is_not_overwritten(done, capsys):
+    assert main(["r1", "--run", str(done), *TINY]) == 2
+    assert "--resume goes on with it" in capsys.readouterr().err

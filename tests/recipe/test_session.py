@@ -1,0 +1,84 @@
+"""Run folders: never overwritten, gone on with only by the same settings; the model in a folder is found by reading alone."""
+
+import dataclasses
+
+import pytest
+
+from deepwright.recipe.session import CONFIG, model_folder, open_run
+from deepwright.recipe.settings import R1Settings
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return R1Settings(run=str(tmp_path / "runs" / "a"))
+
+
+def test_new_run_gets_its_settings(settings):
+    folder = open_run(settings, resume=False)
+    assert folder == settings.folder and 'scoring_func = "sigmoid"' in (folder / CONFIG).read_text()
+    assert [path.name for path in folder.iterdir()] == [CONFIG]
+
+
+def test_existing_run_is_not_started_again(settings):
+    open_run(settings, resume=False)
+    with pytest.raises(ValueError, match="exists: --resume goes on with it, --run NAME starts another"):
+        open_run(settings, resume=False)
+
+
+def test_resume_starts_what_is_not_there_and_goes_on_with_what_is(settings):
+    assert open_run(settings, resume=True) == open_run(settings, resume=True)
+
+
+def changed(settings: R1Settings, **rl) -> R1Settings:
+    return dataclasses.replace(settings, rl=dataclasses.replace(settings.rl, **rl))
+
+
+def test_resume_with_other_settings_is_refused_by_name(settings):
+    open_run(settings, resume=False)
+    with pytest.raises(ValueError, match=r"was started with rl.steps = 150, asked for now is 151"):
+        open_run(changed(settings, steps=151), resume=True)
+
+
+def test_what_only_changes_rounding_or_what_is_kept_may_change(settings):
+    open_run(settings, resume=False)
+    folder = open_run(changed(settings, keep=5, micro_batch_tokens=99), resume=True)
+    assert "micro_batch_tokens = 99" in (folder / CONFIG).read_text()
+
+
+def test_folder_of_something_else_is_left_alone(settings):
+    settings.folder.mkdir(parents=True)
+    (settings.folder / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="is not empty and has no config.toml"):
+        open_run(settings, resume=True)
+
+
+def checkpoint(folder, step, whole=True):
+    place = folder / "checkpoints" / f"step-{step}"
+    (place / "trainer").mkdir(parents=True)
+    (place / "config.json").write_text("{}")
+    if whole:
+        (place / "trainer" / "manifest.json").write_text("{}")
+    return place
+
+
+def test_last_whole_checkpoint_of_the_latest_stage_is_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "deepwright.recipe.session.find_damage", lambda place: None if (place / "trainer" / "manifest.json").exists() else "torn"
+    )
+    base = checkpoint(tmp_path / "base", 100)
+    assert model_folder(tmp_path) == base
+    nine, ten = checkpoint(tmp_path / "zero", 9), checkpoint(tmp_path / "zero", 10)
+    checkpoint(tmp_path / "zero", 11, whole=False)
+    draft = tmp_path / "zero" / "checkpoints" / ".draft-step-12"
+    draft.mkdir()
+    assert model_folder(tmp_path) == ten
+    assert model_folder(nine) == nine
+    assert model_folder(tmp_path, stages=("base",)) == base
+    assert draft.exists(), "a run that is going on may be writing it"
+
+
+def test_folder_without_a_model(tmp_path):
+    with pytest.raises(ValueError, match="there is no folder"):
+        model_folder(tmp_path / "no")
+    with pytest.raises(ValueError, match="holds no model: expected a config.json"):
+        model_folder(tmp_path)

@@ -1,0 +1,66 @@
+"""The settings of the three training commands: the configs that ship resolve, and nothing is accepted that would change nothing."""
+
+import dataclasses
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from deepwright.config import preset
+from deepwright.data import CountdownCorpus
+from deepwright.recipe.resolve import fill, split_words, to_toml
+from deepwright.recipe.settings import COMMANDS, CorpusSettings, R1Settings, RLSettings, resolve_for
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
+
+
+def resolved(command: str, line: str = ""):
+    return resolve_for(command, split_words(line.split()))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_config_serves_every_command(command, config):
+    settings = resolved(command, f"--config {config}")
+    assert fill(COMMANDS[command](), tomllib.loads(to_toml(settings)), "x") == settings
+
+
+def test_usual_config_is_the_laptop():
+    assert resolved("r1") == resolved("r1", "--config laptop")
+    assert resolved("r1", "--quick") == resolved("r1", "--config quick") and resolved("r1", "--quick").quick
+
+
+def test_options_win_over_files_and_files_over_the_preset(tmp_path):
+    (tmp_path / "my.toml").write_text("[model]\nhidden_size = 512\n")
+    got = resolved("r1", f"--preset workstation --config {tmp_path / 'my.toml'} --model.num-hidden-layers 2").model
+    assert got == dataclasses.replace(preset("workstation"), hidden_size=512, num_hidden_layers=2)
+
+
+@pytest.mark.parametrize(
+    ("command", "line", "said"),
+    [
+        ("r1", "--preset v4", "preset is 'v4', expected one of laptop"),
+        ("rl", "--preset laptop", "rl takes the one that it is given"),
+        ("r1", "--rl.seed 3", "rl.seed is 3: set seed"),
+        ("r1", "--threads -1", "threads -1, expected 0 or a positive number"),
+        ("pretrain", "--rl.steps 3", "unknown option --rl.steps"),
+        ("rl", "--evaluation.problems 0", "problems is 0, expected at least 1"),
+        ("r1", "--rl.samples 1", "rl: samples is 1"),
+    ],
+)
+def test_what_a_command_refuses(command, line, said):
+    with pytest.raises(ValueError) as caught:
+        resolved(command, line)
+    assert said in str(caught.value)
+
+
+def test_run_is_a_name_or_a_path():
+    assert R1Settings(run="a").folder == Path("runs/a")
+    assert R1Settings(run="/tmp/a").folder == Path("/tmp/a")
+    with pytest.raises(ValueError, match="run is empty"):
+        RLSettings(run=" ")
+
+
+def test_corpus_settings_are_those_of_the_corpus():
+    kept = {f.name: f.default for f in dataclasses.fields(CountdownCorpus) if f.name not in ("task", "seed")}
+    assert {f.name: f.default for f in dataclasses.fields(CorpusSettings)} == kept
