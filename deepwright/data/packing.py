@@ -3,6 +3,8 @@
 A row holds `length` inputs, the token after them (so that inputs and shifted targets share one row) and `extra` more for
 multi-token prediction; the next row starts `length` tokens later, so each token is an input exactly once. A position in the
 stream is two whole numbers, and everything before it follows from the seeds, hence `state` and `restore` are exact.
+With `carry` false every row begins with a document instead, and what does not fit behind the last one is dropped: right for a
+corpus that never ends and whose documents mean nothing without their first line (V3 packs against truncation, too).
 Fill-in-the-middle works on documents before packing, in the form prefix-suffix-middle.
 """
 
@@ -28,7 +30,14 @@ class Documents(Protocol):
 
 class PackedStream:
     def __init__(
-        self, documents: Documents, tokenizer: Tokenizer, length: int, fim_rate: float = 0.0, seed: int = 0, extra: int = 0
+        self,
+        documents: Documents,
+        tokenizer: Tokenizer,
+        length: int,
+        fim_rate: float = 0.0,
+        seed: int = 0,
+        extra: int = 0,
+        carry: bool = True,
     ) -> None:
         if length < 1 or extra < 0:
             raise ValueError(f"length {length}, extra {extra}: expected at least 1 and 0")
@@ -37,13 +46,15 @@ class PackedStream:
         if fim_rate and tokenizer.fim_ids is None:
             raise ValueError(f"fim_rate is {fim_rate}, but this tokenizer has no fill-in-the-middle tokens: expected 0")
         self.documents, self.tokenizer = documents, tokenizer
-        self.length, self.fim_rate, self.seed, self.extra = length, fim_rate, seed, extra
+        self.length, self.fim_rate, self.seed, self.extra, self.carry = length, fim_rate, seed, extra, carry
         self._seek(0, 0)
 
     def batch(self, rows: int) -> torch.Tensor:
         """The next rows, int64 [rows, length + 1 + extra]."""
         if rows < 1:
             raise ValueError(f"rows is {rows}, expected at least 1")
+        if not self.carry:
+            return torch.from_numpy(np.stack([self._whole_row() for _ in range(rows)]))
         wanted = rows * self.length + 1 + self.extra
         while self._held - self._offset < wanted:
             piece = np.asarray(self.document_tokens(self._document + len(self._pieces)), dtype=np.int64)
@@ -52,6 +63,13 @@ class PackedStream:
         tokens = torch.from_numpy(np.concatenate(self._pieces)[self._offset : self._offset + wanted])
         self._advance(rows * self.length)
         return tokens.unfold(0, self.length + 1 + self.extra, self.length).contiguous()
+
+    def _whole_row(self) -> np.ndarray:
+        wanted, row = self.length + 1 + self.extra, []
+        while len(row) < wanted:
+            row += self.document_tokens(self._document)
+            self._document += 1
+        return np.asarray(row[:wanted], dtype=np.int64)
 
     def state(self) -> dict:
         """Where the next row starts, for JSON; with the settings that the position depends on."""
@@ -81,7 +99,7 @@ class PackedStream:
         return self.tokenizer.encode(text, specials=False)
 
     def _settings(self) -> dict:
-        return {"length": self.length, "fim_rate": self.fim_rate, "seed": self.seed}
+        return {"length": self.length, "fim_rate": self.fim_rate, "seed": self.seed, "carry": self.carry}
 
     def _seek(self, document: int, offset: int) -> None:
         self._document, self._offset = document, offset  # the first piece held, and the place in it where the next row starts

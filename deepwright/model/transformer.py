@@ -8,6 +8,9 @@ B sequences, S positions, D width, V vocabulary.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -67,6 +70,15 @@ class Transformer(nn.Module):
             for parameter in self.parameters():
                 if parameter.ndim > 1:
                     parameter.normal_(0.0, self.config.initializer_range, generator=generator)
+
+    @contextlib.contextmanager
+    def computing(self, dtype: torch.dtype) -> Iterator[None]:
+        """Blocks compute in `dtype` inside the `with`; parameters keep theirs."""
+        before, self.compute_dtype = self.compute_dtype, dtype
+        try:
+            yield
+        finally:
+            self.compute_dtype = before
 
     @property
     def head_weight(self) -> Tensor:

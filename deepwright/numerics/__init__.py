@@ -8,15 +8,18 @@ from deepwright.numerics.experts import expert_mlp
 from deepwright.numerics.loss import cross_entropy, selected_log_probs
 from deepwright.numerics.memory import keep_heap
 from deepwright.numerics.pointwise import linear, rms_norm, swiglu
+from deepwright.numerics.precision import compute_dtype
 
 __all__ = [
-    "attention", "attention_at", "cross_entropy", "expert_mlp", "keep_heap", "linear", "rms_norm", "selected_log_probs", "swiglu", "table",
+    "attention", "attention_at", "compute_dtype", "cross_entropy", "expert_mlp", "keep_heap", "linear", "rms_norm", "selected_log_probs", "swiglu", "table",
 ]  # fmt: skip
 
 
 def table() -> list[tuple[str, str, str]]:
     """(operation, implementation that runs, reason) for every operation of this package."""
+    dtype, reason = compute_dtype("auto")
     return [
+        ("compute 'auto'", str(dtype).removeprefix("torch."), reason),
         ("linear", "torch matmul in the input's dtype", "the vendor BLAS reaches the machine's GEMM rate"),
         ("expert_mlp", "sort, then two batched matmuls", "as fast as the GEMM rate; torch's grouped_mm loops over groups on a CPU"),
         ("attention", "blocked batched matmul", "faster than scaled_dot_product_attention on a CPU at head widths below 64"),

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from deepwright.metrics import Tracker
+from deepwright.numerics import compute_dtype
 from deepwright.train.checkpoint import Checkpoint, check_settings, latest_checkpoint, save_checkpoint
 from deepwright.train.objective import Batch, Sums, Terms, accumulate_gradients, max_violation, routers, update_biases, validate
 from deepwright.train.optimizer import Average, Optimizer, OptimizerConfig
@@ -44,6 +45,9 @@ class PretrainConfig:
     schedule: Schedule = field(default_factory=Schedule)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     micro_rows: int | None = None  # rows computed at once; None: the whole batch. The result is the same
+    compute: str = (
+        "float32"  # of the blocks: float32 | bfloat16 | auto (bfloat16 where the machine multiplies it natively); weights stay float32
+    )
     recompute: bool = False  # drop activations and compute them again in the backward pass: less memory, more time
     balance: str = "bias"  # bias (V3) | auxiliary (the older loss, as a baseline) | none
     sequence_alpha: float = 1e-4  # factor of the sequence-wise loss that complements the bias method
@@ -58,6 +62,7 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         if self.balance not in ("bias", "auxiliary", "none"):
             raise ValueError(f"balance is {self.balance!r}, expected 'bias', 'auxiliary' or 'none'")
+        compute_dtype(self.compute)  # refuses an unknown name
         for name in ("length", "checkpoint_every", "keep", "load_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
@@ -84,6 +89,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.optimizer = Optimizer(self.model, self.config.optimizer)
+        self.compute, _ = compute_dtype(self.config.compute)
         self.average = Average(self.model, self.config.average_decay) if self.config.average_decay else None
 
     @property
@@ -98,7 +104,8 @@ class Trainer:
         begun, c = time.perf_counter(), self.config
         batch = Batch(_cut(tokens, c.length).to(self.model.head_weight.device))
         terms = c.terms_at(self.tokens, self.model)
-        sums = accumulate_gradients(self.model, batch, terms, micro_rows=c.micro_rows, recompute=c.recompute)
+        with self.model.computing(self.compute):
+            sums = accumulate_gradients(self.model, batch, terms, micro_rows=c.micro_rows, recompute=c.recompute)
         rate = c.schedule.learning_rate_at(self.steps + 1, self.tokens)
         speed = c.schedule.bias_speed_at(self.tokens) if c.balance == "bias" else 0.0
         update = self.optimizer.step(rate)

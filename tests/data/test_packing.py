@@ -137,3 +137,17 @@ def test_text_corpus_refuses_nonsense(tmp_path):
         _ = TextCorpus(folder=str(tmp_path)).files
     with pytest.raises(ValueError, match="split is 'test'"):
         TextCorpus("test")
+
+
+def test_without_carry_every_row_begins_with_a_document_and_resumes_exactly():
+    corpus = CountdownCorpus(make_task("countdown"), 3)
+    tokenizer = number_tokenizer(corpus.task.tokenizer_words(), corpus.task.largest_number)
+    whole = PackedStream(corpus, tokenizer, 100, carry=False, extra=1).batch(12)
+    assert whole.shape == (12, 102) and (whole[:, 0] == tokenizer.bos_id).all()
+    first = PackedStream(corpus, tokenizer, 100, carry=False, extra=1)
+    begun = first.batch(5)
+    second = PackedStream(corpus, tokenizer, 100, carry=False, extra=1)
+    second.restore(first.state())
+    assert torch.equal(torch.cat((begun, second.batch(7))), whole)
+    with pytest.raises(ValueError, match="carry"):
+        PackedStream(corpus, tokenizer, 100, extra=1).restore(first.state())
