@@ -9,12 +9,16 @@ T tokens, K choices per token, E experts, M rows per expert (the largest load, r
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from deepwright.numerics.pointwise import swiglu
+from deepwright.numerics.pointwise import linear, swiglu
 
 SIZE_STEP = 64  # larger M are rounded up: a heap that sees a new size at every step fragments and grows without end
+import os
+
+BYLOAD = int(os.environ.get("BYLOAD", "1"))
 FEW_ROWS = 1  # up to this many tokens it is cheaper to visit the chosen experts one by one than to touch all weights
 
 
@@ -81,11 +85,21 @@ class _Combine(torch.autograd.Function):
 
 def _one_by_one(x_TD: Tensor, ids_TK: Tensor, weights_TK: Tensor, gate_up_EFD: Tensor, down_EDI: Tensor) -> Tensor:
     """A handful of tokens without gradient: each chosen expert's weights are read in place."""
-    out_TD = torch.zeros_like(x_TD)
-    for t, (ids, weights) in enumerate(zip(ids_TK.tolist(), weights_TK.tolist(), strict=True)):
-        for expert, weight in zip(ids, weights, strict=True):
-            out_TD[t].addmv_(down_EDI[expert], swiglu(torch.mv(gate_up_EFD[expert], x_TD[t])), alpha=weight)
-    return out_TD
+    return torch.cat([
+        torch.stack([linear(swiglu(linear(x_1D, gate_up_EFD[e])), down_EDI[e])[0] for e in ids], dim=1) @ weights_K[:, None]
+        for x_1D, ids, weights_K in zip(x_TD.split(1), ids_TK.tolist(), weights_TK)
+    ], dim=1).t()  # fmt: skip
+
+
+def _by_load(x_TD: Tensor, ids_TK: Tensor, weights_TK: Tensor, gate_up_EFD: Tensor, down_EDI: Tensor) -> Tensor:
+    """Without gradient: rows sorted by expert, each expert multiplies exactly its own (F.grouped_mm loops over them in C++)."""
+    flat, (tokens, k) = ids_TK.reshape(-1), ids_TK.shape
+    order_R = flat.argsort(stable=True)
+    ends_E = torch.bincount(flat, minlength=len(gate_up_EFD)).cumsum(0).int()
+    inner_RI = swiglu(F.grouped_mm(x_TD.index_select(0, order_R // k), gate_up_EFD.transpose(1, 2), offs=ends_E))
+    out_RD = F.grouped_mm(inner_RI, down_EDI.transpose(1, 2), offs=ends_E)
+    by_choice_RD = torch.empty_like(out_RD).index_copy_(0, order_R, out_RD)
+    return torch.bmm(weights_TK[:, None], by_choice_RD.view(tokens, k, -1))[:, 0]
 
 
 def expert_mlp(x_TD: Tensor, ids_TK: Tensor, weights_TK: Tensor, gate_up_EFD: Tensor, down_EDI: Tensor) -> Tensor:
@@ -94,6 +108,8 @@ def expert_mlp(x_TD: Tensor, ids_TK: Tensor, weights_TK: Tensor, gate_up_EFD: Te
         return torch.zeros_like(x_TD)
     if x_TD.shape[0] <= FEW_ROWS and not torch.is_grad_enabled() and x_TD.dtype == gate_up_EFD.dtype:
         return _one_by_one(x_TD, ids_TK, weights_TK, gate_up_EFD, down_EDI)
+    if BYLOAD and not torch.is_grad_enabled() and x_TD.dtype == gate_up_EFD.dtype == weights_TK.dtype:
+        return _by_load(x_TD, ids_TK, weights_TK, gate_up_EFD, down_EDI)
     experts = gate_up_EFD.shape[0]
     row_TK, token_R, rows = expert_rows(ids_TK, experts)
     x_EMD = _Dispatch.apply(x_TD, row_TK, token_R).view(experts, rows, -1)

@@ -37,7 +37,7 @@ def new_model(settings: R1Settings | PretrainSettings, tokenizer: Tokenizer) -> 
 
 def validation_rows(settings: R1Settings | PretrainSettings, tokenizer: Tokenizer) -> Tensor:
     unseen = corpus_of(settings, settings.seed + _VALIDATION)
-    return PackedStream(unseen, tokenizer, settings.pretrain.length).batch(settings.evaluation.validation_rows)
+    return PackedStream(unseen, tokenizer, settings.pretrain.length, carry=False).batch(settings.evaluation.validation_rows)
 
 
 def run(settings: R1Settings | PretrainSettings, folder: Path, journal: Journal) -> tuple[Transformer, Tokenizer]:
@@ -47,7 +47,7 @@ def run(settings: R1Settings | PretrainSettings, folder: Path, journal: Journal)
     corpus = corpus_of(settings, settings.seed)
     journal.start(model.config)
     journal.corpus(corpus)
-    stream = PackedStream(corpus, tokenizer, settings.pretrain.length, seed=settings.seed)
+    stream = PackedStream(corpus, tokenizer, settings.pretrain.length, seed=settings.seed, carry=False)
     validation = validation_rows(settings, tokenizer)
     trainer = pretrain(
         settings.pretrain, model, stream, tokenizer, folder / STAGE, journal.tracker,

@@ -44,6 +44,7 @@ class Words:
     rest: tuple[str, ...]  # for tyro
 
 
+WORDS = ("config", "preset", "quick", "resume", "dry-run")
 WORDS_HELP = """Fields are set in this order, later ones win: --preset NAME (the model), --config NAME_OR_FILE (may be repeated),
 --section.field VALUE. Also: --quick (the same as --config quick), --resume (go on where the run folder stopped),
 --dry-run (print the resolved settings and stop)."""
@@ -253,7 +254,7 @@ def check_options(names: Iterable[str], args: Sequence[str]) -> None:
             continue
         path, _, last = name.rpartition(".")
         if f"{path}.{last.removeprefix('no-')}".lstrip(".") not in names:
-            raise SettingsError(f"unknown option {arg.partition('=')[0]}{nearest(name, names).replace('mean ', 'mean --')}")
+            raise SettingsError(f"unknown option {arg.partition('=')[0]}{nearest(name, [*names, *WORDS]).replace('mean ', 'mean --')}")
 
 
 def parse(kind: type[S], args: Sequence[str], prog: str, *, default: S | None = None, description: str | None = None) -> S:

@@ -43,6 +43,7 @@ def test_options_win_over_files_and_files_over_the_preset(tmp_path):
         ("rl", "--preset laptop", "rl takes the one that it is given"),
         ("r1", "--rl.seed 3", "rl.seed is 3: set seed"),
         ("r1", "--threads -1", "threads -1, expected 0 or a positive number"),
+        ("r1", "--resum", "unknown option --resum; did you mean --resume?"),
         ("pretrain", "--rl.steps 3", "unknown option --rl.steps"),
         ("rl", "--evaluation.problems 0", "problems is 0, expected at least 1"),
         ("r1", "--rl.samples 1", "rl: samples is 1"),
