@@ -34,6 +34,7 @@ def alternate(sides: Mapping[str, Make], rounds: int, threads: int, warm_up: int
         here, there = context.Pipe()
         process = context.Process(target=_serve, args=(there, make, threads), daemon=True)
         process.start()
+        there.close()  # so that a side that dies is noticed
         processes.append(process)
         assert here.recv() == "ready"
         pipes[name] = here

@@ -20,7 +20,7 @@ from deepwright.config import preset
 from deepwright.model import Transformer
 from deepwright.train.objective import Batch, Terms, accumulate_gradients
 
-EXPERT_PATHS = ("eager", "grouped_mm", "batched_mm")  # transformers' ways to run experts; its best counts
+EXPERT_PATHS = ("eager", "grouped_mm")  # transformers' ways to run experts, its best counts; batched_mm takes over 20 GB in training
 
 
 def tokens_of(rows: int, length: int, vocabulary: int) -> torch.Tensor:

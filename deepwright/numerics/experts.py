@@ -1,9 +1,10 @@
-"""The routed experts of one layer: sort tokens by expert, two batched matrix products, weighted sum back.
+"""The routed experts of one layer: sort tokens by expert, two grouped matrix products, weighted sum back.
 
-No loop over experts and no dropped token: every expert gets as many rows as the busiest one has, so with balanced loads
-little is wasted. Forward and backward are gathers alone (each row is written once), hence deterministic. Twin: `plain.expert_mlp`.
+No Python loop over experts, no dropped token, no row wasted when loads are uneven. Forward and backward move rows by gathers alone (each
+row is written once), hence the result is deterministic. Where torch has no grouped product for the dtype (float32 on CUDA), every expert
+gets as many rows as the busiest one in a batched product. Twin: `plain.expert_mlp`.
 
-T tokens, K choices per token, E experts, M rows per expert (the largest load, rounded up), D width, I inner width, F = 2I.
+T tokens, K choices per token, E experts, R rows (T * K sorted ones, or E * M padded ones), M the largest load, D width, I inner width, F = 2I.
 """
 
 from __future__ import annotations
@@ -15,30 +16,27 @@ from torch.autograd.function import once_differentiable
 
 from deepwright.numerics.pointwise import linear, swiglu
 
-SIZE_STEP = 64  # larger M are rounded up: a heap that sees a new size at every step fragments and grows without end
-import os
-
-BYLOAD = int(os.environ.get("BYLOAD", "1"))
-FEW_ROWS = 1  # up to this many tokens it is cheaper to visit the chosen experts one by one than to touch all weights
+FEW_TOKENS = 1  # up to this many, without gradient, it is cheaper to visit the chosen experts one by one than to sort
 
 
-def expert_rows(ids_TK: Tensor, experts: int) -> tuple[Tensor, Tensor, int]:
-    """Gives every (token, choice) a row: -> row_TK in [0, E*M), token_R of each row (0 where unused), M."""
-    tokens, k = ids_TK.shape
+def sorted_rows(ids_TK: Tensor, experts: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows in order of experts, no gaps: -> row_TK of each choice, token_R of each row, load_E."""
     flat = ids_TK.reshape(-1)
     order = flat.argsort(stable=True)
-    load_E = torch.bincount(flat, minlength=experts)
-    rows = int(load_E.max())
-    if rows > SIZE_STEP:
-        rows = -(-rows // SIZE_STEP) * SIZE_STEP
-    sorted_ids = flat[order]
-    first_E = load_E.cumsum(0) - load_E
-    row_sorted = torch.arange(flat.numel()) - first_E[sorted_ids] + sorted_ids * rows
-    row = torch.empty_like(flat)
-    row[order] = row_sorted
-    token_R = torch.zeros(experts * rows, dtype=torch.int64)
-    token_R[row_sorted] = order // k
-    return row.view(tokens, k), token_R, rows
+    row = torch.empty_like(order)
+    row[order] = torch.arange(flat.numel(), device=flat.device)
+    return row.view_as(ids_TK), order // ids_TK.shape[1], torch.bincount(flat, minlength=experts)
+
+
+def padded_rows(ids_TK: Tensor, experts: int) -> tuple[Tensor, Tensor, int]:
+    """M rows for every expert: -> row_TK in [0, E * M), token_R of each row (0 where unused), M."""
+    place_TK, token_R, load_E = sorted_rows(ids_TK, experts)
+    most = int(load_E.max())
+    shift_E = torch.arange(experts, device=load_E.device) * most - (load_E.cumsum(0) - load_E)  # from sorted place to padded row
+    row_TK = place_TK + shift_E[ids_TK]
+    padded_R = token_R.new_zeros(experts * most)
+    padded_R[row_TK.reshape(-1)] = torch.arange(ids_TK.shape[0], device=ids_TK.device).repeat_interleave(ids_TK.shape[1])
+    return row_TK, padded_R, most
 
 
 class _Dispatch(torch.autograd.Function):
@@ -91,28 +89,40 @@ def _one_by_one(x_TD: Tensor, ids_TK: Tensor, weights_TK: Tensor, gate_up_EFD: T
     ], dim=1).t()  # fmt: skip
 
 
-def _by_load(x_TD: Tensor, ids_TK: Tensor, weights_TK: Tensor, gate_up_EFD: Tensor, down_EDI: Tensor) -> Tensor:
-    """Without gradient: rows sorted by expert, each expert multiplies exactly its own (F.grouped_mm loops over them in C++)."""
-    flat, (tokens, k) = ids_TK.reshape(-1), ids_TK.shape
-    order_R = flat.argsort(stable=True)
-    ends_E = torch.bincount(flat, minlength=len(gate_up_EFD)).cumsum(0).int()
-    inner_RI = swiglu(F.grouped_mm(x_TD.index_select(0, order_R // k), gate_up_EFD.transpose(1, 2), offs=ends_E))
-    out_RD = F.grouped_mm(inner_RI, down_EDI.transpose(1, 2), offs=ends_E)
-    by_choice_RD = torch.empty_like(out_RD).index_copy_(0, order_R, out_RD)
-    return torch.bmm(weights_TK[:, None], by_choice_RD.view(tokens, k, -1))[:, 0]
-
-
 def expert_mlp(x_TD: Tensor, ids_TK: Tensor, weights_TK: Tensor, gate_up_EFD: Tensor, down_EDI: Tensor) -> Tensor:
     """y_t = sum over k of weights_tk * down_e swiglu(gate_up_e x_t) with e = ids_tk. Returns [T, D] in x's dtype (fp32 sums)."""
     if x_TD.shape[0] == 0:
         return torch.zeros_like(x_TD)
-    if x_TD.shape[0] <= FEW_ROWS and not torch.is_grad_enabled() and x_TD.dtype == gate_up_EFD.dtype:
+    if x_TD.shape[0] <= FEW_TOKENS and not torch.is_grad_enabled() and x_TD.dtype == gate_up_EFD.dtype:
         return _one_by_one(x_TD, ids_TK, weights_TK, gate_up_EFD, down_EDI)
-    if BYLOAD and not torch.is_grad_enabled() and x_TD.dtype == gate_up_EFD.dtype == weights_TK.dtype:
-        return _by_load(x_TD, ids_TK, weights_TK, gate_up_EFD, down_EDI)
-    experts = gate_up_EFD.shape[0]
-    row_TK, token_R, rows = expert_rows(ids_TK, experts)
-    x_EMD = _Dispatch.apply(x_TD, row_TK, token_R).view(experts, rows, -1)
-    inner_EMI = swiglu(torch.bmm(x_EMD, gate_up_EFD.to(x_TD.dtype).transpose(1, 2)))
-    out_EMD = torch.bmm(inner_EMI, down_EDI.to(x_TD.dtype).transpose(1, 2))
-    return _Combine.apply(out_EMD.flatten(0, 1), weights_TK, row_TK).to(x_TD.dtype)
+    if x_TD.dtype != torch.bfloat16 and x_TD.device.type != "cpu":
+        multiply = _batched
+    else:
+        multiply = _grouped if torch.is_grad_enabled() else _by_load
+    up_EDF, down_EID = gate_up_EFD.to(x_TD.dtype).transpose(1, 2), down_EDI.to(x_TD.dtype).transpose(1, 2)
+    return multiply(x_TD, ids_TK, weights_TK, up_EDF, down_EID).to(x_TD.dtype)
+
+
+def _batched(x_TD: Tensor, ids_TK: Tensor, weights_TK: Tensor, up_EDF: Tensor, down_EID: Tensor) -> Tensor:
+    row_TK, token_R, most = padded_rows(ids_TK, len(up_EDF))
+    x_EMD = _Dispatch.apply(x_TD, row_TK, token_R).view(len(up_EDF), most, -1)
+    out_EMD = torch.bmm(swiglu(torch.bmm(x_EMD, up_EDF)), down_EID)
+    return _Combine.apply(out_EMD.flatten(0, 1), weights_TK, row_TK)
+
+
+def _grouped(x_TD: Tensor, ids_TK: Tensor, weights_TK: Tensor, up_EDF: Tensor, down_EID: Tensor) -> Tensor:
+    row_TK, token_R, load_E = sorted_rows(ids_TK, len(up_EDF))
+    ends_E = load_E.cumsum(0, dtype=torch.int32)
+    inner_RI = swiglu(F.grouped_mm(_Dispatch.apply(x_TD, row_TK, token_R), up_EDF, offs=ends_E))
+    return _Combine.apply(F.grouped_mm(inner_RI, down_EID, offs=ends_E), weights_TK, row_TK)
+
+
+def _by_load(x_TD: Tensor, ids_TK: Tensor, weights_TK: Tensor, up_EDF: Tensor, down_EID: Tensor) -> Tensor:
+    """The grouped product without gradient: fewer small steps around it, which decoding feels."""
+    flat, (tokens, k) = ids_TK.reshape(-1), ids_TK.shape
+    order_R = flat.argsort(stable=True)
+    ends_E = torch.bincount(flat, minlength=len(up_EDF)).cumsum(0, dtype=torch.int32)
+    inner_RI = swiglu(F.grouped_mm(x_TD.index_select(0, order_R // k), up_EDF, offs=ends_E))
+    out_RD = F.grouped_mm(inner_RI, down_EID, offs=ends_E)
+    by_choice_RD = torch.empty_like(out_RD).index_copy_(0, order_R, out_RD)
+    return torch.bmm(weights_TK[:, None].to(out_RD.dtype), by_choice_RD.view(tokens, k, -1))[:, 0]

@@ -22,6 +22,11 @@ def _logits(h_TD: Tensor, head_VD: Tensor) -> Tensor:
     return torch.mm(h_TD, head_VD.to(h_TD.dtype).t()).float()
 
 
+def _log_softmax_(logits: Tensor) -> Tensor:
+    """log softmax in place: a second table of this size would cost more in page faults than the arithmetic."""
+    return logits.sub_(logits.logsumexp(-1, keepdim=True))
+
+
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, h_TD: Tensor, head_VD: Tensor, targets_T: Tensor, weights_T: Tensor) -> Tensor:
@@ -30,7 +35,7 @@ class _CrossEntropy(torch.autograd.Function):
         d_h = torch.empty_like(h_TD) if wants_gradient else None
         d_head = torch.zeros(head_VD.shape, dtype=torch.float32) if wants_gradient else None
         for rows in _chunks(h_TD, head_VD):
-            log_probs = torch.log_softmax(_logits(h_TD[rows], head_VD), dim=-1)
+            log_probs = _log_softmax_(_logits(h_TD[rows], head_VD))
             weight = weights_T[rows, None]
             total -= (log_probs.gather(1, targets_T[rows, None]) * weight).sum()
             if wants_gradient:

@@ -35,8 +35,12 @@ def run(settings: R1Settings | PretrainSettings | RLSettings, folder: Path) -> N
 
 
 def summary(journal: Journal) -> list[str]:
-    """Held-out figures, one line for each full evaluation."""
+    """MTP's drafts, then held-out figures, one line for each full evaluation."""
     lines = []
+    if drafted := journal.known.get("mtp_acceptance"):
+        lines.append(
+            f"MTP drafts of the base model: {drafted['greedy']:.0%} equal its own greedy choice, {drafted['sampled']:.0%} would be accepted at T = 1"
+        )
     for e in journal.full_evaluations():
         votes = "".join(f", cons@{k} {value:.3f}" for k, value in e["cons_at_k"].items() if k == max(e["cons_at_k"], key=int))
         checks = "" if e["self_check_rate"] is None else f", self-checks in {e['self_check_rate']:.0%}"

@@ -43,7 +43,7 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         if self.name not in ("adamw", "muon"):
             raise ValueError(f"optimizer name is {self.name!r}, expected 'adamw' or 'muon'")
-        compute_dtype(self.muon_dtype)  # refuses an unknown name
+        compute_dtype(self.muon_dtype, "muon_dtype")  # refuses an unknown name
         for name in ("beta1", "beta2", "muon_momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a number in [0, 1)")

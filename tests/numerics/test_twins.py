@@ -42,39 +42,43 @@ def test_rms_norm_and_swiglu(tokens, width, seed):
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 60), st.integers(1, 8), st.integers(1, 4), st.integers(0, 99))
 def test_expert_mlp(tokens, n_experts, k, seed):
+    """Every way to multiply: grouped with and without gradient, batched, and one token alone."""
     g = torch.Generator().manual_seed(seed)
     k = min(k, n_experts)
     ids = torch.rand(tokens, n_experts, generator=g).pow(4).topk(k, dim=-1).indices  # uneven loads, some experts idle
     x, weights = torch.randn(tokens, 24, generator=g), torch.rand(tokens, k, generator=g)
     gate_up, down = torch.randn(n_experts, 32, 24, generator=g), torch.randn(n_experts, 24, 16, generator=g)
-    agree(
-        lambda a, w, u, d: numerics.expert_mlp(a, ids, w, u, d),
-        lambda a, w, u, d: plain.expert_mlp(a, ids, w, u, d),
-        (x, weights, gate_up, down),
-    )
-    with torch.no_grad():  # the path for a single token, too
-        one = numerics.expert_mlp(x[:1], ids[:1], weights[:1], gate_up, down)
-    reference = plain.expert_mlp(x[:1], ids[:1], weights[:1], gate_up, down)
-    assert (one - reference).abs().max() <= BOUND * reference.abs().max()
+    for multiply in (experts._grouped, experts._batched):
+        fast = lambda a, w, u, d, multiply=multiply: multiply(a, ids, w, u.transpose(1, 2), d.transpose(1, 2))  # noqa: E731
+        agree(fast, lambda a, w, u, d: plain.expert_mlp(a, ids, w, u, d), (x, weights, gate_up, down))
+    reference = plain.expert_mlp(x, ids, weights, gate_up, down)
+    with torch.no_grad():
+        whole, one = numerics.expert_mlp(x, ids, weights, gate_up, down), numerics.expert_mlp(x[:1], ids[:1], weights[:1], gate_up, down)
+    assert (whole - reference).abs().max() <= BOUND * reference.abs().max()
+    assert (one - reference[:1]).abs().max() <= BOUND * reference.abs().max()
 
 
-def test_unused_expert_rows_do_not_leak():
+@pytest.mark.parametrize("multiply", [experts._grouped, experts._batched])
+def test_unused_expert_rows_do_not_leak(multiply):
     """An idle expert and padded rows: poisoned weights of the idle expert must not reach any result or gradient."""
     x = torch.randn(6, 8)
     ids, weights = torch.tensor([[0], [0], [0], [2], [2], [0]]), torch.ones(6, 1)
     gate_up, down = torch.randn(3, 8, 8), torch.randn(3, 8, 4)
     gate_up[1], down[1] = float("nan"), float("nan")
     x.requires_grad_()
-    out = numerics.expert_mlp(x, ids, weights, gate_up, down)
+    out = multiply(x, ids, weights, gate_up.transpose(1, 2), down.transpose(1, 2))
     out.sum().backward()
     assert out.isfinite().all() and x.grad.isfinite().all()
 
 
 def test_expert_rows_are_disjoint_and_complete():
     ids = torch.randint(0, 5, (50, 1))
-    row, token, rows = experts.expert_rows(ids, 5)
+    row, token, rows = experts.padded_rows(ids, 5)
     assert row.unique().numel() == 50 and torch.equal(row[:, 0] // rows, ids[:, 0])
     assert torch.equal(token[row[:, 0]], torch.arange(50))
+    row, token, load = experts.sorted_rows(ids, 5)
+    assert torch.equal(row.flatten().sort().values, torch.arange(50)) and torch.equal(token[row[:, 0]], torch.arange(50))
+    assert torch.equal(ids.flatten()[token], ids.flatten().sort().values) and load.sum() == 50
 
 
 @pytest.mark.parametrize("heads", [1, 3])
