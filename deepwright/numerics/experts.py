@@ -1,7 +1,7 @@
 """The routed experts of one layer: sort tokens by expert, two grouped matrix products, weighted sum back.
 
 No Python loop over experts, no dropped token, no row wasted when loads are uneven. Forward and backward move rows by gathers alone (each
-row is written once), hence the result is deterministic. Where torch has no grouped product for the dtype (float32 on CUDA), every expert
+row is written once), hence the result is deterministic. Where torch has no grouped product for the dtype (float32 on CUDA, float64), every expert
 gets as many rows as the busiest one in a batched product. Twin: `plain.expert_mlp`.
 
 T tokens, K choices per token, E experts, R rows (T * K sorted ones, or E * M padded ones), M the largest load, D width, I inner width, F = 2I.
@@ -57,16 +57,21 @@ class _Dispatch(torch.autograd.Function):
         return total, None, None
 
 
+def weighted_sum(out_RD: Tensor, weights_TK: Tensor, row_TK: Tensor) -> Tensor:
+    """y_t = sum over k of weights_tk * out[row_tk], in the weights' dtype (fp32)."""
+    total = out_RD.index_select(0, row_TK[:, 0]) * weights_TK[:, :1]
+    for k in range(1, row_TK.shape[1]):
+        total.addcmul_(out_RD.index_select(0, row_TK[:, k]).to(total.dtype), weights_TK[:, k : k + 1])
+    return total
+
+
 class _Combine(torch.autograd.Function):
-    """y_t = sum over k of weights_tk * out[row_tk], accumulated in fp32."""
+    """weighted_sum with its gradients."""
 
     @staticmethod
     def forward(ctx, out_RD: Tensor, weights_TK: Tensor, row_TK: Tensor) -> Tensor:
         ctx.save_for_backward(out_RD, weights_TK, row_TK)
-        total = out_RD.index_select(0, row_TK[:, 0]) * weights_TK[:, :1]
-        for k in range(1, row_TK.shape[1]):
-            total.addcmul_(out_RD.index_select(0, row_TK[:, k]).to(total.dtype), weights_TK[:, k : k + 1])
-        return total
+        return weighted_sum(out_RD, weights_TK, row_TK)
 
     @staticmethod
     @once_differentiable
@@ -85,7 +90,7 @@ def _one_by_one(x_TD: Tensor, ids_TK: Tensor, weights_TK: Tensor, gate_up_EFD: T
     """A handful of tokens without gradient: each chosen expert's weights are read in place."""
     return torch.cat([
         torch.stack([linear(swiglu(linear(x_1D, gate_up_EFD[e])), down_EDI[e])[0] for e in ids], dim=1) @ weights_K[:, None]
-        for x_1D, ids, weights_K in zip(x_TD.split(1), ids_TK.tolist(), weights_TK)
+        for x_1D, ids, weights_K in zip(x_TD.split(1), ids_TK.tolist(), weights_TK.to(x_TD.dtype))
     ], dim=1).t()  # fmt: skip
 
 
@@ -95,10 +100,8 @@ def expert_mlp(x_TD: Tensor, ids_TK: Tensor, weights_TK: Tensor, gate_up_EFD: Te
         return torch.zeros_like(x_TD)
     if x_TD.shape[0] <= FEW_TOKENS and not torch.is_grad_enabled() and x_TD.dtype == gate_up_EFD.dtype:
         return _one_by_one(x_TD, ids_TK, weights_TK, gate_up_EFD, down_EDI)
-    if x_TD.dtype != torch.bfloat16 and x_TD.device.type != "cpu":
-        multiply = _batched
-    else:
-        multiply = _grouped if torch.is_grad_enabled() else _by_load
+    grouped = x_TD.dtype == torch.bfloat16 or (x_TD.dtype == torch.float32 and x_TD.device.type == "cpu")
+    multiply = _grouped if grouped else _batched
     up_EDF, down_EID = gate_up_EFD.to(x_TD.dtype).transpose(1, 2), down_EDI.to(x_TD.dtype).transpose(1, 2)
     return multiply(x_TD, ids_TK, weights_TK, up_EDF, down_EID).to(x_TD.dtype)
 
@@ -111,18 +114,10 @@ def _batched(x_TD: Tensor, ids_TK: Tensor, weights_TK: Tensor, up_EDF: Tensor, d
 
 
 def _grouped(x_TD: Tensor, ids_TK: Tensor, weights_TK: Tensor, up_EDF: Tensor, down_EID: Tensor) -> Tensor:
+    """With and without gradient the same arithmetic, bit for bit: log-probabilities of a policy must not depend on who asks."""
     row_TK, token_R, load_E = sorted_rows(ids_TK, len(up_EDF))
     ends_E = load_E.cumsum(0, dtype=torch.int32)
-    inner_RI = swiglu(F.grouped_mm(_Dispatch.apply(x_TD, row_TK, token_R), up_EDF, offs=ends_E))
-    return _Combine.apply(F.grouped_mm(inner_RI, down_EID, offs=ends_E), weights_TK, row_TK)
-
-
-def _by_load(x_TD: Tensor, ids_TK: Tensor, weights_TK: Tensor, up_EDF: Tensor, down_EID: Tensor) -> Tensor:
-    """The grouped product without gradient: fewer small steps around it, which decoding feels."""
-    flat, (tokens, k) = ids_TK.reshape(-1), ids_TK.shape
-    order_R = flat.argsort(stable=True)
-    ends_E = torch.bincount(flat, minlength=len(up_EDF)).cumsum(0, dtype=torch.int32)
-    inner_RI = swiglu(F.grouped_mm(x_TD.index_select(0, order_R // k), up_EDF, offs=ends_E))
-    out_RD = F.grouped_mm(inner_RI, down_EID, offs=ends_E)
-    by_choice_RD = torch.empty_like(out_RD).index_copy_(0, order_R, out_RD)
-    return torch.bmm(weights_TK[:, None].to(out_RD.dtype), by_choice_RD.view(tokens, k, -1))[:, 0]
+    learning = torch.is_grad_enabled()
+    x_RD = _Dispatch.apply(x_TD, row_TK, token_R) if learning else x_TD.index_select(0, token_R)
+    out_RD = F.grouped_mm(swiglu(F.grouped_mm(x_RD, up_EDF, offs=ends_E)), down_EID, offs=ends_E)
+    return _Combine.apply(out_RD, weights_TK, row_TK) if learning else weighted_sum(out_RD, weights_TK, row_TK)

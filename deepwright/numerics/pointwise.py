@@ -12,11 +12,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
+def _inverse_rms(x32: Tensor, eps: float) -> Tensor:
+    return torch.linalg.vector_norm(x32, dim=-1, keepdim=True).square_().div_(x32.shape[-1]).add_(eps).rsqrt_()
+
+
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
         x32 = x.float()
-        inverse = torch.linalg.vector_norm(x32, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        inverse = _inverse_rms(x32, eps)
         unit = x32 * inverse
         ctx.save_for_backward(unit, inverse, weight)
         ctx.input_dtype = x.dtype
@@ -37,7 +41,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype | None = 
     """x / sqrt(mean(x^2) + eps) * weight over the last axis; statistics in fp32, result in `dtype` (default: x's)."""
     if not torch.is_grad_enabled():  # decoding: the call of an autograd function costs more than the arithmetic
         x32 = x.float()
-        return (x32 * (x32.square().mean(-1, keepdim=True) + eps).rsqrt_() * weight).to(dtype or x.dtype)
+        return (x32 * _inverse_rms(x32, eps) * weight).to(dtype or x.dtype)
     return _RMSNorm.apply(x, weight, eps, dtype or x.dtype)
 
 
