@@ -39,9 +39,9 @@ test: $(READY)
 test-all: $(READY)
 	$(BIN)/python -m pytest -q --timeout 3600
 
-# One comparison after another, or `make bench ONLY=name` for benchmarks/name.py.
+# The comparisons with peers, or `make bench ONLY=balance` for another script of benchmarks/.
 bench: $(READY)
-	@for script in $(if $(ONLY),benchmarks/$(ONLY).py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for name in $(or $(ONLY),train_step decode); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 lint: $(READY)
 	$(BIN)/ruff check .

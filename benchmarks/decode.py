@@ -22,13 +22,9 @@ from pathlib import Path
 import torch
 import tyro
 
-from deepwright.config import ModelConfig
+from deepwright.config import preset
 
-PEER = ModelConfig(
-    vocab_size=8192, hidden_size=256, intermediate_size=768, moe_intermediate_size=128, num_hidden_layers=8, first_k_dense_replace=1,
-    num_attention_heads=8, n_routed_experts=16, n_shared_experts=1, num_experts_per_tok=4, kv_lora_rank=64, qk_nope_head_dim=32,
-    qk_rope_head_dim=16, v_head_dim=32, q_lora_rank=96, n_group=4, topk_group=2, routed_scaling_factor=2.5, initializer_range=0.02,
-)  # fmt: skip
+PEER = preset("benchmark")
 THEIR_EXPERTS = ("eager", "batched_mm", "grouped_mm")
 
 
@@ -51,9 +47,11 @@ def prompts_of(batch: int, length: int) -> torch.Tensor:
 
 def our_side(folder: str, options: Options):
     from deepwright.inference.engine import Engine
+    from deepwright.numerics import keep_heap
     from deepwright.sampler import Sampling
     from deepwright.weights import load_model
 
+    keep_heap()  # as every command of ours does
     engine = Engine(load_model(folder))
 
     def generate(batch: int, way: str) -> list[list[int]]:

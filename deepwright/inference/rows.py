@@ -65,6 +65,7 @@ class Rows:
         for name, column in values.items():
             self.view(name, first).copy_(torch.as_tensor(column))
         self.view("stop", first).fill_(-1)
+        self.view("table", first).zero_()  # an earlier call may have left blocks that a smaller pool does not have
         for row, (sequence, table) in enumerate(zip(sequences, tables), start=first):
             self._write(row, table, sequence)
         return first

@@ -200,3 +200,15 @@ def test_abort_keeps_what_was_produced(model):
     (ended,) = engine.abort(number)
     assert ended.completion.stop is StopReason.ABORT and ended.completion.token_ids == whole.token_ids[:3]
     assert not engine.has_work and engine.abort(number) == []
+
+
+def test_a_small_call_after_a_large_one(model):
+    """Tables of the large call point at blocks that the small call's pool does not have; nothing may read them."""
+    engine = Engine(model, block=2, max_batch=64)
+    engine.sample([[1, 2, 3]] * 40, Sampling(max_tokens=60, n=1, seed=1))
+    long_and_short = [list(range(1, 41)), [4]]  # the short row's table is read as far as the long one's reaches
+    numbers = [engine.add(prompt, Sampling(max_tokens=20, seed=2), index) for index, prompt in enumerate(long_and_short)]
+    lengths = {}
+    while engine.has_work:
+        lengths |= {ended.request: len(ended.completion.token_ids) for ended in engine.step()}
+    assert lengths == dict.fromkeys(numbers, 20)
