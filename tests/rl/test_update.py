@@ -150,7 +150,7 @@ def test_metrics_of_an_update():
 def test_kl_term_alone_pulls_the_policy_to_the_reference():
     model, reference = make_model(), make_model(seed=1)
     rows = with_reference(
-        reference, [row([0, 3, 2, 3, 2, 3], [4, 5, EOS], 0.0, weight=1 / 3)], 1.0, 64
+        reference, [row([0, 3, 2, 3, 2, 3, 2, 3, 2], [4, 5, EOS], 0.0, weight=1 / 3)], 1.0, 64
     )  # more than the few rows that decode
     gradient, _ = gradient_of(rows, 64, coefficients=Coefficients(math.inf, 1.0), model=model)
     assert gradient.abs().max() > 0
