@@ -78,7 +78,8 @@ class _Combine(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad_TD: Tensor):
         out_RD, weights_TK, row_TK = ctx.saved_tensors
-        d_out = torch.zeros_like(out_RD)  # unused rows must contribute nothing to the weight gradients
+        padded = len(out_RD) > weights_TK.numel()  # unused rows must contribute nothing to the weight gradients
+        d_out = torch.zeros_like(out_RD) if padded else torch.empty_like(out_RD)
         d_weights = torch.empty_like(weights_TK)
         for k in range(row_TK.shape[1]):
             row_T = row_TK[:, k]

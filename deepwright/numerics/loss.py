@@ -13,8 +13,12 @@ from torch.autograd.function import once_differentiable
 CHUNK_NUMBERS = 1 << 21  # logits held at a time (8 MiB in fp32)
 
 
+def _chunk_rows(head_VD: Tensor) -> int:
+    return max(1, CHUNK_NUMBERS // len(head_VD))
+
+
 def _chunks(h_TD: Tensor, head_VD: Tensor) -> list[slice]:
-    rows = max(1, CHUNK_NUMBERS // head_VD.shape[0])
+    rows = _chunk_rows(head_VD)
     return [slice(start, start + rows) for start in range(0, h_TD.shape[0], rows)]
 
 
@@ -34,16 +38,19 @@ class _CrossEntropy(torch.autograd.Function):
         total = torch.zeros((), dtype=torch.float32)
         d_h = torch.empty_like(h_TD) if wants_gradient else None
         d_head = torch.zeros(head_VD.shape, dtype=torch.float32) if wants_gradient else None
+        head = head_VD.to(h_TD.dtype)
+        table = h_TD.new_empty(_chunk_rows(head), len(head))  # one for all chunks
         for rows in _chunks(h_TD, head_VD):
-            log_probs = _log_softmax_(_logits(h_TD[rows], head_VD))
-            weight = weights_T[rows, None]
-            total -= (log_probs.gather(1, targets_T[rows, None]) * weight).sum()
+            h, target, weight = h_TD[rows], targets_T[rows, None], weights_T[rows, None]
+            logits = torch.mm(h, head.t(), out=table[: len(h)]).float()
+            logits -= logits.amax(-1, keepdim=True)
+            picked = logits.gather(1, target)
+            norm = logits.exp_().sum(-1, keepdim=True)
+            total += ((norm.log() - picked) * weight).sum()
             if wants_gradient:
-                d_logits = log_probs.exp_()
-                d_logits.scatter_add_(1, targets_T[rows, None], torch.full_like(weight, -1.0))
-                d_logits = d_logits.mul_(weight).to(h_TD.dtype)
-                torch.mm(d_logits, head_VD.to(h_TD.dtype), out=d_h[rows])
-                d_head += torch.mm(d_logits.t(), h_TD[rows])
+                d_logits = logits.mul_(weight / norm).scatter_add_(1, target, -weight).to(h_TD.dtype)
+                torch.mm(d_logits, head, out=d_h[rows])
+                d_head += torch.mm(d_logits.t(), h)
         ctx.save_for_backward(d_h, d_head)
         return total
 

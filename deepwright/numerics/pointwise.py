@@ -59,8 +59,8 @@ class _SwiGLU(torch.autograd.Function):
         gate, up = gate_up.chunk(2, dim=-1)
         out = torch.empty_like(gate_up)
         d_gate, d_up = out.chunk(2, dim=-1)
-        torch.mul(grad, F.silu(gate), out=d_up)
-        d_gate.copy_(torch.ops.aten.silu_backward(grad * up, gate))
+        torch.ops.aten.silu.out(gate, out=d_up).mul_(grad)  # into place: a temporary of this size costs more than the arithmetic
+        torch.ops.aten.silu_backward.grad_input(grad, gate, grad_input=d_gate).mul_(up)
         return out
 
 
@@ -72,7 +72,7 @@ def swiglu(gate_up: Tensor) -> Tensor:
     return _SwiGLU.apply(gate_up)
 
 
-FEW_ROWS = 8  # up to this many, a product is bound by reading the weight
+FEW_ROWS = 4  # up to this many, a product is bound by reading the weight
 
 
 def _linear_few(x_MK: Tensor, weight_NK: Tensor, parts: int) -> Tensor:
