@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CHUNK_NUMBERS = 1 << 21  # logits held at a time (8 MiB in fp32)
+CHUNK_NUMBERS = 1 << 23  # logits held at a time (32 MiB in fp32): with fewer rows the product with the head is a third slower
 
 
 def _chunk_rows(head_VD: Tensor) -> int:

@@ -27,7 +27,7 @@ def keep_heap() -> bool:
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "mallopt"):  # musl
         return False
-    _kept = all(libc.mallopt(option, value) for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 1 << 26)))
+    _kept = all(libc.mallopt(option, value) for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1), (_M_TOP_PAD, 1 << 26)))
     if _kept:
         _ask_for_huge_pages(libc, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4)
     return _kept
