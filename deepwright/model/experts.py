@@ -31,10 +31,13 @@ class Routing:
     valid_T: Tensor | None = None
 
 
+SORTED_NUMBERS = 1 << 14  # up to this many scores one stable sort is cheaper than k passes
+
+
 def top_ids(score_TE: Tensor, k: int) -> Tensor:
-    """Indices of the k largest of each row, ties to the lowest index (torch.topk leaves ties open)."""
-    if k == 1:
-        return score_TE.argmax(dim=-1, keepdim=True)
+    """Indices of the k largest of each row, best first, ties to the lowest index (torch.topk leaves ties open)."""
+    if score_TE.numel() <= SORTED_NUMBERS:
+        return score_TE.sort(dim=-1, descending=True, stable=True).indices[:, :k]
     left, ids = score_TE.clone(), []
     for _ in range(k):
         best = left.argmax(dim=-1, keepdim=True)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from deepwright.config import ModelConfig, RopeScaling
-from deepwright.model import ContiguousCache, Transformer
+from deepwright.model import ContiguousCache, Transformer, experts
 from deepwright.model.experts import auxiliary_loss, sequence_balance_loss, update_bias
 
 BOUND = 2e-5
@@ -143,3 +143,15 @@ def test_mtp_sees_the_next_token_and_not_the_one_it_predicts():
     for before, after, seen in ((first, first2, 5), (second, second2, 4)):
         close(after[:, :seen], before[:, :seen])
         assert (after[:, seen] - before[:, seen]).abs().max() > 1000 * BOUND * before.abs().max()
+
+
+def test_both_ways_to_find_the_best_agree_on_ties(monkeypatch):
+    """Scores from a few values, so that ties abound, minus infinity among them."""
+    scores = torch.tensor([0.0, 0.25, 0.5, float("-inf")])[torch.randint(0, 4, (200, 12), generator=torch.Generator().manual_seed(5))]
+    sorted_once = experts.top_ids(scores, 3)
+    monkeypatch.setattr(experts, "SORTED_NUMBERS", 0)
+    in_passes = experts.top_ids(scores, 3)
+    finite = scores.gather(1, sorted_once) > float("-inf")
+    assert torch.equal(sorted_once[finite], in_passes[finite]) and torch.equal(finite, scores.gather(1, in_passes) > float("-inf"))
+    for row, found in zip(scores.tolist(), sorted_once.tolist(), strict=True):
+        assert found == sorted(range(12), key=lambda i: (-row[i], i))[:3]
