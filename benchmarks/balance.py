@@ -48,6 +48,7 @@ class Options:
     bias_speed: float = 0.001
     sequence_alpha: float = 1e-4
     auxiliary_alpha: float = 1e-3
+    longest: int = 1_500  # characters in a document: with whole files a batch is one file, and its loads say little about the next
     seed: int = 0
     methods: tuple[str, ...] = METHODS
     out: Path = Path("runs/balance")
@@ -74,7 +75,7 @@ class Options:
 def measure(options: Options, method: str, tokenizer: Tokenizer, validation: list[torch.Tensor]) -> dict[str, float | str]:
     """Trains one model and returns its row of the table."""
     model = Transformer(options.model(tokenizer), torch.Generator().manual_seed(options.seed))
-    stream = PackedStream(TextCorpus("train", options.seed), tokenizer, options.length, seed=options.seed)
+    stream = PackedStream(TextCorpus("train", options.seed, longest=options.longest), tokenizer, options.length, seed=options.seed)
     folder, begun = options.out / method, time.perf_counter()
     tracker = JsonlTracker(folder / "metrics.jsonl")
     pretrain(options.training(method), model, stream, tokenizer, folder, tracker, stage="base", validation=validation)
@@ -85,9 +86,9 @@ def measure(options: Options, method: str, tokenizer: Tokenizer, validation: lis
 
 
 def main(options: Options) -> None:
-    texts = TextCorpus("train", options.seed).texts
+    texts = TextCorpus("train", options.seed, longest=options.longest).texts
     tokenizer = train_bpe(texts[:: max(1, len(texts) // 500)], options.vocabulary, fim=False)
-    held_out = PackedStream(TextCorpus("validation", options.seed), tokenizer, options.length, seed=options.seed)
+    held_out = PackedStream(TextCorpus("validation", options.seed, longest=options.longest), tokenizer, options.length, seed=options.seed)
     validation = [held_out.batch(options.rows) for _ in range(max(1, options.validation_tokens // (options.rows * options.length)))]
     rows = [measure(options, method, tokenizer, validation) for method in options.methods]
     columns = ("method", "validation_loss", "max_vio_global", "dead_experts", "seconds")
