@@ -39,7 +39,7 @@ class _CrossEntropy(torch.autograd.Function):
         d_h = torch.empty_like(h_TD) if wants_gradient else None
         d_head = torch.zeros(head_VD.shape, dtype=torch.float32) if wants_gradient else None
         head = head_VD.to(h_TD.dtype)
-        table = h_TD.new_empty(_chunk_rows(head), len(head))  # one for all chunks
+        table = h_TD.new_empty(min(_chunk_rows(head), len(h_TD)), len(head))  # one for all chunks
         for rows in _chunks(h_TD, head_VD):
             h, target, weight = h_TD[rows], targets_T[rows, None], weights_T[rows, None]
             logits = torch.mm(h, head.t(), out=table[: len(h)]).float()

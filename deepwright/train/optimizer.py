@@ -71,6 +71,7 @@ class Optimizer:
         self.skipped = 0  # steps left out so far
         self.skipped_in_a_row = 0
         muon = self.config.name == "muon"
+        self._muon_dtype, _ = compute_dtype(self.config.muon_dtype, "muon_dtype")
         self.momentum = {name: torch.zeros_like(p) for name, p in self.parameters.items() if muon and _is_inner_matrix(name, p)}
         self._adamw = self._make_adamw()
         self._buckets = _bucket_by_shape({name: self.parameters[name] for name in self.momentum})
@@ -124,7 +125,7 @@ class Optimizer:
             if not names:
                 continue
             updates = [self._look_ahead(name).view(-1, rows, columns) for name in names]
-            step_Nrc = orthogonalize(torch.cat(updates), c.muon_iterations, compute_dtype(c.muon_dtype)[0])
+            step_Nrc = orthogonalize(torch.cat(updates), c.muon_iterations, self._muon_dtype)
             scale = learning_rate * c.muon_rms * max(rows, columns) ** 0.5  # entries of an orthogonal matrix have rms max(r, c)^-1/2
             for name, step in zip(names, step_Nrc.split([len(u) for u in updates]), strict=True):
                 p = self.parameters[name]
