@@ -206,7 +206,9 @@ class Engine:
 
     def _emit(self, first: int, logits_RV: Tensor) -> list[Finished]:
         """Samples one token for rows `first`.. and takes out those that have ended."""
-        ids_R, log_probs_R = draw(logits_RV, self.rows.uniform(first), *self.rows.sampling_rules(first))
+        temperature, top_k_R, top_p_R = self.rows.sampling_rules(first)
+        greedy = not isinstance(temperature, Tensor) and temperature == 0
+        ids_R, log_probs_R = draw(logits_RV, None if greedy else self.rows.uniform(first), temperature, top_k_R, top_p_R)
         ended = self.rows.append(first, ids_R, log_probs_R)
         finished = []
         for row in ended:

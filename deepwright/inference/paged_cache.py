@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from deepwright.numerics import PagedKeys
+
 
 class BlockPool:
     """Per layer a tensor [blocks * block, width] and the free blocks. With `tokens` None it grows as needed, else it is fixed."""
@@ -94,10 +96,10 @@ class PagedView:
     fresh: bool = False  # every row starts at position 0: the new entries are all the keys there are
 
     def update(self, layer: int, positions_BS: Tensor, entries_BSE: Tensor) -> Tensor:
+        keys = self.store(layer, positions_BS, entries_BSE)
+        return entries_BSE if self.fresh else keys.gathered()
+
+    def store(self, layer: int, positions_BS: Tensor, entries_BSE: Tensor) -> PagedKeys:
         storage = self.pool.layers[layer]
         storage.index_copy_(0, self.slots_N, entries_BSE.reshape(-1, storage.shape[1]))
-        if self.fresh:
-            return entries_BSE
-        rows, blocks = self.table_BM.shape
-        keys = storage.view(-1, self.pool.block * storage.shape[1]).index_select(0, self.table_BM.reshape(-1))
-        return keys.view(rows, blocks * self.pool.block, storage.shape[1])
+        return PagedKeys(storage, self.table_BM, self.pool.block)

@@ -36,12 +36,12 @@ def uniform(key_R: Tensor, position_R: Tensor) -> Tensor:
 
 
 def draw(
-    logits_RV: Tensor, u_R: Tensor, temperature: float | Tensor, top_k_R: Tensor | None = None, top_p_R: Tensor | None = None
+    logits_RV: Tensor, u_R: Tensor | None, temperature: float | Tensor, top_k_R: Tensor | None = None, top_p_R: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Token ids int64 [R] and their log-probabilities fp32 [R] (nats, under softmax(logits / temperature) before truncation).
 
     `temperature` is one number for all rows or a tensor [R]; 0 is greedy, with log-probabilities at temperature 1. `top_k_R` (0: no
-    limit) and `top_p_R` (1: no limit) come together or not at all. Overwrites `logits_RV` (fp32).
+    limit) and `top_p_R` (1: no limit) come together or not at all. All rows greedy need no `u_R`. Overwrites `logits_RV` (fp32).
     """
     shifted_RV = logits_RV.sub_(logits_RV.amax(-1, keepdim=True))  # before the division: a tiny temperature must not overflow
     if isinstance(temperature, Tensor):

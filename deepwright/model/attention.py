@@ -38,14 +38,29 @@ class LatentAttention(nn.Module):
 
     def forward(self, x_BSD: Tensor, positions_BS: Tensor, turn_BSR: Tensor, cache: Cache | None = None, form: str | None = None) -> Tensor:
         c = self.config
-        q_BSHQ = self._queries(x_BSD).unflatten(-1, (c.num_attention_heads, c.qk_head_dim))
+        q_BSHQ, entries_BSE = self._project(x_BSD, turn_BSR)
+        given_BS = None if cache is None else positions_BS
+        if (form or self.cheaper_form(x_BSD.shape[1])) == "absorbed":
+            keys = entries_BSE if cache is None else cache.store(self.layer, positions_BS, entries_BSE)
+            out = numerics.absorbed_attention(q_BSHQ, keys, self.kv_b.weight, c.softmax_scale, given_BS, c.qk_rope_head_dim)
+        else:
+            keys_BTE = entries_BSE if cache is None else cache.update(self.layer, positions_BS, entries_BSE)
+            out = self._expanded(q_BSHQ, keys_BTE, given_BS)
+        return self.o(out.flatten(2))
+
+    def _project(self, x_BSD: Tensor, turn_BSR: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries [N | R] and what the cache keeps, [normed latent | shared key]; rotary parts turned."""
+        c, kv_a, kv_norm = self.config, self.kv_a, self.kv_a_norm
+        q_a, q_norm, q_b = (None, None, self.q) if c.q_lora_rank is None else (self.q_a, self.q_a_norm, self.q_b)
+        if x_BSD.shape[0] * x_BSD.shape[1] <= numerics.compiled.MANY_ROWS and numerics.compiled.takes(x_BSD, kv_a.weight):
+            compress = (None, None) if q_a is None else (q_a.weight, q_norm.weight.float())
+            return numerics.compiled.latent_projections(x_BSD, *compress, q_b.weight, kv_a.weight, kv_norm.weight.float(), LATENT_EPS, turn_BSR,
+                                                        c.rope_interleave, c.num_attention_heads)  # fmt: skip
+        q_BSHQ = q_b(x_BSD if q_a is None else q_norm(q_a(x_BSD))).unflatten(-1, (c.num_attention_heads, c.qk_head_dim))
         q_nope_BSHN, q_rope_BSHR = q_BSHQ.split((c.qk_nope_head_dim, c.qk_rope_head_dim), dim=-1)
-        q_rope_BSHR = rotate(q_rope_BSHR, turn_BSR[:, :, None], c.rope_interleave)
-        latent_BSC, key_BSR = self.kv_a(x_BSD).split((c.kv_lora_rank, c.qk_rope_head_dim), dim=-1)
-        entries_BSE = torch.cat((self.kv_a_norm(latent_BSC), rotate(key_BSR, turn_BSR, c.rope_interleave)), dim=-1)
-        keys_BTE = entries_BSE if cache is None else cache.update(self.layer, positions_BS, entries_BSE)
-        attend = self._absorbed if (form or self.cheaper_form(x_BSD.shape[1])) == "absorbed" else self._expanded
-        return self.o(attend(q_nope_BSHN, q_rope_BSHR, keys_BTE, None if cache is None else positions_BS).flatten(2))
+        latent_BSC, key_BSR = kv_a(x_BSD).split((c.kv_lora_rank, c.qk_rope_head_dim), dim=-1)
+        q_BSHQ = torch.cat((q_nope_BSHN, rotate(q_rope_BSHR, turn_BSR[:, :, None], c.rope_interleave)), dim=-1)
+        return q_BSHQ, torch.cat((kv_norm(latent_BSC), rotate(key_BSR, turn_BSR, c.rope_interleave)), dim=-1)
 
     def cheaper_form(self, new_positions: int) -> str:
         """The form with fewer multiplications: the absorbed one pays 2C - N - V more for each query and key, the expanded one
@@ -54,33 +69,15 @@ class LatentAttention(nn.Module):
         wider = 2 * c.kv_lora_rank - c.qk_nope_head_dim - c.v_head_dim
         return "absorbed" if new_positions * wider <= c.kv_lora_rank * (c.qk_nope_head_dim + c.v_head_dim) else "expanded"
 
-    def _queries(self, x_BSD: Tensor) -> Tensor:
-        return self.q(x_BSD) if self.config.q_lora_rank is None else self.q_b(self.q_a_norm(self.q_a(x_BSD)))
-
-    def _expanded(self, q_nope_BSHN: Tensor, q_rope_BSHR: Tensor, keys_BTE: Tensor, positions_BS: Tensor | None) -> Tensor:
-        c, (B, S, H, _) = self.config, q_nope_BSHN.shape
+    def _expanded(self, q_BSHQ: Tensor, keys_BTE: Tensor, positions_BS: Tensor | None) -> Tensor:
+        c, (B, S, H, _) = self.config, q_BSHQ.shape
         latent_BTC, key_BTR = keys_BTE.split((c.kv_lora_rank, c.qk_rope_head_dim), dim=-1)
         kv_BTHX = self.kv_b(latent_BTC).unflatten(-1, (H, -1))
         k_nope_BTHN, v_BTHV = kv_BTHX.split((c.qk_nope_head_dim, c.v_head_dim), dim=-1)
-        q_BHSQ = torch.cat((q_nope_BSHN, q_rope_BSHR), dim=-1).transpose(1, 2)
         k_BHTQ = torch.cat((k_nope_BTHN, key_BTR[:, :, None].expand(-1, -1, H, -1)), dim=-1).transpose(1, 2)
-        q, k, v = q_BHSQ.flatten(0, 1), k_BHTQ.flatten(0, 1), v_BTHV.transpose(1, 2).flatten(0, 1)
+        q, k, v = q_BSHQ.transpose(1, 2).flatten(0, 1), k_BHTQ.flatten(0, 1), v_BTHV.transpose(1, 2).flatten(0, 1)
         if positions_BS is None:
             out = numerics.attention(q, k, v, c.softmax_scale)
         else:
             out = numerics.attention_at(q, k, v, c.softmax_scale, positions_BS.repeat_interleave(H, dim=0))
         return out.view(B, H, S, c.v_head_dim).transpose(1, 2)
-
-    def _absorbed(self, q_nope_BSHN: Tensor, q_rope_BSHR: Tensor, keys_BTE: Tensor, positions_BS: Tensor | None) -> Tensor:
-        c, (B, S, H, _) = self.config, q_nope_BSHN.shape
-        kv_b_HXC = self.kv_b.weight.to(q_nope_BSHN.dtype).view(H, -1, c.kv_lora_rank)
-        up_k_HNC, up_v_HVC = kv_b_HXC.split((c.qk_nope_head_dim, c.v_head_dim), dim=1)
-        q_latent_BSHC = torch.bmm(q_nope_BSHN.flatten(0, 1).transpose(0, 1), up_k_HNC).transpose(0, 1).view(B, S, H, -1)
-        q_BME = torch.cat((q_latent_BSHC, q_rope_BSHR), dim=-1).view(B, S * H, -1)
-        latent_BTC = keys_BTE[..., : c.kv_lora_rank]
-        if positions_BS is None:
-            context = numerics.attention(q_BME, keys_BTE, latent_BTC, c.softmax_scale, H)
-        else:
-            context = numerics.attention_at(q_BME, keys_BTE, latent_BTC, c.softmax_scale, positions_BS.repeat_interleave(H, dim=1))
-        context_HXC = context.view(B * S, H, -1).transpose(0, 1)
-        return torch.bmm(context_HXC, up_v_HVC.transpose(1, 2)).transpose(0, 1).view(B, S, H, -1)

@@ -11,11 +11,16 @@ import torch
 from torch import Tensor
 
 from deepwright.config import ModelConfig
+from deepwright.numerics import PagedKeys
 
 
 class Cache(Protocol):
     def update(self, layer: int, positions_BS: Tensor, entries_BSE: Tensor) -> Tensor:
         """Stores the new tokens' entries and returns the entries [B, T, E] of key positions 0..T-1 of each row."""
+        ...
+
+    def store(self, layer: int, positions_BS: Tensor, entries_BSE: Tensor) -> Tensor | PagedKeys:
+        """The same for who can read entries where they lie."""
         ...
 
 
@@ -32,3 +37,5 @@ class ContiguousCache:
         slab = self.entries[layer]
         slab[torch.arange(slab.shape[0])[:, None], positions_BS] = entries_BSE.to(slab.dtype)
         return slab[:, : last + 1]
+
+    store = update

@@ -117,10 +117,17 @@ class MixtureOfExperts(nn.Module):
     def forward(self, x_BSD: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         """-> (y_BSD, (ids_TK, weights_TK, scores_TE))."""
         x_TD = x_BSD.flatten(0, 1)
-        choice = self.router(x_TD)
-        y_TD = self.experts(x_TD, choice[0], choice[1])
-        if self.shared is not None:
-            y_TD = y_TD + self.shared(x_TD)
+        router, experts, shared = self.router, self.experts, self.shared
+        if len(x_TD) <= numerics.compiled.MANY_ROWS and numerics.compiled.takes(x_TD, router.weight, experts.gate_up):
+            always = (None, None) if shared is None else (shared.gate_up.weight, shared.down.weight)
+            y_TD, choice = numerics.compiled.mixture(
+                x_TD, router.weight, router.bias, experts.gate_up, experts.down, *always, router.config
+            )
+            return y_TD.view(x_BSD.shape), choice
+        choice = router(x_TD)
+        y_TD = experts(x_TD, choice[0], choice[1])
+        if shared is not None:
+            y_TD = y_TD + shared(x_TD)
         return y_TD.view_as(x_BSD), choice
 
 

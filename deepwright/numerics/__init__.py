@@ -3,15 +3,17 @@
 `plain.py` holds a readable twin of each operation. `table()` says which implementation runs here and why.
 """
 
-from deepwright.numerics.attention import attention, attention_at
+from deepwright.numerics import compiled
+from deepwright.numerics.attention import PagedKeys, absorbed_attention, attention, attention_at
 from deepwright.numerics.experts import expert_mlp
 from deepwright.numerics.loss import cross_entropy, selected_log_probs
 from deepwright.numerics.memory import keep_heap
-from deepwright.numerics.pointwise import linear, rms_norm, swiglu
+from deepwright.numerics.pointwise import feed_forward, linear, rms_norm, swiglu
 from deepwright.numerics.precision import compute_dtype
 
 __all__ = [
-    "attention", "attention_at", "compute_dtype", "cross_entropy", "expert_mlp", "keep_heap", "linear", "rms_norm", "selected_log_probs", "swiglu", "table",
+    "PagedKeys", "absorbed_attention", "attention", "attention_at", "compiled", "compute_dtype", "cross_entropy", "expert_mlp", "feed_forward",
+    "keep_heap", "linear", "rms_norm", "selected_log_probs", "swiglu", "table",
 ]  # fmt: skip
 
 
@@ -24,5 +26,6 @@ def table() -> list[tuple[str, str, str]]:
         ("expert_mlp", "sort, then two grouped matmuls", "wastes no row when loads are uneven; torch loops over experts in C++ on a CPU"),
         ("attention", "blocked batched matmul", "faster than scaled_dot_product_attention on a CPU at head widths below 64"),
         ("rms_norm, swiglu", "own autograd functions", "plain autograd makes three times as many passes over memory"),
+        ("one decoding step", "compiled C" if compiled.reason()[0] else "torch", compiled.reason()[1]),
         ("cross_entropy, selected_log_probs", "chunked over rows", "[tokens, vocabulary] is never held whole"),
     ]

@@ -8,15 +8,34 @@ G independent attentions, M = S * heads query rows, T = S keys, d key width, v v
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from deepwright.numerics import compiled
 
 BLOCK = 64  # positions a block of queries spans: smaller wastes less on the upper triangle, larger multiplies better
 
 
 def _blocks(positions: int) -> list[tuple[int, int]]:
     return [(start, min(start + BLOCK, positions)) for start in range(0, positions, BLOCK)]
+
+
+@dataclass(frozen=True)
+class PagedKeys:
+    """Cached entries where they lie: row b's keys are the blocks table_BM[b] of entries_UE [blocks * block, E], in order."""
+
+    entries_UE: Tensor
+    table_BM: Tensor  # int64
+    block: int
+
+    def gathered(self) -> Tensor:
+        """[B, M * block, E]."""
+        rows, blocks = self.table_BM.shape
+        keys = self.entries_UE.view(-1, self.block * self.entries_UE.shape[1]).index_select(0, self.table_BM.reshape(-1))
+        return keys.view(rows, blocks * self.block, -1)
 
 
 class _CausalAttention(torch.autograd.Function):
@@ -66,3 +85,28 @@ def attention_at(q_BMd: Tensor, k_BTd: Tensor, v_BTv: Tensor, scale: float, posi
     score = torch.bmm(q_BMd, k_BTd.transpose(1, 2)).float().mul_(scale)
     future = torch.arange(k_BTd.shape[1]) > positions_BM[:, :, None]
     return torch.bmm(score.masked_fill_(future, float("-inf")).softmax(-1).to(v_BTv.dtype), v_BTv)
+
+
+def absorbed_attention(
+    q_BSHQ: Tensor, keys: Tensor | PagedKeys, kv_b_XC: Tensor, scale: float, positions_BS: Tensor | None, rotary: int
+) -> Tensor:
+    """Latent attention in absorbed form -> [B, S, H, V]: query and output go through each head's part of kv_b [H * (N + V), C], so that
+    all heads share one key, the cached entry [latent C | rotary R] itself. q is [N | R], rotated; keys [B, T, E]; positions None: those
+    of the queries, in order."""
+    B, S, H, _ = q_BSHQ.shape
+    if isinstance(keys, PagedKeys):
+        if compiled.takes(q_BSHQ, kv_b_XC, keys.entries_UE):
+            return compiled.absorbed_attention(q_BSHQ, keys.entries_UE, keys.table_BM, keys.block, kv_b_XC, scale, positions_BS, rotary)
+        keys = keys.gathered()
+    q_nope_BSHN, q_rope_BSHR = q_BSHQ.split((q_BSHQ.shape[3] - rotary, rotary), dim=-1)
+    kv_b_HXC = kv_b_XC.to(q_BSHQ.dtype).view(H, -1, kv_b_XC.shape[1])
+    up_k_HNC, up_v_HVC = kv_b_HXC.tensor_split([q_nope_BSHN.shape[3]], dim=1)
+    q_latent_BSHC = torch.bmm(q_nope_BSHN.flatten(0, 1).transpose(0, 1), up_k_HNC).transpose(0, 1).view(B, S, H, -1)
+    q_BME = torch.cat((q_latent_BSHC, q_rope_BSHR), dim=-1).view(B, S * H, -1)
+    latent_BTC = keys[..., : kv_b_XC.shape[1]]
+    if positions_BS is None:
+        context = attention(q_BME, keys, latent_BTC, scale, H)
+    else:
+        context = attention_at(q_BME, keys, latent_BTC, scale, positions_BS.repeat_interleave(H, dim=1))
+    context_HXC = context.view(B * S, H, -1).transpose(0, 1)
+    return torch.bmm(context_HXC, up_v_HVC.transpose(1, 2)).transpose(0, 1).view(B, S, H, -1)

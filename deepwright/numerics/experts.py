@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from deepwright.numerics.pointwise import linear, swiglu
+from deepwright.numerics import compiled
+from deepwright.numerics.pointwise import swiglu
 
 FEW_ROWS_EACH = 64  # of an expert on average: above, a grouped product keeps all threads busy by itself
-FEW_TOKENS = 1  # up to this many, without gradient, it is cheaper to visit the chosen experts one by one than to sort
 
 
 def sorted_rows(ids_TK: Tensor, experts: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -89,20 +89,12 @@ class _Combine(torch.autograd.Function):
         return d_out, d_weights, None
 
 
-def _one_by_one(x_TD: Tensor, ids_TK: Tensor, weights_TK: Tensor, gate_up_EFD: Tensor, down_EDI: Tensor) -> Tensor:
-    """A handful of tokens without gradient: each chosen expert's weights are read in place."""
-    return torch.cat([
-        torch.stack([linear(swiglu(linear(x_1D, gate_up_EFD[e])), down_EDI[e])[0] for e in ids], dim=1) @ weights_K[:, None]
-        for x_1D, ids, weights_K in zip(x_TD.split(1), ids_TK.tolist(), weights_TK.to(x_TD.dtype))
-    ], dim=1).t()  # fmt: skip
-
-
 def expert_mlp(x_TD: Tensor, ids_TK: Tensor, weights_TK: Tensor, gate_up_EFD: Tensor, down_EDI: Tensor) -> Tensor:
     """y_t = sum over k of weights_tk * down_e swiglu(gate_up_e x_t) with e = ids_tk. Returns [T, D] in x's dtype (fp32 sums)."""
     if x_TD.shape[0] == 0:
         return torch.zeros_like(x_TD)
-    if x_TD.shape[0] <= FEW_TOKENS and not torch.is_grad_enabled() and x_TD.dtype == gate_up_EFD.dtype:
-        return _one_by_one(x_TD, ids_TK, weights_TK, gate_up_EFD, down_EDI)
+    if x_TD.shape[0] <= compiled.MANY_TOKENS and compiled.takes(x_TD, gate_up_EFD, down_EDI):
+        return compiled.expert_mlp(x_TD, ids_TK, weights_TK, gate_up_EFD, down_EDI)
     grouped = x_TD.dtype == torch.bfloat16 or (x_TD.dtype == torch.float32 and x_TD.device.type == "cpu")
     multiply = _grouped if grouped and not side_by_side(ids_TK, len(gate_up_EFD)) else _batched
     up_EDF, down_EID = gate_up_EFD.to(x_TD.dtype).transpose(1, 2), down_EDI.to(x_TD.dtype).transpose(1, 2)

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from deepwright.numerics import compiled
+
 
 def _inverse_rms(x32: Tensor, eps: float) -> Tensor:
     return torch.linalg.vector_norm(x32, dim=-1, keepdim=True).square_().div_(x32.shape[-1]).add_(eps).rsqrt_()
@@ -39,6 +41,8 @@ class _RMSNorm(torch.autograd.Function):
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype | None = None) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight over the last axis; statistics in fp32, result in `dtype` (default: x's)."""
+    if compiled.takes(x):
+        return compiled.rms_norm(x, weight if weight.dtype is torch.float32 else weight.float(), eps, dtype or x.dtype)
     if not torch.is_grad_enabled():  # decoding: the call of an autograd function costs more than the arithmetic
         x32 = x.float()
         return (x32 * _inverse_rms(x32, eps) * weight).to(dtype or x.dtype)
@@ -72,21 +76,15 @@ def swiglu(gate_up: Tensor) -> Tensor:
     return _SwiGLU.apply(gate_up)
 
 
-FEW_ROWS = 4  # up to this many, a product is bound by reading the weight
-
-
-def _linear_few(x_MK: Tensor, weight_NK: Tensor, parts: int) -> Tensor:
-    """The same product as `parts` batched W x. On two cores MKL's matrix-vector routine reads weights at 8 GB/s, this at 25."""
-    rows, width = x_MK.shape
-    if rows == 1:  # fewer views: at batch 1 each of them is felt
-        return torch.bmm(weight_NK.view(parts, -1, width), x_MK.view(1, width, 1).expand(parts, width, 1)).view(1, -1)
-    out_PNM = torch.bmm(weight_NK.view(parts, -1, width), x_MK.t().expand(parts, width, rows))
-    return out_PNM.view(-1, rows).t().contiguous()
-
-
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """x [..., in] @ weight [out, in]^T, computed in x's dtype; the weight keeps its own (master) dtype."""
-    few = x.numel() <= FEW_ROWS * x.shape[-1] and not torch.is_grad_enabled() and x.dtype == weight.dtype == torch.float32
-    if few and x.numel() and x.is_cpu and weight.is_contiguous() and weight.shape[0] % (parts := max(2, torch.get_num_threads())) == 0:
-        return _linear_few(x.reshape(-1, x.shape[-1]), weight, parts).view(*x.shape[:-1], -1)
+    if x.numel() <= compiled.MANY_ROWS * x.shape[-1] and compiled.takes(x, weight):
+        return compiled.linear(x, weight)
     return F.linear(x, weight if weight.dtype == x.dtype else weight.to(x.dtype))
+
+
+def feed_forward(x: Tensor, gate_up_FD: Tensor, down_DI: Tensor) -> Tensor:
+    """down(silu(gate x) * up x), gate_up holding the gate rows, then the up rows."""
+    if x.numel() <= compiled.MANY_ROWS * x.shape[-1] and compiled.takes(x, gate_up_FD, down_DI):
+        return compiled.feed_forward(x.reshape(-1, x.shape[-1]), gate_up_FD, down_DI).view(x.shape)
+    return linear(swiglu(linear(x, gate_up_FD)), down_DI)
