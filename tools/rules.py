@@ -44,7 +44,7 @@ WITHOUT_TORCH = ("deepwright", "deepwright.config", "deepwright.sampler", "deepw
 PRIVATE = re.compile(r"(?<![\w.])/(?:work|home|root|Users)/\w|\bshared/[\w/-]+\.md\b|\bspec \d+(?:\.\d+)?\b")
 
 MAX_PACKAGE_LINES, MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_MEDIAN, MAX_HELP_SECONDS = 12_000, 500, 100, 12, 0.3
-TEXT_SUFFIXES = {".py", ".md", ".toml", ".txt", ".yaml", ".cfg", ".sh", ""}
+TEXT_SUFFIXES = {".py", ".c", ".h", ".md", ".toml", ".txt", ".yaml", ".cfg", ".sh", ""}
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,14 @@ def modules(root: Path = ROOT) -> list[Path]:
     return sorted(path for path in (root / PACKAGE).rglob("*.py") if "__pycache__" not in path.parts)
 
 
+def compiled_sources(root: Path = ROOT) -> list[Path]:
+    return sorted(path for suffix in ("*.c", "*.h") for path in (root / PACKAGE).rglob(suffix))
+
+
 def code_lines(path: Path) -> int:
     """Lines that hold something other than blanks and comments. Docstrings count: they too have to be read."""
+    if path.suffix in (".c", ".h"):
+        return sum(1 for line in re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.DOTALL).splitlines() if line.strip())
     skip = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING, tokenize.ENDMARKER}
     lines: set[int] = set()
     with tokenize.open(path) as file:
@@ -121,10 +127,10 @@ def row_offences(root: Path = ROOT) -> list[str]:
 
 def size_rules(root: Path) -> list[Rule]:
     paths = modules(root)
-    lines = {path: len(path.read_text().splitlines()) for path in paths}
+    lines = {path: len(path.read_text().splitlines()) for path in (*paths, *compiled_sources(root))}
     spans = [(path, name, length) for path in paths for name, length in functions(path)]
-    package, median = sum(code_lines(path) for path in paths), statistics.median([length for _, _, length in spans] or [0])
-    longest = max(paths, key=lambda path: lines[path])
+    package, median = sum(code_lines(path) for path in (*paths, *compiled_sources(root))), statistics.median([length for _, _, length in spans] or [0])
+    longest = max(lines, key=lambda path: lines[path])
     path, name, length = max(spans, key=lambda span: span[2], default=(longest, "-", 0))
     too_long = [f"{p.relative_to(root)}: {n} lines" for p, n in lines.items() if n > MAX_FILE_LINES]
     too_deep = [f"{p.relative_to(root)}: {f} has {n} lines" for p, f, n in spans if n > MAX_FUNCTION_LINES]

@@ -1,7 +1,8 @@
-"""The C file beside this one, built at first use and called without copies: what a decoding step is made of (see decode.c).
+"""The C files beside this one, built at first use and called without copies: decoding steps (decode.c), and the passes over memory
+between the matrix products of training (pointwise.c).
 
-Used where nothing is to be learned (inside `torch.inference_mode`, as the engine runs) and rows are few. A machine without a C
-compiler does the same in torch, slower; `reason()` says what was found. The binary is kept in the user's cache folder under a digest of
+Decoding steps are taken where nothing is to be learned (inside `torch.inference_mode`, as the engine runs) and rows are few. A machine
+without a C compiler does everything in torch, slower; `reason()` says what was found. The binary is kept in the user's cache folder under a digest of
 source, compiler and processor. DEEPWRIGHT_COMPILED=0 turns it off.
 """
 
@@ -21,7 +22,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-SOURCE = Path(__file__).with_name("decode.c")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("pointwise.c", "decode.c"))
+HEADER = Path(__file__).with_name("cpu.h")
 # OpenMP comes from the library that torch has loaded already: two of them would fight for the cores.
 OPTIONS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
 MANY_ROWS = 64  # from here on the vendor's matrix product is as fast
@@ -30,7 +32,15 @@ MANY_TOKENS = 128  # the same for experts, of whose rows each gets a share
 _P, _N, _I, _F = c_void_p, c_long, c_int, c_float
 _SIGNATURES = {
     "linear": (_P, _N, _P, _I, _P, _N, _N, _N),
-    "rms_norm": (_P, _N, _P, _F, _P, _N, _N, _N),
+    "rms_norm": (_P, _N, _P, _F, _P, _N, _P, _N, _N),
+    "rms_norm_backward": (_P, _P, _N, _P, _P, _P, _P, _N, _N, _N),
+    "swiglu_forward": (_P, _P, _N, _N),
+    "swiglu_backward": (_P, _P, _P, _N, _N),
+    "dispatch": (_P, _P, _P, _N, _N, _N),
+    "combine": (_P, _P, _P, _P, _N, _N, _N),
+    "combine_backward": (_P, _P, _P, _P, _P, _P, _N, _N, _N),
+    "log_probs": (_P, _P, _F, _P, _P, _N, _N),
+    "log_prob_gradient": (_P, _P, _P, _F, _P, _N, _N),
     "expert_mlp": (_P, _P, _P, _P, _P, _I, _P, _N, _N, _N, _N, _N),
     "latent_projections": (_P, _P, _P, _P, _P, _P, _I, _F, _P, _I, _P, _P, *[_N] * 7),
     "absorbed_attention": (_P, _P, _P, _N, _N, _P, _I, _P, _F, _P, *[_N] * 8),
@@ -49,21 +59,23 @@ def _processor() -> str:
 
 
 def build() -> Path:
-    """The shared library, compiled if this source was not yet for this compiler and processor. RuntimeError says what is missing."""
+    """The shared library, compiled if these sources were not yet for this compiler and processor. RuntimeError says what is missing."""
     compiler = shutil.which(os.environ.get("CC", "")) or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         raise RuntimeError("no C compiler (gcc or clang) was found")
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
-    key = hashlib.sha256("\n".join((SOURCE.read_text(), version, _processor(), *OPTIONS)).encode()).hexdigest()[:16]
+    key = hashlib.sha256(
+        "\n".join((*(file.read_text() for file in (HEADER, *SOURCES)), version, _processor(), *OPTIONS)).encode()
+    ).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deepwright"
-    target = folder / f"decode-{key}.so"
+    target = folder / f"numerics-{key}.so"
     if not target.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as place:  # then renamed: another process never loads half a file
             made = Path(place) / target.name
-            run = subprocess.run([compiler, *OPTIONS, str(SOURCE), "-o", str(made), "-lm"], capture_output=True, text=True)
+            run = subprocess.run([compiler, *OPTIONS, *map(str, SOURCES), "-o", str(made), "-lm"], capture_output=True, text=True)
             if run.returncode:
-                raise RuntimeError(f"{compiler} could not compile {SOURCE.name}: {run.stderr.strip().splitlines()[-1:]}")
+                raise RuntimeError(f"{compiler} could not compile {SOURCES[0].parent.name}: {run.stderr.strip().splitlines()[-1:]}")
             made.replace(target)
     return target
 
@@ -79,7 +91,12 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
     for name, arguments in _SIGNATURES.items():
         function = getattr(library, name)
         function.argtypes, function.restype = arguments, None
-    return library, "a step has few rows: weights are read once, and one call does the work of many torch operations"
+    return library, "one pass over memory, and one call, where torch makes several"
+
+
+def library() -> ctypes.CDLL:
+    """To be called where `takes` or `fuses` said yes."""
+    return _load()[0]
 
 
 def reason() -> tuple[bool, str]:
@@ -94,6 +111,14 @@ def takes(x: Tensor, *weights: Tensor) -> bool:
         return False
     for weight in weights:
         if weight.dtype is not x.dtype or not weight.is_contiguous():
+            return False
+    return _load()[0] is not None
+
+
+def fuses(*tensors: Tensor) -> bool:
+    """Whether a pass over these operands can be one compiled call (with or without gradient): on the CPU, fp32, as they lie."""
+    for tensor in tensors:
+        if not (tensor.is_cpu and tensor.dtype is torch.float32 and tensor.is_contiguous()):
             return False
     return _load()[0] is not None
 
@@ -118,19 +143,8 @@ def linear(x: Tensor, weight_NK: Tensor) -> Tensor:
         x32 = x32.contiguous()
     y = torch.empty((*x.shape[:-1], n))
     rows, half = x32.numel() // k, weight_NK.dtype is torch.bfloat16
-    _load()[0].linear(x32.data_ptr(), x32.stride(0) if x32.dim() == 2 else k, weight_NK.data_ptr(), half, y.data_ptr(), rows, n, k)
+    library().linear(x32.data_ptr(), x32.stride(0) if x32.dim() == 2 else k, weight_NK.data_ptr(), half, y.data_ptr(), rows, n, k)
     return _as(y, x.dtype)
-
-
-def rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
-    x32, y, width = _rows(x), torch.empty(x.shape), x.shape[-1]
-    if x32.is_contiguous():
-        stride = width
-    else:  # the latent beside its rotary key
-        x32 = x32.reshape(-1, width)
-        stride = x32.stride(0)
-    _load()[0].rms_norm(x32.data_ptr(), stride, weight.data_ptr(), eps, y.data_ptr(), width, y.numel() // width, width)
-    return _as(y, dtype)
 
 
 def feed_forward(x_TD: Tensor, gate_up_FD: Tensor, down_DI: Tensor) -> Tensor:
@@ -142,7 +156,7 @@ def expert_mlp(x_TD: Tensor, ids_TK: Tensor | None, weights_TK: Tensor | None, g
     x32_TD, (experts, width, inner) = _rows(x_TD).contiguous(), down_EDI.shape
     y_TD = torch.empty(len(x_TD), width)
     chosen = 1 if ids_TK is None else ids_TK.shape[1]
-    _load()[0].expert_mlp(
+    library().expert_mlp(
         x32_TD.data_ptr(), _address(ids_TK), _address(weights_TK), gate_up_EFD.data_ptr(), down_EDI.data_ptr(),
         down_EDI.dtype is torch.bfloat16, y_TD.data_ptr(), len(x_TD), chosen, experts, width, inner,
     )  # fmt: skip
@@ -155,7 +169,7 @@ def latent_projections(x_BSD: Tensor, q_a: Tensor | None, q_a_norm: Tensor | Non
     x, (batch, positions, width), latent, rotary = _rows(x_BSD).contiguous(), x_BSD.shape, kv_a_norm.numel(), 2 * turn_BSR.shape[-1]
     q_width = q_b.shape[0] // heads
     q_BSHQ, entries_BSE = torch.empty(batch, positions, heads, q_width), torch.empty(batch, positions, latent + rotary)
-    _load()[0].latent_projections(
+    library().latent_projections(
         x.data_ptr(), _address(q_a), _address(q_a_norm), q_b.data_ptr(), kv_a.data_ptr(), kv_a_norm.data_ptr(), q_b.dtype is torch.bfloat16,
         eps, turn_BSR.data_ptr(), interleave, q_BSHQ.data_ptr(), entries_BSE.data_ptr(), batch * positions, width, q_b.shape[1], heads,
         q_width - rotary, rotary, latent,
@@ -169,7 +183,7 @@ def absorbed_attention(q_BSHQ: Tensor, keys_UE: Tensor, table_BM: Tensor, block:
     q, (batch, positions, heads, q_width) = _rows(q_BSHQ).contiguous(), q_BSHQ.shape
     values = kv_b_XC.shape[0] // heads - q_width + rotary
     y_BSHV = torch.empty(batch, positions, heads, values)
-    _load()[0].absorbed_attention(
+    library().absorbed_attention(
         q.data_ptr(), keys_UE.data_ptr(), table_BM.data_ptr(), table_BM.stride(0), block, kv_b_XC.data_ptr(), kv_b_XC.dtype is torch.bfloat16,
         positions_BS.contiguous().data_ptr(), scale, y_BSHV.data_ptr(), batch * positions, positions, table_BM.shape[1] * block, heads,
         q_width - rotary, rotary, values, kv_b_XC.shape[1],
@@ -183,7 +197,7 @@ def mixture(x_TD: Tensor, router: Tensor, bias_E: Tensor | None, gate_up: Tensor
     x, (tokens, width), (experts, _, inner) = _rows(x_TD).contiguous(), x_TD.shape, down.shape
     ids_TK = torch.empty(tokens, config.num_experts_per_tok, dtype=torch.int64)
     weights_TK, scores_TE, y_TD = torch.empty(ids_TK.shape), torch.empty(tokens, experts), torch.empty(tokens, width)
-    _load()[0].mixture(
+    library().mixture(
         x.data_ptr(), router.data_ptr(), _address(bias_E), config.scoring_func == "sigmoid", config.topk_method == "noaux_tc",
         config.norm_topk_prob, config.routed_scaling_factor, gate_up.data_ptr(), down.data_ptr(), _address(shared_gate_up), _address(shared_down),
         down.dtype is torch.bfloat16, ids_TK.data_ptr(), weights_TK.data_ptr(), scores_TE.data_ptr(), y_TD.data_ptr(), tokens, width, experts,

@@ -4,90 +4,8 @@
  * matrix product is made for hundreds of rows, and a layer of plain torch is some sixty calls. Weights are read once, as they lie
  * in memory (rows of W, no copy, no second layout), by all threads; everything else is kept in fp32 on the way.
  * `compiled.py` builds this file at first use and falls back to torch where it cannot; the plain twins are what torch does.
- *
- * Vectors of 16 floats are the compiler's own (no intrinsics): AVX-512, AVX2 and NEON machines all take them.
  */
-#include <math.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-
-#define LANES 16
-#define AHEAD 16 /* rows of W asked for before they are needed */
-#define INLINE static inline __attribute__((always_inline))
-#define VECTOR(type, bytes) type __attribute__((vector_size(bytes), aligned(4), may_alias))
-typedef VECTOR(float, 64) v16;
-typedef VECTOR(int32_t, 64) i16v;
-typedef VECTOR(float, 32) v8;
-typedef VECTOR(float, 16) v4;
-typedef uint16_t h16 __attribute__((vector_size(32), aligned(2), may_alias));
-typedef uint32_t u16v __attribute__((vector_size(64), aligned(4), may_alias));
-
-/* One matrix as it lies in memory: fp32, or bf16 (`half`), which is the upper half of an fp32. */
-typedef struct {
-    const void *data;
-    int half;
-} matrix;
-
-INLINE matrix part(matrix w, long numbers) {
-    return (matrix){(const char *)w.data + numbers * (w.half ? 2 : 4), w.half};
-}
-
-INLINE v16 load(const void *data, int half, long i) {
-    if (!half) return *(const v16 *)((const float *)data + i);
-    return (v16)(__builtin_convertvector(*(const h16 *)((const uint16_t *)data + i), u16v) << 16);
-}
-
-INLINE v16 load_tail(const void *data, int half, long i, long count) {
-    v16 out = {0};
-    for (long j = 0; j < count; j++) {
-        uint32_t bits;
-        if (half) bits = (uint32_t)((const uint16_t *)data)[i + j] << 16;
-        else memcpy(&bits, (const float *)data + i + j, 4);
-        float number;
-        memcpy(&number, &bits, 4);
-        out[j] = number;
-    }
-    return out;
-}
-
-/* The four sums over the lanes of a, b, c, d. */
-INLINE v4 sums(v16 a, v16 b, v16 c, v16 d) {
-#define LOW(x, y) __builtin_shufflevector(x, y, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29)
-#define HIGH(x, y) __builtin_shufflevector(x, y, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31)
-    v16 ab = LOW(a, b) + HIGH(a, b), cd = LOW(c, d) + HIGH(c, d);
-    v16 all = __builtin_shufflevector(ab, cd, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) +
-              __builtin_shufflevector(ab, cd, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
-    v8 half = __builtin_shufflevector(all, all, 0, 1, 2, 3, 4, 5, 6, 7) + __builtin_shufflevector(all, all, 8, 9, 10, 11, 12, 13, 14, 15);
-    return __builtin_shufflevector(half, half, 0, 1, 2, 3) + __builtin_shufflevector(half, half, 4, 5, 6, 7);
-}
-
-INLINE float sum_lanes(v16 a) {
-    v16 zero = {0};
-    return sums(a, zero, zero, zero)[0];
-}
-
-INLINE v16 choose(i16v mask, v16 yes, v16 no) { return (v16)((mask & (i16v)yes) | (~mask & (i16v)no)); }
-
-/* exp(x) between -87 and 88: 2^n * polynomial, relative error 2e-7 (Cephes' coefficients). */
-INLINE v16 exponential(v16 x) {
-    v16 lowest = (v16){0} - 87.0f, highest = (v16){0} + 88.0f, zero = {0};
-    x = choose(x > lowest, x, lowest);
-    x = choose(x < highest, x, highest);
-    i16v n = __builtin_convertvector(x * 1.44269504f + choose(x > zero, zero + 0.5f, zero - 0.5f), i16v);
-    v16 k = __builtin_convertvector(n, v16), r = x - k * 0.693359375f + k * 2.12194440e-4f;
-    v16 p = (v16){0} + 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    return p * (v16)((n + 127) << 23);
-}
+#include "cpu.h"
 
 /* y[m][n] = x[m] . w[n] for an MR x NR tile, NR 1, 4 or 8; the constants unroll everything. */
 INLINE void tile(const int MR, const int NR, const float *x, long ldx, matrix w, long first, long K, float *y, long ldy) {
@@ -143,7 +61,6 @@ static void product(const float *x, long ldx, matrix w, long begin, long end, lo
 }
 
 /* y [M, N] = x [M, K] w [N, K]^T. */
-#define SMALL 16384 /* multiplications below which waking the other threads costs more than they save */
 void linear(const float *x, long ldx, const void *weight, int half, float *y, long M, long N, long K) {
     matrix w = {weight, half};
 #pragma omp parallel if (M * N * K > SMALL)
@@ -155,20 +72,6 @@ void linear(const float *x, long ldx, const void *weight, int half, float *y, lo
 #endif
         long share = (N / threads + 7) / 8 * 8, begin = thread * share, end = thread + 1 == threads ? N : begin + share;
         if (begin < N) product(x, ldx, w, begin, end < N ? end : N, M, K, y + begin, N);
-    }
-}
-
-/* y [M, D] (rows `ldy` apart) = x / sqrt(mean(x^2) + eps) * weight. */
-void rms_norm(const float *x, long ldx, const float *weight, float eps, float *y, long ldy, long M, long D) {
-    for (long m = 0; m < M; m++) {
-        const float *row = x + m * ldx;
-        v16 squares = {0};
-        long d = 0;
-        for (; d + LANES <= D; d += LANES) squares += *(const v16 *)(row + d) * *(const v16 *)(row + d);
-        float total = sum_lanes(squares);
-        for (; d < D; d++) total += row[d] * row[d];
-        float scale = 1.0f / sqrtf(total / D + eps);
-        for (d = 0; d < D; d++) y[m * ldy + d] = row[d] * scale * weight[d];
     }
 }
 
@@ -419,14 +322,14 @@ void latent_projections(const float *x, const void *q_a, const float *q_norm, co
     if (q_a) {
         float *compressed = malloc(M * Q * sizeof(float));
         linear(x, D, q_a, half, compressed, M, Q, D);
-        rms_norm(compressed, Q, q_norm, eps, compressed, Q, M, Q);
+        rms_norm(compressed, Q, q_norm, eps, compressed, Q, NULL, M, Q);
         linear(compressed, Q, q_b, half, q, M, H * width, Q);
         free(compressed);
     } else
         linear(x, D, q_b, half, q, M, H * width, D);
     rotate(q + N, H * width, width, turn, interleave, q + N, H * width, width, M, H, R);
     linear(x, D, kv_a, half, entries, M, C + R, D);
-    rms_norm(entries, C + R, kv_norm, eps, entries, C + R, M, C);
+    rms_norm(entries, C + R, kv_norm, eps, entries, C + R, NULL, M, C);
     rotate(entries + C, C + R, R, turn, interleave, entries + C, C + R, R, M, 1, R);
 }
 

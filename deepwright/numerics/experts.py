@@ -47,20 +47,42 @@ class _Dispatch(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x_TD: Tensor, row_TK: Tensor, token_R: Tensor) -> Tensor:
         ctx.save_for_backward(row_TK)
-        return x_TD.index_select(0, token_R)
+        return _dispatch(x_TD, row_TK, token_R)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_RD: Tensor):
         (row_TK,) = ctx.saved_tensors
+        if compiled.fuses(grad_RD):
+            return _combine(grad_RD, None, row_TK), None, None
         total = grad_RD.index_select(0, row_TK[:, 0])
         for k in range(1, row_TK.shape[1]):
             total += grad_RD.index_select(0, row_TK[:, k])
         return total, None, None
 
 
+def _dispatch(x_TD: Tensor, row_TK: Tensor, token_R: Tensor) -> Tensor:
+    if token_R.numel() > row_TK.numel() or not compiled.fuses(x_TD):
+        return x_TD.index_select(0, token_R)
+    (tokens, width), chosen = x_TD.shape, row_TK.shape[1]
+    x_RD = x_TD.new_empty(tokens * chosen, width)
+    compiled.library().dispatch(x_TD.data_ptr(), row_TK.data_ptr(), x_RD.data_ptr(), tokens, chosen, width)
+    return x_RD
+
+
+def _combine(rows_RD: Tensor, weights_TK: Tensor | None, row_TK: Tensor) -> Tensor:
+    """Compiled: y_t = sum over k of weights_tk (None: 1) * rows[row_tk]."""
+    (tokens, chosen), width = row_TK.shape, rows_RD.shape[1]
+    y_TD = rows_RD.new_empty(tokens, width)
+    weights = None if weights_TK is None else weights_TK.data_ptr()
+    compiled.library().combine(rows_RD.data_ptr(), weights, row_TK.data_ptr(), y_TD.data_ptr(), tokens, chosen, width)
+    return y_TD
+
+
 def weighted_sum(out_RD: Tensor, weights_TK: Tensor, row_TK: Tensor) -> Tensor:
     """y_t = sum over k of weights_tk * out[row_tk], in the weights' dtype (fp32)."""
+    if compiled.fuses(out_RD, weights_TK):
+        return _combine(out_RD, weights_TK, row_TK)
     total = out_RD.index_select(0, row_TK[:, 0]) * weights_TK[:, :1]
     for k in range(1, row_TK.shape[1]):
         total.addcmul_(out_RD.index_select(0, row_TK[:, k]).to(total.dtype), weights_TK[:, k : k + 1])
@@ -79,10 +101,15 @@ class _Combine(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad_TD: Tensor):
         out_RD, weights_TK, row_TK = ctx.saved_tensors
+        (tokens, chosen), width, grad_TD = row_TK.shape, out_RD.shape[1], grad_TD.contiguous()
         padded = len(out_RD) > weights_TK.numel()  # unused rows must contribute nothing to the weight gradients
         d_out = torch.zeros_like(out_RD) if padded else torch.empty_like(out_RD)
         d_weights = torch.empty_like(weights_TK)
-        for k in range(row_TK.shape[1]):
+        if compiled.fuses(out_RD, weights_TK, grad_TD):
+            compiled.library().combine_backward(grad_TD.data_ptr(), out_RD.data_ptr(), weights_TK.data_ptr(), row_TK.data_ptr(),
+                                                d_out.data_ptr(), d_weights.data_ptr(), tokens, chosen, width)  # fmt: skip
+            return d_out, d_weights, None
+        for k in range(chosen):
             row_T = row_TK[:, k]
             d_weights[:, k] = (out_RD.index_select(0, row_T) * grad_TD).sum(-1)
             d_out.index_copy_(0, row_T, (grad_TD * weights_TK[:, k : k + 1]).to(out_RD.dtype))
@@ -114,7 +141,7 @@ def side_by_side(ids_TK: Tensor, experts: int) -> bool:
 def _batched(x_TD: Tensor, ids_TK: Tensor, weights_TK: Tensor, up_EDF: Tensor, down_EID: Tensor) -> Tensor:
     row_TK, token_R, most = padded_rows(ids_TK, len(up_EDF))
     learning = torch.is_grad_enabled()
-    x_RD = _Dispatch.apply(x_TD, row_TK, token_R) if learning else x_TD.index_select(0, token_R)
+    x_RD = (_Dispatch.apply if learning else _dispatch)(x_TD, row_TK, token_R)
     out_EMD = torch.bmm(swiglu(torch.bmm(x_RD.view(len(up_EDF), most, -1), up_EDF)), down_EID)
     return (_Combine.apply if learning else weighted_sum)(out_EMD.flatten(0, 1), weights_TK, row_TK)
 
@@ -124,6 +151,6 @@ def _grouped(x_TD: Tensor, ids_TK: Tensor, weights_TK: Tensor, up_EDF: Tensor, d
     row_TK, token_R, load_E = sorted_rows(ids_TK, len(up_EDF))
     ends_E = load_E.cumsum(0, dtype=torch.int32)
     learning = torch.is_grad_enabled()
-    x_RD = _Dispatch.apply(x_TD, row_TK, token_R) if learning else x_TD.index_select(0, token_R)
+    x_RD = (_Dispatch.apply if learning else _dispatch)(x_TD, row_TK, token_R)
     out_RD = F.grouped_mm(swiglu(F.grouped_mm(x_RD, up_EDF, offs=ends_E)), down_EID, offs=ends_E)
     return _Combine.apply(out_RD, weights_TK, row_TK) if learning else weighted_sum(out_RD, weights_TK, row_TK)

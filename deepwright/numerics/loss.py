@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from deepwright.numerics import compiled
+
 CHUNK_NUMBERS = 1 << 23  # logits held at a time (32 MiB in fp32): with fewer rows the product with the head is a third slower
 
 
@@ -22,35 +24,44 @@ def _chunks(h_TD: Tensor, head_VD: Tensor) -> list[slice]:
     return [slice(start, start + rows) for start in range(0, h_TD.shape[0], rows)]
 
 
-def _logits(h_TD: Tensor, head_VD: Tensor) -> Tensor:
-    return torch.mm(h_TD, head_VD.to(h_TD.dtype).t()).float()
+class _Tables:
+    """The logits of one chunk after the other, all in the same memory: fresh pages would cost more than the arithmetic."""
+
+    def __init__(self, h_TD: Tensor, head_VD: Tensor) -> None:
+        self.h_TD, self.head = h_TD, head_VD.to(h_TD.dtype)
+        self.table = h_TD.new_empty(min(_chunk_rows(self.head), len(h_TD)), len(self.head))
+
+    def logits(self, rows: slice) -> Tensor:
+        """fp32 [rows, V], to be overwritten."""
+        h = self.h_TD[rows]
+        return torch.mm(h, self.head.t(), out=self.table[: len(h)]).float()
 
 
-def _log_softmax_(logits: Tensor) -> Tensor:
-    """log softmax in place: a second table of this size would cost more in page faults than the arithmetic."""
-    return logits.sub_(logits.logsumexp(-1, keepdim=True))
+def _gradient_(logits: Tensor, target: Tensor, factor: Tensor, temperature: float) -> Tensor:
+    """Overwrites logits [t, V] by factor * (one at the target - softmax(logits / temperature)); returns log softmax at the target [t]."""
+    if compiled.fuses(logits, factor):
+        selected = torch.empty_like(factor)
+        compiled.library().log_prob_gradient(logits.data_ptr(), target.data_ptr(), factor.data_ptr(), 1 / temperature, selected.data_ptr(),
+                                             *logits.shape)  # fmt: skip
+        return selected
+    logits -= logits.amax(-1, keepdim=True)
+    picked = logits.div_(temperature).gather(1, target[:, None])
+    norm = logits.exp_().sum(-1, keepdim=True)
+    logits.mul_(-factor[:, None] / norm).scatter_add_(1, target[:, None], factor[:, None])
+    return (picked - norm.log())[:, 0]
 
 
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, h_TD: Tensor, head_VD: Tensor, targets_T: Tensor, weights_T: Tensor) -> Tensor:
-        wants_gradient = h_TD.requires_grad or head_VD.requires_grad
         total = torch.zeros((), dtype=torch.float32)
-        d_h = torch.empty_like(h_TD) if wants_gradient else None
-        d_head = torch.zeros(head_VD.shape, dtype=torch.float32) if wants_gradient else None
-        head = head_VD.to(h_TD.dtype)
-        table = h_TD.new_empty(min(_chunk_rows(head), len(h_TD)), len(head))  # one for all chunks
+        d_h, d_head = torch.empty_like(h_TD), torch.zeros(head_VD.shape, dtype=torch.float32)
+        tables = _Tables(h_TD, head_VD)
         for rows in _chunks(h_TD, head_VD):
-            h, target, weight = h_TD[rows], targets_T[rows, None], weights_T[rows, None]
-            logits = torch.mm(h, head.t(), out=table[: len(h)]).float()
-            logits -= logits.amax(-1, keepdim=True)
-            picked = logits.gather(1, target)
-            norm = logits.exp_().sum(-1, keepdim=True)
-            total += ((norm.log() - picked) * weight).sum()
-            if wants_gradient:
-                d_logits = logits.mul_(weight / norm).scatter_add_(1, target, -weight).to(h_TD.dtype)
-                torch.mm(d_logits, head, out=d_h[rows])
-                d_head += torch.mm(d_logits.t(), h)
+            logits, weight = tables.logits(rows), weights_T[rows].float()
+            total -= (_gradient_(logits, targets_T[rows].contiguous(), -weight, 1.0) * weight).sum()
+            if h_TD.requires_grad or head_VD.requires_grad:
+                _multiply_back(logits, h_TD[rows], tables.head, d_h[rows], d_head)
         ctx.save_for_backward(d_h, d_head)
         return total
 
@@ -61,23 +72,42 @@ class _CrossEntropy(torch.autograd.Function):
         return d_h.mul_(grad), d_head.mul_(grad), None, None
 
 
+def _multiply_back(d_logits: Tensor, h: Tensor, head_VD: Tensor, d_h: Tensor, d_head_VD: Tensor) -> None:
+    """Writes d_h [t, D] and adds to d_head (fp32)."""
+    d_logits = d_logits.to(h.dtype)
+    torch.mm(d_logits, head_VD, out=d_h)
+    if h.dtype == d_head_VD.dtype:
+        d_head_VD.addmm_(d_logits.t(), h)
+    else:
+        d_head_VD += torch.mm(d_logits.t(), h)
+
+
 def cross_entropy(h_TD: Tensor, head_VD: Tensor, targets_T: Tensor, weights_T: Tensor) -> Tensor:
     """sum over t of weights_t * -log softmax(head h_t)[target_t] (nats, fp32 scalar). Can be differentiated once."""
     return _CrossEntropy.apply(h_TD, head_VD, targets_T, weights_T)
 
 
+def _log_probs(logits: Tensor, target: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """-> log softmax(logits / temperature) at the target, and its entropy, each [t]. May overwrite the logits."""
+    if compiled.fuses(logits):
+        selected, entropy = logits.new_empty(len(logits)), logits.new_empty(len(logits))
+        compiled.library().log_probs(
+            logits.data_ptr(), target.data_ptr(), 1 / temperature, selected.data_ptr(), entropy.data_ptr(), *logits.shape
+        )
+        return selected, entropy
+    log_probs = torch.log_softmax(logits.div_(temperature), dim=-1)
+    return log_probs.gather(1, target[:, None])[:, 0], -(log_probs.exp() * log_probs).sum(-1)
+
+
 class _SelectedLogProbs(torch.autograd.Function):
     @staticmethod
     def forward(ctx, h_TD: Tensor, head_VD: Tensor, targets_T: Tensor, temperature: float):
-        selected, entropy = [], []
-        for rows in _chunks(h_TD, head_VD):
-            log_probs = torch.log_softmax(_logits(h_TD[rows], head_VD).div_(temperature), dim=-1)
-            selected.append(log_probs.gather(1, targets_T[rows, None]).squeeze(1))
-            entropy.append(-(log_probs.exp() * log_probs).sum(-1))
+        tables = _Tables(h_TD, head_VD)
+        found = [_log_probs(tables.logits(rows), targets_T[rows].contiguous(), temperature) for rows in _chunks(h_TD, head_VD)]
         ctx.save_for_backward(h_TD, head_VD, targets_T)
         ctx.temperature = temperature
         none = torch.zeros(0)
-        selected_T, entropy_T = torch.cat(selected or [none]), torch.cat(entropy or [none])
+        selected_T, entropy_T = (torch.cat(parts) for parts in zip(*found or [(none, none)]))
         ctx.mark_non_differentiable(entropy_T)
         return selected_T, entropy_T
 
@@ -86,12 +116,11 @@ class _SelectedLogProbs(torch.autograd.Function):
     def backward(ctx, grad_T: Tensor, _entropy: Tensor):
         h_TD, head_VD, targets_T = ctx.saved_tensors
         d_h, d_head = torch.empty_like(h_TD), torch.zeros(head_VD.shape, dtype=torch.float32)
+        tables = _Tables(h_TD, head_VD)
         for rows in _chunks(h_TD, head_VD):
-            grad = grad_T[rows, None] / ctx.temperature
-            d_logits = torch.softmax(_logits(h_TD[rows], head_VD).div_(ctx.temperature), dim=-1).mul_(-grad)
-            d_logits = d_logits.scatter_add_(1, targets_T[rows, None], grad).to(h_TD.dtype)
-            torch.mm(d_logits, head_VD.to(h_TD.dtype), out=d_h[rows])
-            d_head += torch.mm(d_logits.t(), h_TD[rows])
+            logits, factor = tables.logits(rows), (grad_T[rows] / ctx.temperature).contiguous()
+            _gradient_(logits, targets_T[rows].contiguous(), factor, ctx.temperature)
+            _multiply_back(logits, h_TD[rows], tables.head, d_h[rows], d_head)
         return d_h, d_head.to(head_VD.dtype), None, None
 
 

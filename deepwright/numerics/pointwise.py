@@ -1,7 +1,8 @@
 """RMSNorm, SwiGLU and linear layers as they run in training: fewer passes over memory than plain autograd makes.
 
-On two CPU cores a small model spends as long in such passes as in its matrix products. Each function keeps what its
-backward needs once and writes in place where it owns the memory. Twins: `plain.py`.
+On two CPU cores a small model spends as long in such passes as in its matrix products. Each pass is one compiled call where that can be
+had (pointwise.c); in torch, each function keeps what its backward needs once and writes in place where it owns the memory.
+Twins: `plain.py`.
 """
 
 from __future__ import annotations
@@ -14,66 +15,88 @@ from torch.autograd.function import once_differentiable
 from deepwright.numerics import compiled
 
 
-def _inverse_rms(x32: Tensor, eps: float) -> Tensor:
-    return torch.linalg.vector_norm(x32, dim=-1, keepdim=True).square_().div_(x32.shape[-1]).add_(eps).rsqrt_()
-
-
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
-        x32 = x.float()
-        inverse = _inverse_rms(x32, eps)
-        unit = x32 * inverse
-        ctx.save_for_backward(unit, inverse, weight)
-        ctx.input_dtype = x.dtype
-        return (unit * weight).to(dtype)
+        y, inverse = _rms_norm(x, weight, eps, dtype)
+        ctx.save_for_backward(x, inverse, weight)
+        return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
-        unit, inverse, weight = ctx.saved_tensors
-        grad = grad.float()
+        x, inverse, weight = ctx.saved_tensors
+        grad, width = grad.contiguous(), x.shape[-1]
+        if compiled.fuses(x, weight, grad):
+            d_x, parts = torch.empty_like(x), torch.zeros(torch.get_num_threads(), width)
+            compiled.library().rms_norm_backward(grad.data_ptr(), x.data_ptr(), width, inverse.data_ptr(), weight.data_ptr(), d_x.data_ptr(),
+                                                 parts.data_ptr(), len(parts), x.numel() // width, width)  # fmt: skip
+            return d_x, parts.sum(0) if ctx.needs_input_grad[1] else None, None, None
+        grad, unit = grad.float(), x.float() * inverse
         d_weight = (grad * unit).flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
         d_unit = grad * weight
         along = (d_unit * unit).mean(-1, keepdim=True)
-        return d_unit.addcmul_(unit, along, value=-1).mul_(inverse).to(ctx.input_dtype), d_weight, None, None
+        return d_unit.addcmul_(unit, along, value=-1).mul_(inverse).to(x.dtype), d_weight, None, None
+
+
+def _rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """-> result, and 1 / rms [..., 1] in fp32."""
+    if compiled.fuses(x, weight):
+        y, inverse, width = torch.empty_like(x), x.new_empty(*x.shape[:-1], 1), x.shape[-1]
+        compiled.library().rms_norm(
+            x.data_ptr(), width, weight.data_ptr(), eps, y.data_ptr(), width, inverse.data_ptr(), x.numel() // width, width
+        )
+        return y.to(dtype), inverse
+    x32 = x.float()
+    inverse = torch.linalg.vector_norm(x32, dim=-1, keepdim=True).square_().div_(x32.shape[-1]).add_(eps).rsqrt_()
+    return (x32 * inverse * weight).to(dtype), inverse
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype | None = None) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight over the last axis; statistics in fp32, result in `dtype` (default: x's)."""
-    if compiled.takes(x):
-        return compiled.rms_norm(x, weight if weight.dtype is torch.float32 else weight.float(), eps, dtype or x.dtype)
-    if not torch.is_grad_enabled():  # decoding: the call of an autograd function costs more than the arithmetic
-        x32 = x.float()
-        return (x32 * _inverse_rms(x32, eps) * weight).to(dtype or x.dtype)
-    return _RMSNorm.apply(x, weight, eps, dtype or x.dtype)
+    if torch.is_grad_enabled():
+        return _RMSNorm.apply(x.contiguous(), weight, eps, dtype or x.dtype)
+    return _rms_norm(x.contiguous(), weight, eps, dtype or x.dtype)[
+        0
+    ]  # decoding: the call of an autograd function costs more than the arithmetic
 
 
 class _SwiGLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx, gate_up: Tensor) -> Tensor:
         ctx.save_for_backward(gate_up)
-        gate, up = gate_up.chunk(2, dim=-1)
-        return F.silu(gate).mul_(up)
+        return _swiglu(gate_up)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
         (gate_up,) = ctx.saved_tensors
+        out, grad = torch.empty_like(gate_up), grad.contiguous()
+        if compiled.fuses(gate_up, grad):
+            compiled.library().swiglu_backward(
+                grad.data_ptr(), gate_up.data_ptr(), out.data_ptr(), grad.numel() // grad.shape[-1], grad.shape[-1]
+            )
+            return out
         gate, up = gate_up.chunk(2, dim=-1)
-        out = torch.empty_like(gate_up)
         d_gate, d_up = out.chunk(2, dim=-1)
         torch.ops.aten.silu.out(gate, out=d_up).mul_(grad)  # into place: a temporary of this size costs more than the arithmetic
         torch.ops.aten.silu_backward.grad_input(grad, gate, grad_input=d_gate).mul_(up)
         return out
 
 
+def _swiglu(gate_up: Tensor) -> Tensor:
+    if compiled.fuses(gate_up):
+        inner = gate_up.shape[-1] // 2
+        y = gate_up.new_empty(*gate_up.shape[:-1], inner)
+        compiled.library().swiglu_forward(gate_up.data_ptr(), y.data_ptr(), gate_up.numel() // (2 * inner), inner)
+        return y
+    gate, up = gate_up.chunk(2, dim=-1)
+    return F.silu(gate).mul_(up)
+
+
 def swiglu(gate_up: Tensor) -> Tensor:
     """silu(gate) * up of [..., 2I] (gate half first) -> [..., I]."""
-    if not torch.is_grad_enabled():
-        gate, up = gate_up.chunk(2, dim=-1)
-        return F.silu(gate).mul_(up)
-    return _SwiGLU.apply(gate_up)
+    return _SwiGLU.apply(gate_up) if torch.is_grad_enabled() else _swiglu(gate_up)
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:

@@ -10,10 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepwright import numerics
-from deepwright.numerics import experts, loss, plain
+from deepwright.numerics import compiled, experts, loss, plain
 from deepwright.numerics.attention import _blocks
 
 BOUND = 512 * 2.0**-24
+
+
+@pytest.fixture(scope="module", autouse=True, params=["compiled", "torch"])
+def passes(request):
+    """Every test twice: with the compiled passes (where they can be built) and with torch's."""
+    if request.param == "compiled" and not compiled.reason()[0]:
+        pytest.skip(compiled.reason()[1])
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "torch":
+            patch.setattr(compiled, "_load", lambda: (None, "switched off by a test"))
+        yield
 
 
 def agree(fast, twin, inputs, extra=(), bound=BOUND):
