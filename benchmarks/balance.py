@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -31,12 +32,32 @@ METHODS = ("none", "auxiliary", "bias")
 
 
 @dataclass(frozen=True)
+class Excerpts(TextCorpus):
+    """The Python library and torch, at most `most` documents of a file, spread over it: few large files would be much of either split."""
+
+    most: int = 12
+
+    @cached_property
+    def texts(self) -> tuple[str, ...]:
+        documents: list[str] = []
+        for folder in ("", str(Path(torch.__file__).parent)):
+            corpus = TextCorpus(self.split, folder=folder, validation_every=self.validation_every)
+            for name in corpus.files:
+                text = (corpus.root / name).read_bytes().decode("utf-8", errors="replace")
+                apart = max(self.longest, -(-len(text) // self.most))  # characters from one document's start to the next one's
+                documents += [text[start : start + self.longest] for start in range(0, len(text), apart)]
+        return tuple(document for document in documents if document.strip())
+
+
+@dataclass(frozen=True)
 class Options:
     """The experiment's size."""
 
-    tokens: int = 4_000_000  # trained on in each run
-    validation_tokens: int = 400_000
-    rows: int = 32
+    tokens: int = 2_400_000  # trained on in each run
+    validation_tokens: int = 1_600_000
+    validation_every: int = 3  # one file of so many is held out
+    rows: int = 64
+    rows_start: int = 8  # of the first batch; the number rises to `rows` over 60% of the tokens
     length: int = 256
     vocabulary: int = 2048
     hidden: int = 128
@@ -45,13 +66,19 @@ class Options:
     chosen: int = 2  # experts per token
     learning_rate: float = 3e-3
     optimizer: str = "muon"
-    bias_speed: float = 0.001
+    bias_speed: float = 0.005
+    bias_decay: bool = True  # falls to 0 at the end; false: constant, then 0, as V3 has it
     sequence_alpha: float = 1e-4
     auxiliary_alpha: float = 1e-3
-    longest: int = 1_500  # characters in a document: with whole files a batch is one file, and its loads say little about the next
+    compute: str = "auto"  # number format of the blocks: float32 | bfloat16 | auto
+    longest: int = 800  # characters in a document, about one row
+    most: int = 12  # documents taken from one file
     seed: int = 0
     methods: tuple[str, ...] = METHODS
     out: Path = Path("runs/balance")
+
+    def corpus(self, split: str) -> Excerpts:
+        return Excerpts(split, self.seed, longest=self.longest, validation_every=self.validation_every, most=self.most)
 
     def model(self, tokenizer: Tokenizer) -> ModelConfig:
         return ModelConfig(
@@ -63,19 +90,21 @@ class Options:
 
     def training(self, method: str) -> PretrainConfig:
         schedule = Schedule(
-            total_tokens=self.tokens, learning_rate=self.learning_rate, warmup_steps=50, constant_until=0.5, cosine_until=0.95,
-            tail_until=0.98, batch_rows=self.rows, batch_rows_start=0, bias_speed=self.bias_speed,
+            total_tokens=self.tokens, learning_rate=self.learning_rate, warmup_steps=50, constant_until=0.25, cosine_until=0.6,
+            tail_until=0.75, cosine_ratio=0.01, tail_ratio=0.002, batch_rows=self.rows, batch_rows_start=self.rows_start, batch_ramp=0.6,
+            bias_speed=self.bias_speed, bias_decay=self.bias_decay,
         )  # fmt: skip
         alphas = {"sequence_alpha": self.sequence_alpha, "auxiliary_alpha": self.auxiliary_alpha}
         return PretrainConfig(
-            self.length, schedule, OptimizerConfig(self.optimizer), balance=method, checkpoint_every=100, keep=1, **alphas
-        )
+            self.length, schedule, OptimizerConfig(self.optimizer), balance=method, compute=self.compute, checkpoint_every=100, keep=1,
+            **alphas,
+        )  # fmt: skip
 
 
 def measure(options: Options, method: str, tokenizer: Tokenizer, validation: list[torch.Tensor]) -> dict[str, float | str]:
     """Trains one model and returns its row of the table."""
     model = Transformer(options.model(tokenizer), torch.Generator().manual_seed(options.seed))
-    stream = PackedStream(TextCorpus("train", options.seed, longest=options.longest), tokenizer, options.length, seed=options.seed)
+    stream = PackedStream(options.corpus("train"), tokenizer, options.length, seed=options.seed)
     folder, begun = options.out / method, time.perf_counter()
     tracker = JsonlTracker(folder / "metrics.jsonl")
     pretrain(options.training(method), model, stream, tokenizer, folder, tracker, stage="base", validation=validation)
@@ -86,9 +115,9 @@ def measure(options: Options, method: str, tokenizer: Tokenizer, validation: lis
 
 
 def main(options: Options) -> None:
-    texts = TextCorpus("train", options.seed, longest=options.longest).texts
+    texts = options.corpus("train").texts
     tokenizer = train_bpe(texts[:: max(1, len(texts) // 500)], options.vocabulary, fim=False)
-    held_out = PackedStream(TextCorpus("validation", options.seed, longest=options.longest), tokenizer, options.length, seed=options.seed)
+    held_out = PackedStream(options.corpus("validation"), tokenizer, options.length, seed=options.seed)
     validation = [held_out.batch(options.rows) for _ in range(max(1, options.validation_tokens // (options.rows * options.length)))]
     rows = [measure(options, method, tokenizer, validation) for method in options.methods]
     columns = ("method", "validation_loss", "max_vio_global", "dead_experts", "seconds")

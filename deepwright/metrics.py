@@ -65,12 +65,17 @@ ZERO = _metrics(
     ("reward_accuracy", "points", "The part of the mean reward that was paid for right answers."),
     ("reward_format", "points", "The part of the mean reward that was paid for keeping the format."),
     ("reward_language", "points", "The part of the mean reward that was paid for keeping to one language."),
-    ("accuracy", "fraction", "Share of this step's training completions whose final answer is right."),
+    (
+        "accuracy",
+        "fraction",
+        "Share of this step's training completions whose final answer is right; accuracy/KIND of one kind of problem.",
+    ),
     ("format_rate", "fraction", "Share of completions that keep the asked format, right or wrong."),
     ("mean_length", "tokens", "Mean number of tokens in a completion, the stop token included."),
     ("max_length", "tokens", "Length of the longest completion."),
     ("mean_length_correct", "tokens", "Mean length of the completions whose answer is right."),
     ("mean_length_wrong", "tokens", "Mean length of the completions whose answer is not right."),
+    ("repetition", "fraction", "Mean share of a completion's runs of eight tokens that stood in it before."),
     ("truncated_rate", "fraction", "Share of completions that were cut at the token limit before they ended by themselves."),
     ("self_check_rate", "fraction", "Share of completions that at least once call an attempt wrong and try again."),
     ("self_checks_per_answer", "checks", "Mean number of times a completion calls an attempt wrong and tries again."),
@@ -112,9 +117,9 @@ RESERVED = ("stage", "step", "time", "not_finite")
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raises ValueError for a name that the glossary lacks, and suggests the nearest one."""
+    """Raises ValueError for a name that the glossary lacks, and suggests the nearest one. `name/KIND` means `name` of one kind of problem."""
     for name in names:
-        if name not in GLOSSARY:
+        if name.partition("/")[0] not in GLOSSARY:
             near = difflib.get_close_matches(name, GLOSSARY, 1)
             hint = f"did you mean {near[0]!r}?" if near else "add it to deepwright.metrics.GLOSSARY with a unit and a sentence"
             raise ValueError(f"metric {name!r} is not in the glossary; {hint}")

@@ -75,7 +75,8 @@ def test_transformers_reads_and_writes_it(name):
         ({"hidden_size": None}, "lacks hidden_size"),
         ({"hidden_size": "7168"}, "hidden_size is '7168', expected a value of type int"),
         ({"hidden_size": True}, "hidden_size is True"),
-        ({"model_type": "llama"}, "model_type is 'llama', expected deepseek_v3 or deepseek_v2"),
+        ({"model_type": "mixtral"}, "model_type is 'mixtral', expected deepseek_v3 or deepseek_v2 or llama"),
+        ({"model_type": "llama"}, "config.json has the unknown key"),
         ({"attention_bias": True}, "attention_bias is True, expected False"),
         ({"attention_dropout": 0.1}, "attention_dropout is 0.1"),
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu', expected silu"),
@@ -114,6 +115,98 @@ def test_what_would_be_computed_wrongly_is_refused(change, said):
 def test_v2_refuses_what_its_readers_would_ignore(change):
     with pytest.raises(ValueError, match=next(iter(change))):
         ModelConfig.from_hf({**preset("v2").to_hf(), **change})
+
+
+# As released (transformers 4 spelling), with the number of parameters that their pages state.
+RELEASED_DENSE = {
+    "llama-3.2-1b": (1_235_814_400, {
+        "architectures": ["LlamaForCausalLM"], "attention_bias": False, "attention_dropout": 0.0, "bos_token_id": 128000,
+        "eos_token_id": [128001, 128008, 128009], "head_dim": 64, "hidden_act": "silu", "hidden_size": 2048, "initializer_range": 0.02,
+        "intermediate_size": 8192, "max_position_embeddings": 131072, "mlp_bias": False, "model_type": "llama", "num_attention_heads": 32,
+        "num_hidden_layers": 16, "num_key_value_heads": 8, "pretraining_tp": 1, "rms_norm_eps": 1e-05,
+        "rope_scaling": {"factor": 32.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0, "original_max_position_embeddings": 8192,
+                         "rope_type": "llama3"},
+        "rope_theta": 500000.0, "tie_word_embeddings": True, "torch_dtype": "bfloat16", "transformers_version": "4.45.0.dev0",
+        "use_cache": True, "vocab_size": 128256}),
+    "qwen2.5-0.5b": (494_032_768, {
+        "architectures": ["Qwen2ForCausalLM"], "attention_dropout": 0.0, "bos_token_id": 151643, "eos_token_id": 151645, "hidden_act": "silu",
+        "hidden_size": 896, "initializer_range": 0.02, "intermediate_size": 4864, "max_position_embeddings": 32768, "max_window_layers": 21,
+        "model_type": "qwen2", "num_attention_heads": 14, "num_hidden_layers": 24, "num_key_value_heads": 2, "rms_norm_eps": 1e-06,
+        "rope_theta": 1000000.0, "sliding_window": 32768, "tie_word_embeddings": True, "torch_dtype": "bfloat16",
+        "transformers_version": "4.43.1", "use_cache": True, "use_sliding_window": False, "vocab_size": 151936}),
+    "qwen3-0.6b": (596_049_920, {
+        "architectures": ["Qwen3ForCausalLM"], "attention_bias": False, "attention_dropout": 0.0, "bos_token_id": 151643,
+        "eos_token_id": 151645, "head_dim": 128, "hidden_act": "silu", "hidden_size": 1024, "initializer_range": 0.02,
+        "intermediate_size": 3072, "max_position_embeddings": 40960, "max_window_layers": 28, "model_type": "qwen3",
+        "num_attention_heads": 16, "num_hidden_layers": 28, "num_key_value_heads": 8, "rms_norm_eps": 1e-06, "rope_scaling": None,
+        "rope_theta": 1000000, "sliding_window": None, "tie_word_embeddings": True, "torch_dtype": "bfloat16",
+        "transformers_version": "4.51.0", "use_cache": True, "use_sliding_window": False, "vocab_size": 151936}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RELEASED_DENSE)
+def test_released_dense_models(name):
+    parameters, values = RELEASED_DENSE[name]
+    config = ModelConfig.from_hf(values)
+    assert config.parameters == parameters == config.active_parameters
+    assert sum(math.prod(shape) for shape, _ in config.tensor_inventory().values()) == parameters
+    assert ModelConfig.from_hf(json.loads(json.dumps(config.to_hf()))) == config
+    transformers = pytest.importorskip("transformers")
+    kind = getattr(transformers, values["architectures"][0].replace("ForCausalLM", "Config"))
+    assert ModelConfig.from_hf(json.loads(kind(**values).to_json_string())) == config, "the spelling of transformers 5"
+
+
+def test_dense_numbers_by_hand():
+    """Llama 3.2 1B: two key-value heads' worth of numbers each for 8 heads of 64; every product written out."""
+    llama = ModelConfig.from_hf(RELEASED_DENSE["llama-3.2-1b"][1])
+    assert llama.eos_token_ids == (128001, 128008, 128009)
+    assert llama.cache_bytes_per_token() == 16 * 2 * 8 * 64 * 2
+    products = 16 * (2048 * (2048 + 2 * 512) + 2048 * 2048 + 3 * 2048 * 8192) + 128256 * 2048
+    assert llama.forward_flops(keys=10) == 2 * products + 16 * 2 * 32 * (64 + 64) * 10
+    assert ModelConfig.from_hf(RELEASED_DENSE["qwen2.5-0.5b"][1]).head_dim == 64
+    assert ModelConfig.from_hf(RELEASED_DENSE["qwen2.5-0.5b"][1]).attention_parameters == 896 * (896 + 256) + (896 + 256) + 896 * 896
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("qwen2.5-0.5b", {"use_sliding_window": True}, "use_sliding_window is True, expected false"),
+        ("qwen3-0.6b", {"layer_types": ["full_attention", "sliding_attention"]}, "layer_types is ['sliding_attention']"),
+        ("qwen2.5-0.5b", {"attention_bias": True}, "unknown key 'attention_bias'"),
+        ("qwen2.5-0.5b", {"num_key_value_heads": None}, "lacks num_key_value_heads"),
+        ("qwen3-0.6b", {"head_dim": None}, "lacks head_dim"),
+        ("qwen3-0.6b", {"head_dim": 127}, "head_dim is 127, expected an even number"),
+        ("qwen3-0.6b", {"num_key_value_heads": 5}, "num_key_value_heads is 5, expected a divisor of num_attention_heads = 16"),
+        ("qwen3-0.6b", {"n_routed_experts": 8}, "unknown key 'n_routed_experts'"),
+        ("llama-3.2-1b", {"mlp_bias": True}, "mlp_bias is True, expected False"),
+        ("llama-3.2-1b", {"eos_token_id": []}, "eos_token_id is (), expected at least one id"),
+        ("llama-3.2-1b", {"rope_scaling": {"rope_type": "dynamic", "factor": 2}}, "rope type is ['dynamic'], expected yarn or llama3 or default"),
+        ("llama-3.2-1b", {"rope_scaling": {"rope_type": "llama3", "factor": 2}}, "llama3 original_max_position_embeddings is None"),
+        ("qwen3-0.6b", {"rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768, "mscale": 0.7,
+                                         "mscale_all_dim": 0.7}}, "mscale, mscale_all_dim is (0.7, 0.7), expected 1 and 0"),
+    ],
+)  # fmt: skip
+def test_dense_models_that_would_be_computed_wrongly_are_refused(name, change, said):
+    with pytest.raises(ValueError, match=".") as error:
+        ModelConfig.from_hf({**RELEASED_DENSE[name][1], **change})
+    assert said in str(error.value)
+
+
+def test_unused_windows_and_both_spellings_of_yarn_are_read():
+    values = RELEASED_DENSE["qwen2.5-0.5b"][1]
+    plain = ModelConfig.from_hf(values)
+    assert ModelConfig.from_hf(values | {"use_sliding_window": True, "max_window_layers": 24}) == plain
+    assert ModelConfig.from_hf(values | {"use_sliding_window": True, "layer_types": ["full_attention"] * 24}) == plain
+    stretched = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
+    assert ModelConfig.from_hf(values | {"rope_scaling": stretched}).rope_scaling == RopeScaling(4.0, 32768)
+
+
+@pytest.mark.parametrize("change", [{"kv_lora_rank": 16}, {"q_lora_rank": 3}, {"n_group": 2}, {"num_nextn_predict_layers": 1}])
+def test_fields_of_the_other_family_are_refused(change):
+    with pytest.raises(ValueError, match=f"{next(iter(change))} is .* for llama"):
+        dataclasses.replace(ModelConfig.from_hf(RELEASED_DENSE["llama-3.2-1b"][1]), **change)
+    with pytest.raises(ValueError, match="num_key_value_heads is 2, expected 0 for deepseek_v3"):
+        dataclasses.replace(preset("laptop"), num_key_value_heads=2)
 
 
 def test_unknown_preset_suggests():

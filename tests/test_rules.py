@@ -57,11 +57,11 @@ def test_import_along_the_rows_is_allowed(tmp_path, module, text):
     assert rules.row_offences(package_of(tmp_path, **{module: text})) == []
 
 
-def test_code_lines_leave_out_blanks_and_comments_only(tmp_path):
+def test_code_lines_leave_out_blanks_comments_and_docstrings(tmp_path):
     text = '"""Doc\n\nstring."""\n\n# a comment\nx = 1  # another\ny = (\n    2,\n\n    # inside\n)\nz = """a\n\n# b"""\n'
     path = tmp_path / "m.py"
     path.write_text(text)
-    assert rules.code_lines(path) == 2 + 1 + 3 + 2
+    assert rules.code_lines(path) == 6
 
 
 def test_long_file_and_function_are_found(tmp_path):

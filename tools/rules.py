@@ -66,7 +66,7 @@ def compiled_sources(root: Path = ROOT) -> list[Path]:
 
 
 def code_lines(path: Path) -> int:
-    """Lines that hold something other than blanks and comments. Docstrings count: they too have to be read."""
+    """Lines that hold something other than blanks, comments and docstrings, as line counters have it."""
     if path.suffix in (".c", ".h"):
         return sum(1 for line in re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.DOTALL).splitlines() if line.strip())
     skip = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING, tokenize.ENDMARKER}
@@ -75,8 +75,11 @@ def code_lines(path: Path) -> int:
         for token in tokenize.generate_tokens(file.readline):
             if token.type not in skip:
                 lines.update(range(token.start[0], token.end[0] + 1))
-    text = path.read_text().splitlines()
-    return sum(1 for number in lines if text[number - 1].strip())
+    text, tree = path.read_text(), ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and ast.get_docstring(node) is not None:
+            lines -= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+    return sum(1 for number in lines if text.splitlines()[number - 1].strip())
 
 
 def functions(path: Path) -> list[tuple[str, int]]:
@@ -129,7 +132,10 @@ def size_rules(root: Path) -> list[Rule]:
     paths = modules(root)
     lines = {path: len(path.read_text().splitlines()) for path in (*paths, *compiled_sources(root))}
     spans = [(path, name, length) for path in paths for name, length in functions(path)]
-    package, median = sum(code_lines(path) for path in (*paths, *compiled_sources(root))), statistics.median([length for _, _, length in spans] or [0])
+    package, median = (
+        sum(code_lines(path) for path in (*paths, *compiled_sources(root))),
+        statistics.median([length for _, _, length in spans] or [0]),
+    )
     longest = max(lines, key=lambda path: lines[path])
     path, name, length = max(spans, key=lambda span: span[2], default=(longest, "-", 0))
     too_long = [f"{p.relative_to(root)}: {n} lines" for p, n in lines.items() if n > MAX_FILE_LINES]

@@ -83,7 +83,7 @@ class PackedStream:
         self._seek(state["document"], state["offset"])
 
     def document_tokens(self, i: int) -> list[int]:
-        """[BOS, ..., EOS] of document i. Special tokens spelled out in a document are plain text, not borders."""
+        """[BOS, ..., EOS] of document i (no BOS where the vocabulary has none). Special tokens spelled out in a document are plain text, not borders."""
         text = self.documents.document(i)
         rng = stream(self.seed, _FIM, i) if self.fim_rate else None
         if rng is None or rng.random() >= self.fim_rate:
@@ -93,7 +93,8 @@ class PackedStream:
             begin, hole, end = self.tokenizer.fim_ids
             prefix, middle, suffix = (self._encode(part) for part in (text[:first], text[first:second], text[second:]))
             body = [begin, *prefix, hole, *suffix, end, *middle]
-        return [self.tokenizer.bos_id, *body, self.tokenizer.eos_id]
+        start = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
+        return [*start, *body, self.tokenizer.eos_id]
 
     def _encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, specials=False)

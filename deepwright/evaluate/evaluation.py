@@ -18,9 +18,9 @@ from typing import Any
 
 from deepwright.evaluate.estimators import Estimate, cons_at_k, pass_at_1, pass_at_k
 from deepwright.evaluate.reasoning import Habits, Reasoning, analyse, answer_value, habits
-from deepwright.evaluate.scoring import EncodePrompt, completion_text, score_completion
+from deepwright.evaluate.scoring import completion_text, prompt_ids, score_completions
 from deepwright.sampler import Completion, Sampler, Sampling, StopReason
-from deepwright.tasks import Problem, Split, Task, Verdict
+from deepwright.tasks import Problem, Score, Split, Task, Verdict
 from deepwright.text import Tokenizer
 
 USUAL_KS = (4, 16, 64)
@@ -115,7 +115,6 @@ def evaluate(
     temperature: float = 1.0,
     top_p: float = 1.0,
     seed: int = 0,
-    encode_prompt: EncodePrompt | None = None,
     ks: Sequence[int] | None = None,
 ) -> Evaluation:
     """Samples `samples` completions of problems 0..problems-1 of `split` and measures them.
@@ -128,21 +127,19 @@ def evaluate(
     ks = [k for k in USUAL_KS if k <= samples] if ks is None else list(ks)
     if any(not 1 <= k <= samples for k in ks):
         raise ValueError(f"pass@{max(ks)} was asked for with {samples} samples a problem, expected 1 <= k <= samples")
-    encode = encode_prompt or tokenizer.encode_prompt
     asked = [task.problem(i, split) for i in range(problems)]
-    sampling = Sampling(max_tokens, temperature, top_p, stop_ids=(tokenizer.eos_id,), n=samples, seed=seed)
-    sampled = sampler.sample([encode(problem.prompt) for problem in asked], sampling)
-    generations = [
-        tuple(read_generation(task, tokenizer, problem, number, completion) for number, completion in enumerate(completions))
-        for problem, completions in zip(asked, sampled, strict=True)
-    ]
+    sampling = Sampling(max_tokens, temperature, top_p, stop_ids=tokenizer.stop_ids, n=samples, seed=seed)
+    sampled = sampler.sample([prompt_ids(tokenizer, problem) for problem in asked], sampling)
+    of_each = [(problem, completion) for problem, completions in zip(asked, sampled, strict=True) for completion in completions]
+    texts = [completion_text(tokenizer, completion) for _, completion in of_each]
+    scores = score_completions(task, *zip(*of_each), texts)
+    read = [read_generation(task, *one, i % samples, *two) for i, (one, two) in enumerate(zip(of_each, zip(texts, scores), strict=True))]
+    generations = [tuple(read[start : start + samples]) for start in range(0, len(read), samples)]
     settings = {"task": task.name, "split": split, "problems": problems, "samples": samples, "temperature": temperature}
     return Evaluation(**settings, top_p=top_p, max_tokens=max_tokens, seed=seed, **measure(generations, ks))
 
 
-def read_generation(task: Task, tokenizer: Tokenizer, problem: Problem, number: int, completion: Completion) -> Generation:
-    text = completion_text(tokenizer, completion)
-    score = score_completion(task, problem, completion, text)
+def read_generation(task: Task, problem: Problem, completion: Completion, number: int, text: str, score: Score) -> Generation:
     return Generation(
         problem=problem.index,
         sample=number,

@@ -12,7 +12,7 @@ from deepwright.tasks import Countdown, Problem, Task
 from deepwright.tasks.countdown import WAIT, read_prompt
 from deepwright.tasks.expression import ExpressionError, evaluate
 from deepwright.tasks.self_checks import Tally, self_checks, tally
-from deepwright.tasks.task import read_tags
+from deepwright.tasks.task import INSTRUCTIONS, read_layout
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,14 @@ def habits(described: Sequence[tuple[Reasoning, bool]]) -> Habits:
 
 def answer_value(text: str) -> Hashable | None:
     """What a vote compares: the value of the final answer, or its words where it is no expression. None without an answer in the asked format."""
-    tags = read_tags(text)
-    if isinstance(tags, str):
+    found = [read for layout in INSTRUCTIONS if not isinstance(read := read_layout(text, layout), str)]
+    if not found:
         return None
+    answer = found[0][1]
     try:
-        return evaluate(tags[1])[0]
+        return evaluate(answer)[0]
     except ExpressionError:
-        return " ".join(tags[1].split())
+        return " ".join(answer.split())
 
 
 def _countdown(problem: Problem, text: str) -> Reasoning:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from deepwright.sampler import Completion, StopReason
-from deepwright.tasks import Problem, Score, Task, Verdict, safe_score
+from deepwright.tasks import Problem, Score, Task, Verdict, score_all
 from deepwright.text import Tokenizer
-
-EncodePrompt = Callable[[str], Sequence[int]]
 
 # A completion that did not end by itself is wrong, whatever it holds, and earns nothing for its format: it has not answered. The verifier never sees it.
 CUT = Score(0.0, Verdict.WRONG, "cut at the token limit", {"accuracy": 0.0, "format": 0.0})
+
+
+def prompt_ids(tokenizer: Tokenizer, problem: Problem) -> list[int]:
+    """What the model continues: the problem's conversation in the model's own chat template, or its prompt as one user message."""
+    return tokenizer.encode(tokenizer.render(problem.messages)) if problem.messages else tokenizer.encode_prompt(problem.prompt)
 
 
 def completion_text(tokenizer: Tokenizer, completion: Completion) -> str:
@@ -20,6 +23,9 @@ def completion_text(tokenizer: Tokenizer, completion: Completion) -> str:
     return tokenizer.decode(ids, specials=True)
 
 
-def score_completion(task: Task, problem: Problem, completion: Completion, text: str) -> Score:
-    """The task's score of `text`; CUT where the completion hit its limit; FAILED where the check itself raised."""
-    return CUT if completion.stop is not StopReason.STOP else safe_score(task, problem, text)
+def score_completions(task: Task, problems: Sequence[Problem], completions: Sequence[Completion], texts: Sequence[str]) -> list[Score]:
+    """The task's score of each text, all in one call of the task; CUT where the completion hit its limit (the verifier never sees it);
+    FAILED where the check itself broke."""
+    ended = [place for place, completion in enumerate(completions) if completion.stop is StopReason.STOP]
+    scores = iter(score_all(task, [problems[place] for place in ended], [texts[place] for place in ended]))
+    return [next(scores) if completion.stop is StopReason.STOP else CUT for completion in completions]

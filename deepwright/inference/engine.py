@@ -54,6 +54,7 @@ class Engine:
         self._requests = 0
         self._prefilled_last = False
         self._weights: list[nn.Parameter] = []
+        self._casts: numerics.Casts = {}
         self._versions = 0
 
     # -- whole calls
@@ -79,19 +80,19 @@ class Engine:
         return completions
 
     def generate(self, prompts: str | Seq[str] | Seq[Seq[int]], sampling: Sampling) -> list[Completion]:
-        """Completions of texts or token ids, prompt by prompt (n for each). A text gets BOS in front, once; with a tokenizer and no
-        stop ids asked, its EOS stops."""
+        """Completions of texts or token ids, prompt by prompt (n for each). A text gets BOS in front, once, if the model has one; with a
+        tokenizer and no stop ids asked, its end tokens stop."""
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
         if self.tokenizer is None and any(isinstance(text, str) for text in texts):
             raise ValueError("a text prompt needs a tokenizer: Engine(model, tokenizer)")
         if self.tokenizer is not None and not sampling.stop_ids:
-            sampling = dataclasses.replace(sampling, stop_ids=(self.tokenizer.eos_id,))
+            sampling = dataclasses.replace(sampling, stop_ids=self.tokenizer.stop_ids)
         ids = [self._encode(text) if isinstance(text, str) else text for text in texts]
         return [completion for group in self.sample(ids, sampling) for completion in group]
 
     def _encode(self, text: str) -> list[int]:
         ids, bos = list(self.tokenizer.encode(text)), self.tokenizer.bos_id
-        return ids if ids[:1] == [bos] else [bos, *ids]
+        return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
 
     # -- continuous use
 
@@ -110,26 +111,35 @@ class Engine:
         """Ends a request at once; returns what its unfinished samples had produced. An unknown or ended number is no error."""
         sequences = self.scheduler.remove(number)
         if sequences and not self.has_work:
-            self.pool.drop()
+            self._rest()
         return [self._finish(s, s.token_ids, s.log_probs, StopReason.ABORT) for s in sequences]
 
     @torch.inference_mode()
     def step(self) -> list[Finished]:
         """One forward; returns the samples that ended in it."""
         self._check_weights()
+        with numerics.keep_casts(self._casts):
+            finished = self._forward()
+        if not self.has_work:
+            self._rest()
+        return finished
+
+    def _forward(self) -> list[Finished]:
         finished = self._fork()
         chunk = [] if self.interleave and self._prefilled_last and self.rows.sequences else self.scheduler.next_chunk()
         self._prefilled_last = bool(chunk)
         if chunk:
             self._prefill(chunk)
-            finished += self._fork()
-        elif self.rows.sequences:
-            finished += self._decode()
-        else:
-            assert finished or not self.has_work, "the scheduler is stuck"
-        if not self.has_work:
-            self.pool.drop()
+            return finished + self._fork()
+        if self.rows.sequences:
+            return finished + self._decode()
+        assert finished or not self.has_work, "the scheduler is stuck"
         return finished
+
+    def _rest(self) -> None:
+        """Gives memory back that a trainer may need."""
+        self.pool.drop()
+        self._casts.clear()
 
     def _request(self, prompt: Seq[int], sampling: Sampling, prompt_index: int) -> Request:
         prompt = tuple(int(token) for token in prompt)
@@ -157,8 +167,10 @@ class Engine:
             self._weights, self._versions = list(self.model.parameters()), -1
             self.pool.dtype = self.model.compute_dtype
         versions = sum(weight._version for weight in self._weights)
-        if versions != self._versions and self._versions >= 0:
-            self.scheduler.restart()
+        if versions != self._versions:
+            self._casts.clear()
+            if self._versions >= 0:
+                self.scheduler.restart()
         self._versions = versions
 
     def _prefill(self, chunk: list[tuple[Prefill, int]]) -> None:

@@ -45,14 +45,16 @@ class LatentAttention(nn.Module):
             out = numerics.absorbed_attention(q_BSHQ, keys, self.kv_b.weight, c.softmax_scale, given_BS, c.qk_rope_head_dim)
         else:
             keys_BTE = entries_BSE if cache is None else cache.update(self.layer, positions_BS, entries_BSE)
-            out = self._expanded(q_BSHQ, keys_BTE, given_BS)
+            latent_BTC, key_BTR = keys_BTE.split((c.kv_lora_rank, c.qk_rope_head_dim), dim=-1)
+            kv_BTHX = self.kv_b(latent_BTC).unflatten(-1, (c.num_attention_heads, -1))
+            out = numerics.expanded_attention(q_BSHQ, kv_BTHX, key_BTR, c.softmax_scale, given_BS)
         return self.o(out.flatten(2))
 
     def _project(self, x_BSD: Tensor, turn_BSR: Tensor) -> tuple[Tensor, Tensor]:
         """Queries [N | R] and what the cache keeps, [normed latent | shared key]; rotary parts turned."""
         c, kv_a, kv_norm = self.config, self.kv_a, self.kv_a_norm
         q_a, q_norm, q_b = (None, None, self.q) if c.q_lora_rank is None else (self.q_a, self.q_a_norm, self.q_b)
-        if x_BSD.shape[0] * x_BSD.shape[1] <= numerics.compiled.MANY_ROWS and numerics.compiled.takes(x_BSD, kv_a.weight):
+        if numerics.compiled.decodes(x_BSD, kv_a.weight):
             compress = (None, None) if q_a is None else (q_a.weight, q_norm.weight.float())
             return numerics.compiled.latent_projections(x_BSD, *compress, q_b.weight, kv_a.weight, kv_norm.weight.float(), LATENT_EPS, turn_BSR,
                                                         c.rope_interleave, c.num_attention_heads)  # fmt: skip
@@ -68,16 +70,3 @@ class LatentAttention(nn.Module):
         c = self.config
         wider = 2 * c.kv_lora_rank - c.qk_nope_head_dim - c.v_head_dim
         return "absorbed" if new_positions * wider <= c.kv_lora_rank * (c.qk_nope_head_dim + c.v_head_dim) else "expanded"
-
-    def _expanded(self, q_BSHQ: Tensor, keys_BTE: Tensor, positions_BS: Tensor | None) -> Tensor:
-        c, (B, S, H, _) = self.config, q_BSHQ.shape
-        latent_BTC, key_BTR = keys_BTE.split((c.kv_lora_rank, c.qk_rope_head_dim), dim=-1)
-        kv_BTHX = self.kv_b(latent_BTC).unflatten(-1, (H, -1))
-        k_nope_BTHN, v_BTHV = kv_BTHX.split((c.qk_nope_head_dim, c.v_head_dim), dim=-1)
-        k_BHTQ = torch.cat((k_nope_BTHN, key_BTR[:, :, None].expand(-1, -1, H, -1)), dim=-1).transpose(1, 2)
-        q, k, v = q_BSHQ.transpose(1, 2).flatten(0, 1), k_BHTQ.flatten(0, 1), v_BTHV.transpose(1, 2).flatten(0, 1)
-        if positions_BS is None:
-            out = numerics.attention(q, k, v, c.softmax_scale)
-        else:
-            out = numerics.attention_at(q, k, v, c.softmax_scale, positions_BS.repeat_interleave(H, dim=0))
-        return out.view(B, H, S, c.v_head_dim).transpose(1, 2)

@@ -118,7 +118,7 @@ class MixtureOfExperts(nn.Module):
         """-> (y_BSD, (ids_TK, weights_TK, scores_TE))."""
         x_TD = x_BSD.flatten(0, 1)
         router, experts, shared = self.router, self.experts, self.shared
-        if len(x_TD) <= numerics.compiled.MANY_ROWS and numerics.compiled.takes(x_TD, router.weight, experts.gate_up):
+        if numerics.compiled.decodes(x_TD, router.weight, experts.gate_up):
             always = (None, None) if shared is None else (shared.gate_up.weight, shared.down.weight)
             y_TD, choice = numerics.compiled.mixture(
                 x_TD, router.weight, router.bias, experts.gate_up, experts.down, *always, router.config

@@ -1,4 +1,4 @@
-"""The smallest modules: a linear layer without bias, RMSNorm, and the SwiGLU feed-forward block. All arithmetic is numerics'."""
+"""The smallest modules: a linear layer, RMSNorm, and the SwiGLU feed-forward block. All arithmetic is numerics'."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from deepwright import numerics
 
 
 class Linear(nn.Module):
-    """y = x W^T with W [out, in]; DeepSeek uses no biases."""
+    """y = x W^T with W [out, in]; DeepSeek uses no biases, Qwen2 does."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, bias: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return numerics.linear(x, self.weight)
+        y = numerics.linear(x, self.weight)
+        return y if self.bias is None else y + self.bias.to(y.dtype)
 
 
 class RMSNorm(nn.Module):
@@ -37,4 +39,4 @@ class FeedForward(nn.Module):
         self.down = Linear(inner, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(numerics.swiglu(self.gate_up(x)))
+        return numerics.feed_forward(x, self.gate_up.weight, self.down.weight)

@@ -1,6 +1,6 @@
-"""Rotary position embedding with YaRN stretching (V3 section 4.3).
+"""Rotary position embedding, stretched as YaRN (V3 section 4.3) or Llama 3.1 do it.
 
-Official weights pair adjacent channels: (x0, x1), (x2, x3), ... are complex numbers turned by exp(i * position * frequency).
+DeepSeek's official weights pair adjacent channels: (x0, x1), (x2, x3), ... are complex numbers turned by exp(i * position * frequency).
 """
 
 from __future__ import annotations
@@ -10,14 +10,22 @@ import math
 import torch
 from torch import Tensor
 
-from deepwright.config import ModelConfig, RopeScaling
+from deepwright.config import Llama3Scaling, ModelConfig, RopeScaling
 
 
 def frequencies(config: ModelConfig) -> Tensor:
-    """[R/2] fp32 angles per position, stretched where YaRN says so."""
-    width = config.qk_rope_head_dim
+    """[R/2] fp32 angles per position, stretched where the config says so."""
+    width = config.rotary_width
     f = config.rope_theta ** -(torch.arange(0, width, 2, dtype=torch.float32) / width)
+    if isinstance(config.rope_scaling, Llama3Scaling):
+        return _llama3(f, config.rope_scaling)
     return f if config.rope_scaling is None else _yarn(f, width, config.rope_theta, config.rope_scaling)
+
+
+def _llama3(f: Tensor, s: Llama3Scaling) -> Tensor:
+    turns = s.original_max_position_embeddings * f / (2 * math.pi)  # over the original context
+    kept = ((turns - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor)).clamp(0, 1)
+    return f / s.factor * (1 - kept) + f * kept
 
 
 def _yarn(f: Tensor, width: int, base: float, s: RopeScaling) -> Tensor:
@@ -34,7 +42,7 @@ def rotation(config: ModelConfig, positions_BS: Tensor) -> Tensor:
     """Complex [B, S, R/2]: exp(i * position * frequency), times YaRN's cos/sin factor (1 for V2 and V3)."""
     angle = positions_BS[..., None].float() * frequencies(config).to(positions_BS.device)
     s = config.rope_scaling
-    length = 1.0 if s is None else s.magnitude(s.mscale) / s.magnitude(s.mscale_all_dim)
+    length = 1.0 if s is None else s.rotary_magnitude
     return torch.polar(torch.full_like(angle, length), angle)
 
 

@@ -1,4 +1,4 @@
-"""The network on one device: embedding, blocks of latent attention and feed-forward (dense, then experts), head, MTP modules.
+"""The network on one device: embedding, blocks of attention (latent, or grouped-query) and feed-forward (dense, then experts), head, MTP.
 
 Pure maths: no files, no process groups. Parameters are fp32 masters (or whatever `dtype` says); blocks compute in
 `compute_dtype`, while residual stream, norm statistics, router, softmax and loss stay in fp32.
@@ -21,6 +21,7 @@ from deepwright.config import ModelConfig
 from deepwright.model.attention import LatentAttention
 from deepwright.model.cache import Cache
 from deepwright.model.experts import MixtureOfExperts, Routing, record
+from deepwright.model.grouped_attention import GroupedAttention
 from deepwright.model.layers import FeedForward, Linear, RMSNorm
 from deepwright.model.multi_token import MultiTokenModule
 from deepwright.model.rope import rotation
@@ -32,7 +33,7 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.attention_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.attention = LatentAttention(config, layer)
+        self.attention = GroupedAttention(config, layer) if config.is_dense else LatentAttention(config, layer)
         self.ffn_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.ffn = MixtureOfExperts(config, layer) if config.is_moe(layer) else FeedForward(config.hidden_size, config.intermediate_size)
 
@@ -44,7 +45,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A DeepSeek-V2/V3 model. `generator` seeds the initial weights; `dtype` is that of the parameters."""
+    """A DeepSeek-V2/V3, Llama or Qwen model. `generator` seeds the initial weights; `dtype` is that of the parameters."""
 
     def __init__(
         self, config: ModelConfig, generator: torch.Generator | None = None, dtype: torch.dtype = torch.float32, device=None
@@ -65,7 +66,7 @@ class Transformer(nn.Module):
             self._initialise(generator)
 
     def _initialise(self, generator: torch.Generator) -> None:
-        """All matrices normal with std initializer_range (V3 section 4.2: 0.006); norms stay at one, router biases at zero."""
+        """All matrices normal with std initializer_range (V3 section 4.2: 0.006); norms stay at one, biases at zero."""
         with torch.no_grad():
             for parameter in self.parameters():
                 if parameter.ndim > 1:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from deepwright.numerics import compiled
+from deepwright.numerics.precision import cast
 
 BLOCK = 64  # positions a block of queries spans: smaller wastes less on the upper triangle, larger multiplies better
 
@@ -80,11 +81,73 @@ def attention(q_GMd: Tensor, k_GTd: Tensor, v_GTv: Tensor, scale: float, heads: 
     return _CausalAttention.apply(q_GMd, k_GTd, v_GTv, scale, heads)
 
 
+class _ExpandedAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, q_BSHQ: Tensor, kv_BSHX: Tensor, key_BSR: Tensor, scale: float) -> Tensor:
+        out, log_sum = _expanded(q_BSHQ, kv_BSHX, key_BSR, scale)
+        ctx.save_for_backward(q_BSHQ, kv_BSHX, key_BSR, log_sum)
+        ctx.scale = scale
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_BSHV: Tensor):
+        q, kv, key, log_sum = ctx.saved_tensors
+        B, S, H, R = *q.shape[:3], key.shape[2]
+        d_q, d_kv, d_key_BHSR, grad = torch.empty_like(q), torch.empty_like(kv), q.new_empty(B, H, S, R), grad_BSHV.contiguous()
+        compiled.library().expanded_attention_backward(
+            grad.data_ptr(), q.data_ptr(), kv.data_ptr(), key.data_ptr(), log_sum.data_ptr(), ctx.scale, d_q.data_ptr(), d_kv.data_ptr(),
+            d_key_BHSR.data_ptr(), B, S, H, q.shape[3] - R, R, grad.shape[3],
+        )  # fmt: skip
+        return d_q, d_kv, d_key_BHSR.sum(1), None
+
+
+def _expanded(q: Tensor, kv: Tensor, key: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Compiled: -> result [B, S, H, V], and the log-sum [B, H, S] of each query's scores."""
+    (B, S, H, Q), R = q.shape, key.shape[2]
+    values = kv.shape[3] - Q + R
+    out, log_sum = q.new_empty(B, S, H, values), q.new_empty(B, H, S)
+    compiled.library().expanded_attention(q.data_ptr(), kv.data_ptr(), key.data_ptr(), scale, out.data_ptr(), log_sum.data_ptr(), B, S, H, Q - R,
+                                          R, values)  # fmt: skip
+    return out, log_sum
+
+
+def expanded_attention(q_BSHQ: Tensor, kv_BTHX: Tensor, key_BTR: Tensor, scale: float, positions_BS: Tensor | None) -> Tensor:
+    """Latent attention in expanded form -> [B, S, H, V]. q [N | R], rotated; kv: each head's key without position (N), then its value (V);
+    key: the rotated part that all heads share. positions None: keys are those of the queries, in order."""
+    (B, S, H, Q), R = q_BSHQ.shape, key_BTR.shape[2]
+    if positions_BS is None and compiled.multiplies():
+        inputs = (q_BSHQ.contiguous(), kv_BTHX.contiguous(), key_BTR.contiguous())
+        if compiled.fuses(*inputs):
+            return _ExpandedAttention.apply(*inputs, scale) if torch.is_grad_enabled() else _expanded(*inputs, scale)[0]
+    k_nope_BTHN, v_BTHV = kv_BTHX.tensor_split([Q - R], dim=-1)
+    k_BTHQ = torch.cat((k_nope_BTHN, key_BTR[:, :, None].expand(-1, -1, H, -1)), dim=-1)
+    q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q_BSHQ, k_BTHQ, v_BTHV))
+    out = attention(q, k, v, scale) if positions_BS is None else attention_at(q, k, v, scale, positions_BS.repeat_interleave(H, dim=0))
+    return out.view(B, H, S, -1).transpose(1, 2)
+
+
 def attention_at(q_BMd: Tensor, k_BTd: Tensor, v_BTv: Tensor, scale: float, positions_BM: Tensor) -> Tensor:
     """The same with the position of every query row given (cached keys): a row at position p sees keys 0..p. No blocks."""
     score = torch.bmm(q_BMd, k_BTd.transpose(1, 2)).float().mul_(scale)
     future = torch.arange(k_BTd.shape[1]) > positions_BM[:, :, None]
     return torch.bmm(score.masked_fill_(future, float("-inf")).softmax(-1).to(v_BTv.dtype), v_BTv)
+
+
+def grouped_attention(q_BSHd: Tensor, keys: Tensor | PagedKeys, scale: float, positions_BS: Tensor) -> Tensor:
+    """Grouped-query attention against cached entries [keys of K heads | values of K heads] -> [B, S, H, d]. Query row s * G + g of a key
+    head belongs to position s, so no key is copied for each of its G query heads."""
+    B, S, H, d = q_BSHd.shape
+    if isinstance(keys, PagedKeys):
+        if compiled.takes(q_BSHd, keys.entries_UE):
+            return compiled.grouped_attention(q_BSHd, keys.entries_UE, keys.table_BM, keys.block, scale, positions_BS)
+        keys = keys.gathered()
+    K = keys.shape[2] // (2 * d)
+    k_BKTd, v_BKTd = (x.unflatten(-1, (K, d)).transpose(1, 2).flatten(0, 1) for x in keys.chunk(2, dim=-1))
+    q_BKMd = q_BSHd.view(B, S, K, H // K, d).transpose(1, 2).reshape(B * K, -1, d)
+    positions_BKM = positions_BS.repeat_interleave(H // K, dim=1).repeat_interleave(K, dim=0)
+    out = attention_at(q_BKMd, k_BKTd, v_BKTd, scale, positions_BKM)
+    return out.view(B, K, S, -1, d).transpose(1, 2).reshape(B, S, H, d)
 
 
 def absorbed_attention(
@@ -93,13 +156,13 @@ def absorbed_attention(
     """Latent attention in absorbed form -> [B, S, H, V]: query and output go through each head's part of kv_b [H * (N + V), C], so that
     all heads share one key, the cached entry [latent C | rotary R] itself. q is [N | R], rotated; keys [B, T, E]; positions None: those
     of the queries, in order."""
-    B, S, H, _ = q_BSHQ.shape
+    (B, S, H, _), kv_b_XC = q_BSHQ.shape, cast(kv_b_XC, q_BSHQ.dtype)
     if isinstance(keys, PagedKeys):
         if compiled.takes(q_BSHQ, kv_b_XC, keys.entries_UE):
             return compiled.absorbed_attention(q_BSHQ, keys.entries_UE, keys.table_BM, keys.block, kv_b_XC, scale, positions_BS, rotary)
         keys = keys.gathered()
     q_nope_BSHN, q_rope_BSHR = q_BSHQ.split((q_BSHQ.shape[3] - rotary, rotary), dim=-1)
-    kv_b_HXC = kv_b_XC.to(q_BSHQ.dtype).view(H, -1, kv_b_XC.shape[1])
+    kv_b_HXC = kv_b_XC.view(H, -1, kv_b_XC.shape[1])
     up_k_HNC, up_v_HVC = kv_b_HXC.tensor_split([q_nope_BSHN.shape[3]], dim=1)
     q_latent_BSHC = torch.bmm(q_nope_BSHN.flatten(0, 1).transpose(0, 1), up_k_HNC).transpose(0, 1).view(B, S, H, -1)
     q_BME = torch.cat((q_latent_BSHC, q_rope_BSHR), dim=-1).view(B, S * H, -1)

@@ -1,5 +1,5 @@
 """The C files beside this one, built at first use and called without copies: decoding steps (decode.c), and the passes over memory
-between the matrix products of training (pointwise.c).
+between the matrix products of training (pointwise.c), and its small products (attention.c).
 
 Decoding steps are taken where nothing is to be learned (inside `torch.inference_mode`, as the engine runs) and rows are few. A machine
 without a C compiler does everything in torch, slower; `reason()` says what was found. The binary is kept in the user's cache folder under a digest of
@@ -22,12 +22,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("pointwise.c", "decode.c"))
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("pointwise.c", "attention.c", "decode.c"))
 HEADER = Path(__file__).with_name("cpu.h")
 # OpenMP comes from the library that torch has loaded already: two of them would fight for the cores.
 OPTIONS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
-MANY_ROWS = 64  # from here on the vendor's matrix product is as fast
-MANY_TOKENS = 128  # the same for experts, of whose rows each gets a share
+FEW_ROWS = {
+    torch.float32: 64,
+    torch.bfloat16: 8,
+}  # up to these the compiled products win; the vendor's bf16 ones have instructions of their own
 
 _P, _N, _I, _F = c_void_p, c_long, c_int, c_float
 _SIGNATURES = {
@@ -41,9 +43,13 @@ _SIGNATURES = {
     "combine_backward": (_P, _P, _P, _P, _P, _P, _N, _N, _N),
     "log_probs": (_P, _P, _F, _P, _P, _N, _N),
     "log_prob_gradient": (_P, _P, _P, _F, _P, _N, _N),
+    "use_sgemm": (_P,),
+    "expanded_attention": (_P, _P, _P, _F, _P, _P, *[_N] * 6),
+    "expanded_attention_backward": (_P, _P, _P, _P, _P, _F, _P, _P, _P, *[_N] * 6),
     "expert_mlp": (_P, _P, _P, _P, _P, _I, _P, _N, _N, _N, _N, _N),
     "latent_projections": (_P, _P, _P, _P, _P, _P, _I, _F, _P, _I, _P, _P, *[_N] * 7),
     "absorbed_attention": (_P, _P, _P, _N, _N, _P, _I, _P, _F, _P, *[_N] * 8),
+    "grouped_attention": (_P, _P, _P, _N, _N, _I, _P, _F, _P, *[_N] * 6),
     "mixture": (_P, _P, _P, _I, _I, _I, _F, _P, _P, _P, _P, _I, _P, _P, _P, _P, *[_N] * 8),
 }
 
@@ -115,12 +121,30 @@ def takes(x: Tensor, *weights: Tensor) -> bool:
     return _load()[0] is not None
 
 
+def decodes(x: Tensor, *weights: Tensor) -> bool:
+    """`takes`, and so few rows that reading the weights is what costs."""
+    return takes(x, *weights) and x.numel() <= FEW_ROWS[x.dtype] * x.shape[-1]
+
+
 def fuses(*tensors: Tensor) -> bool:
     """Whether a pass over these operands can be one compiled call (with or without gradient): on the CPU, fp32, as they lie."""
     for tensor in tensors:
         if not (tensor.is_cpu and tensor.dtype is torch.float32 and tensor.is_contiguous()):
             return False
     return _load()[0] is not None
+
+
+@functools.cache
+def multiplies() -> bool:
+    """Whether the compiled operations can also multiply: they borrow the BLAS routine that torch carries, where it shows one."""
+    if _load()[0] is None:
+        return False
+    try:
+        routine = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so")).sgemm_
+    except (OSError, AttributeError):
+        return False
+    library().use_sgemm(ctypes.cast(routine, c_void_p))
+    return True
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -189,6 +213,18 @@ def absorbed_attention(q_BSHQ: Tensor, keys_UE: Tensor, table_BM: Tensor, block:
         q_width - rotary, rotary, values, kv_b_XC.shape[1],
     )  # fmt: skip
     return _as(y_BSHV, q_BSHQ.dtype)
+
+
+def grouped_attention(q_BSHd: Tensor, entries_UE: Tensor, table_BM: Tensor, block: int, scale: float, positions_BS: Tensor) -> Tensor:
+    """Grouped-query attention over cache pages, entries [K keys | K values] of width d each -> [B, S, H, d]."""
+    q, (batch, positions, heads, width) = _rows(q_BSHd).contiguous(), q_BSHd.shape
+    y_BSHd = torch.empty(q.shape)
+    library().grouped_attention(
+        q.data_ptr(), entries_UE.data_ptr(), table_BM.data_ptr(), table_BM.stride(0), block, entries_UE.dtype is torch.bfloat16,
+        positions_BS.contiguous().data_ptr(), scale, y_BSHd.data_ptr(), batch * positions, positions, table_BM.shape[1] * block, heads,
+        entries_UE.shape[1] // (2 * width), width,
+    )  # fmt: skip
+    return _as(y_BSHd, q_BSHd.dtype)
 
 
 def mixture(x_TD: Tensor, router: Tensor, bias_E: Tensor | None, gate_up: Tensor, down: Tensor, shared_gate_up: Tensor | None,

@@ -8,6 +8,7 @@
 #endif
 
 #define LANES 16
+#define ALIGNED(n) ((n) / LANES * LANES)
 #define SMALL 16384 /* operations below which waking the other threads costs more than they save */
 #define AHEAD 16 /* rows of W asked for before they are needed */
 #define INLINE static inline __attribute__((always_inline))
@@ -80,6 +81,40 @@ INLINE v16 exponential(v16 x) {
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
     return p * (v16)((n + 127) << 23);
+}
+
+/* Working memory of the calling thread, kept for the next call. */
+static float *scratch(size_t numbers) {
+    static __thread float *kept = NULL;
+    static __thread size_t size = 0;
+    if (numbers > size) {
+        free(kept);
+        size = numbers * 2;
+        kept = aligned_alloc(64, (size * sizeof(float) + 63) / 64 * 64);
+        if (!kept) abort();
+    }
+    return kept;
+}
+
+static float largest(const float *x, long n) {
+    v16 most = (v16){0} - INFINITY;
+    long i = 0;
+    for (; i < ALIGNED(n); i += LANES) most = choose(*(const v16 *)(x + i) > most, *(const v16 *)(x + i), most);
+    float top = -INFINITY;
+    for (long j = 0; j < LANES; j++) top = most[j] > top ? most[j] : top;
+    for (; i < n; i++) top = x[i] > top ? x[i] : top;
+    return top;
+}
+
+/* p[j] = exp(scale * (p[j] - most)), most their maximum; returns the sum. */
+static float softmax_numerators(float *p, long J, float scale, float *most) {
+    *most = largest(p, J);
+    v16 total = {0};
+    long j = 0;
+    for (; j + LANES <= J; j += LANES) total += *(v16 *)(p + j) = exponential((*(v16 *)(p + j) - *most) * scale);
+    float sum = sum_lanes(total);
+    for (; j < J; j++) sum += p[j] = expf((p[j] - *most) * scale);
+    return sum;
 }
 
 /* pointwise.c, also used by decode.c */

@@ -8,7 +8,7 @@
 #include "cpu.h"
 
 /* y[m][n] = x[m] . w[n] for an MR x NR tile, NR 1, 4 or 8; the constants unroll everything. */
-INLINE void tile(const int MR, const int NR, const float *x, long ldx, matrix w, long first, long K, float *y, long ldy) {
+INLINE void tile(const int MR, const int NR, const float *x, long ldx, matrix w, long ldw, long first, long K, float *y, long ldy) {
     v16 total[4][8] = {{{0}}};
     long k = 0;
     for (; k + LANES <= K; k += LANES) {
@@ -17,15 +17,15 @@ INLINE void tile(const int MR, const int NR, const float *x, long ldx, matrix w,
         for (int m = 0; m < MR; m++) row[m] = *(const v16 *)(x + m * ldx + k);
 #pragma GCC unroll 8
         for (int n = 0; n < NR; n++) {
-            v16 column = load(w.data, w.half, (first + n) * K + k);
-            __builtin_prefetch(part(w, (first + n + AHEAD) * K + k).data);
+            v16 column = load(w.data, w.half, (first + n) * ldw + k);
+            __builtin_prefetch(part(w, (first + n + AHEAD) * ldw + k).data);
 #pragma GCC unroll 4
             for (int m = 0; m < MR; m++) total[m][n] += row[m] * column;
         }
     }
     if (k < K)
         for (int n = 0; n < NR; n++) {
-            v16 column = load_tail(w.data, w.half, (first + n) * K + k, K - k);
+            v16 column = load_tail(w.data, w.half, (first + n) * ldw + k, K - k);
             for (int m = 0; m < MR; m++) total[m][n] += load_tail(x, 0, m * ldx + k, K - k) * column;
         }
 #pragma GCC unroll 4
@@ -37,27 +37,32 @@ INLINE void tile(const int MR, const int NR, const float *x, long ldx, matrix w,
     }
 }
 
-INLINE void rows_by_columns(const int NR, const float *x, long ldx, matrix w, long first, long M, long K, float *y, long ldy) {
+INLINE void rows_by_columns(const int NR, const float *x, long ldx, matrix w, long ldw, long first, long M, long K, float *y, long ldy) {
     long m = 0;
-    for (; m + 4 <= M; m += 4) tile(4, NR, x + m * ldx, ldx, w, first, K, y + m * ldy, ldy);
-    if (M - m == 3) tile(3, NR, x + m * ldx, ldx, w, first, K, y + m * ldy, ldy);
-    if (M - m == 2) tile(2, NR, x + m * ldx, ldx, w, first, K, y + m * ldy, ldy);
-    if (M - m == 1) tile(1, NR, x + m * ldx, ldx, w, first, K, y + m * ldy, ldy);
+    for (; m + 4 <= M; m += 4) tile(4, NR, x + m * ldx, ldx, w, ldw, first, K, y + m * ldy, ldy);
+    if (M - m == 3) tile(3, NR, x + m * ldx, ldx, w, ldw, first, K, y + m * ldy, ldy);
+    if (M - m == 2) tile(2, NR, x + m * ldx, ldx, w, ldw, first, K, y + m * ldy, ldy);
+    if (M - m == 1) tile(1, NR, x + m * ldx, ldx, w, ldw, first, K, y + m * ldy, ldy);
 }
 
-INLINE void product_of(const int half, const float *x, long ldx, const void *data, long begin, long end, long M, long K, float *y, long ldy) {
+INLINE void product_of(const int half, const float *x, long ldx, const void *data, long ldw, long begin, long end, long M, long K, float *y,
+                       long ldy) {
     matrix w = {data, half};
     long n = begin;
     if (M == 1)
-        for (; n + 8 <= end; n += 8) tile(1, 8, x, ldx, w, n, K, y + n - begin, ldy);
-    for (; n + 4 <= end; n += 4) rows_by_columns(4, x, ldx, w, n, M, K, y + n - begin, ldy);
-    for (; n < end; n++) rows_by_columns(1, x, ldx, w, n, M, K, y + n - begin, ldy);
+        for (; n + 8 <= end; n += 8) tile(1, 8, x, ldx, w, ldw, n, K, y + n - begin, ldy);
+    for (; n + 4 <= end; n += 4) rows_by_columns(4, x, ldx, w, ldw, n, M, K, y + n - begin, ldy);
+    for (; n < end; n++) rows_by_columns(1, x, ldx, w, ldw, n, M, K, y + n - begin, ldy);
 }
 
-/* y[m][n - begin] = x[m] . w[n], n in [begin, end). */
+/* y[m][n - begin] = x[m] . w[n], n in [begin, end); rows of w lie ldw apart. */
+static void apart(const float *x, long ldx, matrix w, long ldw, long begin, long end, long M, long K, float *y, long ldy) {
+    if (w.half) product_of(1, x, ldx, w.data, ldw, begin, end, M, K, y, ldy);
+    else product_of(0, x, ldx, w.data, ldw, begin, end, M, K, y, ldy);
+}
+
 static void product(const float *x, long ldx, matrix w, long begin, long end, long M, long K, float *y, long ldy) {
-    if (w.half) product_of(1, x, ldx, w.data, begin, end, M, K, y, ldy);
-    else product_of(0, x, ldx, w.data, begin, end, M, K, y, ldy);
+    apart(x, ldx, w, K, begin, end, M, K, y, ldy);
 }
 
 /* y [M, N] = x [M, K] w [N, K]^T. */
@@ -89,18 +94,6 @@ static void rotate(const float *x, long row_stride, long head_stride, const floa
                 out[i * first + second] = a * s + b * c;
             }
         }
-}
-
-static float *scratch(size_t numbers) {
-    static __thread float *kept = NULL;
-    static __thread size_t size = 0;
-    if (numbers > size) {
-        free(kept);
-        size = numbers * 2;
-        kept = aligned_alloc(64, (size * sizeof(float) + 63) / 64 * 64);
-        if (!kept) abort();
-    }
-    return kept;
 }
 
 /* h = silu(gate) * up, both [M, width] with row stride ld; h may be gate. */
@@ -214,18 +207,6 @@ static void mix(long M, const float *p, long ldp, matrix rows, long first, long 
     else MIX(1);
 }
 
-/* p[j] = exp(scale * (p[j] - max)), returns the sum. */
-static float softmax_numerators(float *p, long J, float scale) {
-    float most = -INFINITY;
-    for (long j = 0; j < J; j++) most = p[j] > most ? p[j] : most;
-    v16 total = {0};
-    long j = 0;
-    for (; j + LANES <= J; j += LANES) total += *(v16 *)(p + j) = exponential((*(v16 *)(p + j) - most) * scale);
-    float sum = sum_lanes(total);
-    for (; j < J; j++) sum += p[j] = expf((p[j] - most) * scale);
-    return sum;
-}
-
 /* Latent attention with the up-projections folded in: for query row m of batch row m / S and head h
  *   q = [q_nope W_UK | q_rope],  p = softmax(scale * q . key_j, j <= position_m),  y = (sum p_j latent_j) W_UV^T.
  * q [M, H, N + R]; kv_b [H, N + V, C]; y [M, H, V]. Keys [C + R] lie in blocks of `block`: block i of batch row b is
@@ -252,13 +233,45 @@ void absorbed_attention(const float *q_rows, const void *keys, const int64_t *ta
             for (long j = 0; j < seen; j += block)
                 product(query, width, part(key, blocks[j / block] * block * width), 0, seen - j < block ? seen - j : block, heads, width, score + j, T);
             float total[HEADS];
-            for (long h = 0; h < heads; h++) total[h] = softmax_numerators(score + h * T, seen, scale);
+            for (long h = 0; h < heads; h++) total[h] = softmax_numerators(score + h * T, seen, scale, &(float){0});
             for (long j = 0; j < seen; j += block)
                 mix(heads, score + j, T, key, blocks[j / block] * block * width, width, seen - j < block ? seen - j : block, C, context, C);
             for (long h = 0; h < heads; h++) {
                 for (long c = 0; c < C; c++) context[h * C + c] /= total[h];
                 product(context + h * C, C, part(up, ((first + h) * (N + V) + N) * C), 0, V, 1, C,
                         y + (m * H + first + h) * V, V);
+            }
+        }
+    }
+}
+
+/* Grouped-query attention over the same kind of pages: an entry is [keys of K heads | values of K heads], each of width d; query head h
+ * reads key head h / (H / K). q, y [M, H, d]. Threads share out (row, key head). */
+void grouped_attention(const float *q, const void *entries, const int64_t *table, long ldt, long block, int half, const int64_t *position,
+                       float scale, float *y, long M, long S, long T, long H, long K, long d) {
+    long width = 2 * K * d, group = H / K;
+    matrix entry = {entries, half};
+#pragma omp parallel
+    {
+        float *score = scratch(HEADS * T + 64);
+#pragma omp for schedule(static)
+        for (long task = 0; task < M * K; task++) {
+            long m = task / K, k = task % K, seen = position[m] + 1 < T ? position[m] + 1 : T;
+            const int64_t *blocks = table + m / S * ldt;
+            for (long first = k * group; first < (k + 1) * group; first += HEADS) {
+                long heads = (k + 1) * group - first < HEADS ? (k + 1) * group - first : HEADS;
+                const float *query = q + (m * H + first) * d;
+                float *out = y + (m * H + first) * d, total[HEADS];
+                for (long j = 0; j < seen; j += block)
+                    apart(query, d, part(entry, blocks[j / block] * block * width + k * d), width, 0, seen - j < block ? seen - j : block, heads,
+                          d, score + j, T);
+                for (long h = 0; h < heads; h++) total[h] = softmax_numerators(score + h * T, seen, scale, &(float){0});
+                memset(out, 0, heads * d * sizeof(float));
+                for (long j = 0; j < seen; j += block)
+                    mix(heads, score + j, T, entry, blocks[j / block] * block * width + (K + k) * d, width,
+                        seen - j < block ? seen - j : block, d, out, d);
+                for (long h = 0; h < heads; h++)
+                    for (long i = 0; i < d; i++) out[h * d + i] /= total[h];
             }
         }
     }

@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from deepwright.numerics import compiled
 from deepwright.numerics.pointwise import swiglu
+from deepwright.numerics.precision import cast
 
 FEW_ROWS_EACH = 64  # of an expert on average: above, a grouped product keeps all threads busy by itself
 
@@ -120,11 +121,12 @@ def expert_mlp(x_TD: Tensor, ids_TK: Tensor, weights_TK: Tensor, gate_up_EFD: Te
     """y_t = sum over k of weights_tk * down_e swiglu(gate_up_e x_t) with e = ids_tk. Returns [T, D] in x's dtype (fp32 sums)."""
     if x_TD.shape[0] == 0:
         return torch.zeros_like(x_TD)
-    if x_TD.shape[0] <= compiled.MANY_TOKENS and compiled.takes(x_TD, gate_up_EFD, down_EDI):
+    gate_up_EFD, down_EDI = cast(gate_up_EFD, x_TD.dtype), cast(down_EDI, x_TD.dtype)
+    if compiled.decodes(x_TD, gate_up_EFD, down_EDI):
         return compiled.expert_mlp(x_TD, ids_TK, weights_TK, gate_up_EFD, down_EDI)
     grouped = x_TD.dtype == torch.bfloat16 or (x_TD.dtype == torch.float32 and x_TD.device.type == "cpu")
     multiply = _grouped if grouped and not side_by_side(ids_TK, len(gate_up_EFD)) else _batched
-    up_EDF, down_EID = gate_up_EFD.to(x_TD.dtype).transpose(1, 2), down_EDI.to(x_TD.dtype).transpose(1, 2)
+    up_EDF, down_EID = gate_up_EFD.transpose(1, 2), down_EDI.transpose(1, 2)
     return multiply(x_TD, ids_TK, weights_TK, up_EDF, down_EID).to(x_TD.dtype)
 
 

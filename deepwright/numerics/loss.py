@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from deepwright.numerics import compiled
+from deepwright.numerics.precision import cast
 
 CHUNK_NUMBERS = 1 << 23  # logits held at a time (32 MiB in fp32): with fewer rows the product with the head is a third slower
 
@@ -28,7 +29,7 @@ class _Tables:
     """The logits of one chunk after the other, all in the same memory: fresh pages would cost more than the arithmetic."""
 
     def __init__(self, h_TD: Tensor, head_VD: Tensor) -> None:
-        self.h_TD, self.head = h_TD, head_VD.to(h_TD.dtype)
+        self.h_TD, self.head = h_TD, cast(head_VD, h_TD.dtype)
         self.table = h_TD.new_empty(min(_chunk_rows(self.head), len(h_TD)), len(self.head))
 
     def logits(self, rows: slice) -> Tensor:

@@ -5,18 +5,6 @@
  */
 #include "cpu.h"
 
-#define ALIGNED(n) ((n) / LANES * LANES)
-
-static float largest(const float *x, long n) {
-    v16 most = (v16){0} - INFINITY;
-    long i = 0;
-    for (; i < ALIGNED(n); i += LANES) most = choose(*(const v16 *)(x + i) > most, *(const v16 *)(x + i), most);
-    float top = -INFINITY;
-    for (long j = 0; j < LANES; j++) top = most[j] > top ? most[j] : top;
-    for (; i < n; i++) top = x[i] > top ? x[i] : top;
-    return top;
-}
-
 /* y = x / sqrt(mean(x^2) + eps) * weight and 1 / sqrt(...) of each row (`inverse` may be NULL); rows lie ldx and ldy apart. */
 void rms_norm(const float *x, long ldx, const float *weight, float eps, float *y, long ldy, float *inverse, long M, long D) {
 #pragma omp parallel for if (M * D > SMALL)

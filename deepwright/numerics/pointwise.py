@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from deepwright.numerics import compiled
+from deepwright.numerics.precision import cast
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -101,13 +102,13 @@ def swiglu(gate_up: Tensor) -> Tensor:
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """x [..., in] @ weight [out, in]^T, computed in x's dtype; the weight keeps its own (master) dtype."""
-    if x.numel() <= compiled.MANY_ROWS * x.shape[-1] and compiled.takes(x, weight):
-        return compiled.linear(x, weight)
-    return F.linear(x, weight if weight.dtype == x.dtype else weight.to(x.dtype))
+    weight = cast(weight, x.dtype)
+    return compiled.linear(x, weight) if compiled.decodes(x, weight) else F.linear(x, weight)
 
 
 def feed_forward(x: Tensor, gate_up_FD: Tensor, down_DI: Tensor) -> Tensor:
     """down(silu(gate x) * up x), gate_up holding the gate rows, then the up rows."""
-    if x.numel() <= compiled.MANY_ROWS * x.shape[-1] and compiled.takes(x, gate_up_FD, down_DI):
+    gate_up_FD, down_DI = cast(gate_up_FD, x.dtype), cast(down_DI, x.dtype)
+    if compiled.decodes(x, gate_up_FD, down_DI):
         return compiled.feed_forward(x.reshape(-1, x.shape[-1]), gate_up_FD, down_DI).view(x.shape)
     return linear(swiglu(linear(x, gate_up_FD)), down_DI)

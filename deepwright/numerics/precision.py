@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
+from torch import Tensor
 
 NAMES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _NATIVE = ("avx512_bf16", "amx_bf16", "bf16")  # CPU features that multiply bfloat16 in hardware; without them it is slower than float32
@@ -22,3 +26,31 @@ def compute_dtype(name: str, setting: str = "compute") -> tuple[torch.dtype, str
     features = getattr(torch.cpu, "get_capabilities", dict)()  # newer torch only; without it nothing is known, and float32 is safe
     found = next((feature for feature in _NATIVE if features.get(feature)), None)
     return (torch.bfloat16, f"the CPU has {found}") if found else (torch.float32, "the CPU has no native bfloat16 product")
+
+
+Casts = dict[tuple[int, torch.dtype], Tensor]
+_kept: Casts | None = None
+
+
+@contextlib.contextmanager
+def keep_casts(store: Casts) -> Iterator[None]:
+    """Inside the `with`, and without gradient, a master weight is cast to the compute format once and found again in `store`, which its
+    owner must empty when the weights change. A decoding step of few rows would otherwise cast every weight again."""
+    global _kept
+    before, _kept = _kept, store
+    try:
+        yield
+    finally:
+        _kept = before
+
+
+def cast(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """The weight in `dtype`; itself where it has that already."""
+    if weight.dtype == dtype:
+        return weight
+    if _kept is None or torch.is_grad_enabled():
+        return weight.to(dtype)
+    key = (weight.data_ptr(), dtype)
+    if key not in _kept:
+        _kept[key] = weight.to(dtype)
+    return _kept[key]

@@ -16,6 +16,7 @@ from deepwright.inference.draft import acceptance_rate
 from deepwright.model import Transformer
 from deepwright.recipe.journal import Journal
 from deepwright.recipe.settings import PretrainSettings, R1Settings
+from deepwright.tasks import Countdown
 from deepwright.text import Tokenizer, number_tokenizer
 from deepwright.train.pretrain import pretrain
 
@@ -24,9 +25,18 @@ _VALIDATION = 1 << 40  # distance of the validation documents' seed from any tra
 _DRAFTED_ROWS = 16  # validation rows on which MTP drafts are judged
 
 
+def _countdown(settings: R1Settings | PretrainSettings) -> Countdown:
+    task = settings.task.make()
+    if not isinstance(task, Countdown):
+        raise ValueError(
+            f"task is {settings.task.name!r}, but pre-training has a corpus for 'countdown' only; `deepwright rl` takes any task"
+        )
+    return task
+
+
 def corpus_of(settings: R1Settings | PretrainSettings, seed: int) -> CountdownCorpus:
     knobs = {field.name: getattr(settings.corpus, field.name) for field in dataclasses.fields(settings.corpus)}
-    return CountdownCorpus(settings.task, seed, **knobs)
+    return CountdownCorpus(_countdown(settings), seed, **knobs)
 
 
 def new_model(settings: R1Settings | PretrainSettings, tokenizer: Tokenizer) -> Transformer:
@@ -42,7 +52,7 @@ def validation_rows(settings: R1Settings | PretrainSettings, tokenizer: Tokenize
 
 def run(settings: R1Settings | PretrainSettings, folder: Path, journal: Journal) -> tuple[Transformer, Tokenizer]:
     """Trains, or goes on training, the base model of a run; returns it as it is at the end of the stage."""
-    tokenizer = number_tokenizer(settings.task.tokenizer_words(), settings.task.largest_number)
+    tokenizer = number_tokenizer(_countdown(settings).tokenizer_words(), _countdown(settings).largest_number)
     model = new_model(settings, tokenizer)
     corpus = corpus_of(settings, settings.seed)
     journal.start(model.config)

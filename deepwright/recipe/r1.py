@@ -20,7 +20,7 @@ def run(settings: R1Settings | PretrainSettings | RLSettings, folder: Path) -> N
     status = "stopped"
     try:
         if isinstance(settings, RLSettings):
-            model, tokenizer = weights.load(model_folder(settings.base or folder, stages=("base", ".")))
+            model, tokenizer = weights.load(model_folder(settings.start or folder, stages=("base", ".")))
             journal.start(model.config)
         else:
             model, tokenizer = base.run(settings, folder, journal)

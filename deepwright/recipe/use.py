@@ -12,9 +12,11 @@ from deepwright import weights
 from deepwright.evaluate import Evaluation, evaluate
 from deepwright.inference.engine import Engine
 from deepwright.recipe.requests import ChatRequest, EvalRequest, GenerateRequest
+from deepwright.recipe.resolve import fill
 from deepwright.recipe.session import CONFIG, model_folder, use_threads
+from deepwright.recipe.settings import TaskChoice
 from deepwright.sampler import Sampling
-from deepwright.tasks import Countdown, Task, make_task
+from deepwright.tasks import Task
 from deepwright.text import Tokenizer
 
 
@@ -25,13 +27,14 @@ def open_engine(folder: str, threads: int) -> tuple[Engine, Tokenizer]:
 
 
 def stopping(sampling: Sampling, tokenizer: Tokenizer) -> Sampling:
-    return dataclasses.replace(sampling, stop_ids=(tokenizer.eos_id,))
+    return dataclasses.replace(sampling, stop_ids=tokenizer.stop_ids)
 
 
 def generate_texts(request: GenerateRequest) -> list[str]:
     """The n completions of one prompt, without the prompt and the end token."""
     engine, tokenizer = open_engine(request.folder, request.threads)
-    prompt = [tokenizer.bos_id, *tokenizer.encode(request.prompt)] if request.raw else tokenizer.encode_prompt(request.prompt)
+    start = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+    prompt = start + tokenizer.encode(request.prompt) if request.raw else tokenizer.encode_prompt(request.prompt)
     return [tokenizer.decode(completion.token_ids) for completion in engine.sample([prompt], stopping(request.sampling, tokenizer))[0]]
 
 
@@ -53,10 +56,11 @@ def evaluate_folder(request: EvalRequest) -> Evaluation:
 
 
 def task_of(request: EvalRequest) -> Task:
-    options = run_config(Path(request.folder)).get("task", {}) if request.task == Countdown.name else {}
-    if request.task_seed is not None:
-        options["seed"] = request.task_seed
-    return make_task(request.task, **options)
+    """The asked task; without one that of the run, whose held-out problems the model has not seen."""
+    of_run = fill(TaskChoice(), run_config(Path(request.folder)).get("task", {}), CONFIG)
+    choice = TaskChoice(request.task, of_run.seed) if request.task not in ("", of_run.name) else of_run
+    changes = {"options": (*choice.options, *request.options)} | ({} if request.task_seed is None else {"seed": request.task_seed})
+    return dataclasses.replace(choice, **changes).make()
 
 
 def run_config(folder: Path) -> dict[str, Any]:

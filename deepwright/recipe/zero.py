@@ -11,57 +11,63 @@ from pathlib import Path
 from deepwright.evaluate import Evaluation, decompose, evaluate
 from deepwright.inference.engine import Engine
 from deepwright.model import Transformer
+from deepwright.numerics import compute_dtype
 from deepwright.recipe.journal import ON_THE_WAY, Journal
 from deepwright.recipe.settings import R1Settings, RLSettings
 from deepwright.rl.grpo import train_grpo
+from deepwright.tasks import Task
 from deepwright.text import Tokenizer
 
 STAGE = "zero"
-COOLER = 0.6  # temperature of the second evaluation: R1's own protocol (R1 section 3)
 
 
 def run(settings: R1Settings | RLSettings, folder: Path, journal: Journal, model: Transformer, tokenizer: Tokenizer) -> Transformer:
-    """Judges the base model, trains it by GRPO, judges it again, and says where the rise came from."""
-    engine = Engine(model, tokenizer)
-    _judge(settings, journal, engine, tokenizer, "base", 0)
-    config = dataclasses.replace(settings.rl, seed=settings.seed)
-    train_grpo(
-        config, model, tokenizer, settings.task, engine, folder / STAGE, journal.tracker,
-        stage=STAGE, evaluate=_glance(settings, journal, engine, tokenizer), samples_path=folder / "samples.jsonl",
-    )  # fmt: skip
-    _judge(settings, journal, engine, tokenizer, STAGE, config.steps)
+    """Judges the model as it comes, trains it by GRPO, judges it again, and says where the rise came from."""
+    with model.computing(compute_dtype(settings.rl.compute)[0]):
+        judge = Judge(settings, settings.task.make(), Engine(model, tokenizer), tokenizer, journal)
+        judge.in_full("base", 0)
+        config = dataclasses.replace(settings.rl, seed=settings.seed)
+        train_grpo(
+            config, model, tokenizer, judge.task, judge.engine, folder / STAGE, journal.tracker,
+            stage=STAGE, evaluate=judge.glance, samples_path=folder / "samples.jsonl",
+        )  # fmt: skip
+        judge.in_full(STAGE, config.steps)
     return model
 
 
-def _measure(
-    settings: R1Settings | RLSettings, engine: Engine, tokenizer: Tokenizer, problems: int, samples: int, temperature: float
-) -> Evaluation:
-    asked = settings.evaluation
-    return evaluate(
-        engine, tokenizer, settings.task, problems=problems, samples=samples, max_tokens=settings.rl.max_tokens, temperature=temperature,
-        top_p=asked.top_p, seed=settings.seed,
-    )  # fmt: skip
+@dataclasses.dataclass(frozen=True)
+class Judge:
+    """Held-out problems, asked at the settings' temperatures. It leaves the run as it is; what is in the journal is not asked again."""
 
+    settings: R1Settings | RLSettings
+    task: Task
+    engine: Engine
+    tokenizer: Tokenizer
+    journal: Journal
 
-def _judge(settings: R1Settings | RLSettings, journal: Journal, engine: Engine, tokenizer: Tokenizer, stage: str, step: int) -> None:
-    """The full evaluation of a stage, once in a run: at the evaluation temperature and, with fewer samples, at the cooler one."""
-    asked = settings.evaluation
-    if journal.find(stage, step, stage) is None:
-        found = _measure(settings, engine, tokenizer, asked.problems, asked.samples, asked.temperature)
-        base = journal.find("base", 0, "base")
-        more = {} if base is None else {"decomposition": decompose(base, found).record()}
-        journal.evaluation(stage, step, stage, found, samples=True, **more)
-    label = f"{stage} T={COOLER}"
-    if journal.find(stage, step, label) is None:
-        journal.evaluation(stage, step, label, _measure(settings, engine, tokenizer, asked.problems, max(1, asked.samples // 4), COOLER))
+    def _measure(self, problems: int, samples: int, temperature: float) -> Evaluation:
+        s = self.settings
+        return evaluate(
+            self.engine, self.tokenizer, self.task, problems=min(problems, self.task.size("held_out")), samples=samples,
+            max_tokens=s.rl.max_tokens, temperature=temperature, top_p=s.evaluation.top_p, seed=s.seed,
+        )  # fmt: skip
 
+    def in_full(self, stage: str, step: int) -> None:
+        """At the evaluation temperature and, with fewer samples, at the other ones; each once in a run."""
+        asked = self.settings.evaluation
+        wanted = [(stage, asked.temperature, asked.samples)]
+        wanted += [(f"{stage} T={t:g}" if t else f"{stage} greedy", t, max(1, asked.samples // 4) if t else 1) for t in asked.also]
+        for label, temperature, samples in wanted:
+            if self.journal.find(stage, step, label) is None:
+                found = self._measure(asked.problems, samples, temperature)
+                base = self.journal.find("base", 0, label.replace(stage, "base", 1))
+                more = {} if base is None else {"decomposition": decompose(base, found).record()}
+                self.journal.evaluation(stage, step, label, found, samples=label == stage, **more)
 
-def _glance(settings: R1Settings | RLSettings, journal: Journal, engine: Engine, tokenizer: Tokenizer):
-    """The callback of the loop: a short evaluation now and then. It leaves the run as it is."""
-
-    def glance(step: int, model: Transformer) -> None:
-        if step < settings.rl.steps and journal.find(STAGE, step, ON_THE_WAY) is None:
-            found = _measure(settings, engine, tokenizer, settings.evaluation.problems_between, 1, settings.evaluation.temperature)
-            journal.evaluation(STAGE, step, ON_THE_WAY, found)
-
-    return glance
+    def glance(self, step: int, model: Transformer) -> dict[str, float]:
+        """A short evaluation now and then, for the loop's alarms as well."""
+        s, found = self.settings, self.journal.find(STAGE, step, ON_THE_WAY)
+        if found is None and step < s.rl.steps:
+            found = self._measure(s.evaluation.problems_between, 1, s.evaluation.temperature)
+            self.journal.evaluation(STAGE, step, ON_THE_WAY, found)
+        return {} if found is None else {"pass_at_1": found.pass_at_1}

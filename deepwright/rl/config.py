@@ -1,13 +1,17 @@
-"""What a GRPO run is: GRPOConfig. Its defaults are the laptop recipe; R1_ZERO holds the published settings."""
+"""What a GRPO run is: GRPOConfig. Its defaults are the laptop recipe; PRESETS hold published settings by name (R1_ZERO first)."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from deepwright.numerics import compute_dtype
+from deepwright.rl.alarms import AlarmConfig
 from deepwright.rl.losses import Coefficients, Variant, find_variant
 from deepwright.train.optimizer import OptimizerConfig
+
+NOT_NEGATIVE = ("seed", "learning_rate", "beta", "bias_speed", "warmup_steps", "evaluate_every", "shown_samples", "final_ratio", "resample")
 
 
 @dataclass(frozen=True)
@@ -33,10 +37,26 @@ class GRPOConfig:
     mini_batches: int = 1  # policy updates that a round is split into
     max_tokens: int = 224  # longest completion; one that is cut is wrong and earns nothing
     temperature: float = 1.0  # in the sampler and in the trainer's log-probabilities alike
+    compute: str = (
+        "float32"  # number format of the blocks in rollouts, updates and evaluations: float32, bfloat16, or auto; weights stay fp32
+    )
+    # Takes over for good once format_rate, averaged over three rounds, reaches `later_from`: a policy that has learned the form and samples at 1
+    # soon gives the same answer every time, and then there is nothing left to compare.
+    later_temperature: float | None = None
+    later_from: float = 0.95  # format_rate; only with later_temperature
     variant: str = "grpo_token_mean"  # name in deepwright.rl.losses.VARIANTS
     clip: float | None = None  # epsilon of the ratio; needed with several mini-batches, without effect and refused with one
+    clip_high: float | None = None  # epsilon above 1, where it is not the same (DAPO section 3.1); only with clip
+    # C: the policy term of a token is weighed by min(pi_old / pi_sampler, C), for a sampler that is not quite the trainer. None: no weight.
+    importance_cap: float | None = None
+    # Updates of a round send each token to the experts that pi_old chose. Only with several mini-batches.
+    replay_routing: bool = False
+    # Completions that were cut: wrong with reward 0, or left out of the sum, its normaliser and the mean of their group (TRL keeps their reward there).
+    truncated: Literal["wrong", "mask"] = "wrong"
     # Groups whose rewards are all equal; kept ones still feel the KL term and count in the mean.
     zero_variance: Literal["drop", "keep"] = "drop"
+    # Up to so many further batches of prompts are asked in a round, until `prompts` groups have variance (DAPO section 3.2); only with "drop".
+    resample: int = 0
     beta: float = 0.0  # weight of the KL term
     reference_refresh: int | None = None  # steps after which the reference becomes the policy; only with beta > 0, None: never
     learning_rate: float = 4e-4
@@ -54,21 +74,29 @@ class GRPOConfig:
     checkpoint_every: int = 25  # steps
     keep: int = 2  # checkpoints
     shown_samples: int = 3  # completions that each round writes to samples.jsonl
+    alarms: AlarmConfig = AlarmConfig()
 
     def __post_init__(self) -> None:
         find_variant(self.variant)
+        compute_dtype(self.compute, "rl.compute")
         for name in ("steps", "prompts", "mini_batches", "max_tokens", "micro_batch_tokens", "checkpoint_every", "keep"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
-        for name in ("seed", "learning_rate", "beta", "bias_speed", "warmup_steps", "evaluate_every", "shown_samples", "final_ratio"):
+        for name in NOT_NEGATIVE:
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or a positive number")
         if self.samples < 2:
             raise ValueError(f"samples is {self.samples}, expected at least 2: the only member of a group has nothing to be better than")
-        if not 0 < self.temperature < math.inf:
-            raise ValueError(f"temperature is {self.temperature}, expected a positive number: greedy sampling has no gradient")
-        if self.zero_variance not in ("drop", "keep"):
-            raise ValueError(f"zero_variance is {self.zero_variance!r}, expected 'drop' or 'keep'")
+        for name in ("temperature", "later_temperature"):
+            if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected a positive number: greedy sampling has no gradient")
+        if not 0 < self.later_from <= 1 or (self.later_temperature is None and self.later_from != 0.95):
+            raise ValueError(f"later_from is {self.later_from}, expected a format_rate in (0, 1], together with later_temperature")
+        for name, choices in (("zero_variance", ("drop", "keep")), ("truncated", ("wrong", "mask"))):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, expected {choices[0]!r} or {choices[1]!r}")
+        if self.resample and self.zero_variance != "drop":
+            raise ValueError(f"resample is {self.resample}, but with zero_variance 'keep' every group is trained on")
         self._check_schedule()
         self._check_updates()
 
@@ -90,8 +118,13 @@ class GRPOConfig:
                 )
         if self.mini_batches > self.prompts * self.samples:
             raise ValueError(f"mini_batches is {self.mini_batches}, expected at most prompts * samples ({self.prompts * self.samples})")
-        if self.clip is not None and not self.clip > 0:
-            raise ValueError(f"clip is {self.clip}, expected a positive number")
+        for name in ("clip", "clip_high", "importance_cap"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected a positive number")
+        if self.clip is None and self.clip_high is not None:
+            raise ValueError(f"clip_high is {self.clip_high}, but without clip nothing is clipped")
+        if self.replay_routing and self.mini_batches == 1:
+            raise ValueError("replay_routing is on, but with mini_batches 1 no update follows the first")
         if self.reference_refresh is not None:
             if self.beta == 0:
                 raise ValueError(f"reference_refresh is {self.reference_refresh}, but with beta 0 there is no reference")
@@ -99,6 +132,13 @@ class GRPOConfig:
                 raise ValueError(
                     f"reference_refresh is {self.reference_refresh}, expected a multiple of mini_batches ({self.mini_batches})"
                 )
+        window, kept = self.alarms.window * self.mini_batches, (self.keep - 1) * self.checkpoint_every
+        if self.alarms.policy == "roll_back" and kept < window:
+            raise ValueError(f"roll_back needs a checkpoint older than its window of {window} steps, but the oldest kept may be {kept} old")
+
+    @property
+    def rounds(self) -> int:
+        return self.steps // self.mini_batches
 
     @property
     def chosen(self) -> Variant:
@@ -106,7 +146,7 @@ class GRPOConfig:
 
     @property
     def coefficients(self) -> Coefficients:
-        return Coefficients(math.inf if self.clip is None else self.clip, self.beta)
+        return Coefficients(math.inf if self.clip is None else self.clip, self.beta, self.clip_high, self.importance_cap)
 
     def learning_rate_at(self, step: int) -> float:
         """Step size of update number `step`, from 1: linear warm-up, constant, then linear to `final_ratio` at the last step."""
@@ -138,3 +178,14 @@ R1_ZERO = GRPOConfig(
     micro_batch_tokens=65_536,
     checkpoint_every=400,
 )
+# DeepSeekMath section 4.2 (7B): one update for each exploration. Steps (one pass over 144K questions) and schedule are assumptions.
+DEEPSEEK_MATH = replace(
+    R1_ZERO, steps=9_000, prompts=16, samples=64, mini_batches=1, clip=None, max_tokens=1024, beta=0.04, reference_refresh=None,
+    learning_rate=1e-6, checkpoint_every=500,
+)  # fmt: skip
+# DAPO section 4.1, without its overlong reward shaping, which would be a task's matter. Steps and the limit of further batches are assumptions.
+DAPO = replace(
+    R1_ZERO, variant="dapo", steps=4_992, clip=0.2, clip_high=0.28, beta=0.0, reference_refresh=None, zero_variance="drop", resample=9,
+    max_tokens=20_480, learning_rate=1e-6, warmup_steps=320, checkpoint_every=320,
+)  # fmt: skip
+PRESETS = {"r1_zero": R1_ZERO, "deepseek_math": DEEPSEEK_MATH, "dapo": DAPO}

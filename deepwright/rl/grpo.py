@@ -1,8 +1,9 @@
 """Group Relative Policy Optimization (DeepSeekMath section 4; DeepSeek-R1 section 2.2), on-policy by default: sample, score, compare within groups, update.
 
 The loop sees a Sampler and a Task, not an engine. Problems, samples and mini-batches are functions of (seed, step) and nothing decided reads the clock,
-so a run that is killed at any moment and started again ends with the same bits. Left out: value model, reward model, process rewards, replay of
-expert choices (sampler and trainer share one model; their gap is measured at every step instead). MTP modules get no gradient and stay as they were.
+so a run that is killed at any moment and started again ends with the same bits. Left out: value model, reward model, process rewards, replay of the
+sampler's expert choices (the engine shares the trainer's model and keeps no record of them; their gap is measured at every step instead). MTP modules
+get no gradient and stay as they were.
 """
 
 from __future__ import annotations
@@ -10,33 +11,38 @@ from __future__ import annotations
 import copy
 import json
 import os
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from deepwright.evaluate.scoring import EncodePrompt
+from deepwright.evaluate.scoring import prompt_ids
 from deepwright.metrics import Tracker, rewind_records
 from deepwright.model import Transformer
+from deepwright.rl.alarms import AlarmConfig, Alarms
 from deepwright.rl.config import GRPOConfig
 from deepwright.rl.measures import rollout_metrics
-from deepwright.rl.rollout import mini_batches, problem_indices, sampling_seed, score_rollouts, training_rows
+from deepwright.rl.rollout import admitted, mini_batches, problem_indices, sampling_seed, score_rollouts, training_rows
 from deepwright.rl.types import Group, Row
 from deepwright.rl.update import accumulate_gradient, update_metrics, with_old, with_reference
 from deepwright.sampler import Sampler, Sampling
 from deepwright.tasks import Task
 from deepwright.text import Tokenizer
-from deepwright.train.checkpoint import Checkpoint, check_settings, latest_checkpoint, save_checkpoint
+from deepwright.train.checkpoint import Checkpoint, check_settings, latest_checkpoint, remove_checkpoints_after, save_checkpoint
 from deepwright.train.objective import update_biases
 from deepwright.train.optimizer import Optimizer
 from deepwright.train.progress import INTERRUPTED, Progress, StopRequest
 
 # Settings that may differ between the two halves of a resumed run: they change what is kept or shown, or results by rounding only.
 FREE_SETTINGS = ("micro_batch_tokens", "evaluate_every", "checkpoint_every", "keep", "shown_samples")
+FREE_SETTINGS += tuple(f"alarms.{field.name}" for field in fields(AlarmConfig))  # who was told of an alarm may go on with another policy
 REFERENCE = "reference."  # prefix of the reference's tensors in a checkpoint
+PAUSED = 3  # exit code of a run that an alarm has stopped
+FORM_ROUNDS = 3  # rounds over which format_rate is averaged before the later temperature takes over
 
 Evaluate = Callable[[int, Transformer], Mapping[str, float] | None]
 
@@ -52,6 +58,7 @@ class Learner:
     def __post_init__(self) -> None:
         self.optimizer = Optimizer(self.model, self.config.optimizer)
         self.reference = copy.deepcopy(self.model).requires_grad_(False) if self.config.beta else None
+        self.alarms = Alarms(self.config.alarms)
 
     @property
     def finished(self) -> bool:
@@ -61,17 +68,30 @@ class Learner:
     def round(self) -> int:
         return self.step // self.config.mini_batches
 
+    @property
+    def now(self) -> GRPOConfig:
+        """The settings of this round: those of the run, moved by its records alone. After a roll-back other problems and samples are drawn, at half
+        the learning rate each time: the same ones would end in the same place."""
+        c, records, backs = self.config, self.alarms.records, self.alarms.roll_backs
+        if backs:
+            c = replace(c, seed=c.seed + (backs << 32), learning_rate=c.learning_rate / 2**backs)
+        if c.later_temperature is None or len(records) < FORM_ROUNDS:
+            return c
+        formed = statistics.fmean(record["format_rate"] or 0.0 for record in records[-FORM_ROUNDS:]) >= c.later_from
+        return replace(c, temperature=c.later_temperature) if formed or records[-1]["temperature"] == c.later_temperature else c
+
     def learn(self, groups: Sequence[Group]) -> dict[str, float]:
         """All policy updates of one round. Returns metrics; those per token are left out where no group had anything to teach."""
-        rows = training_rows(groups, self.config.chosen, drop_zero_variance=self.config.zero_variance == "drop")
-        parts = mini_batches(rows, self.config.mini_batches, self.config.chosen, self.config.seed, self.round)
+        c, groups = self.now, admitted(groups, self.config)
+        rows = training_rows(groups, c.chosen, drop_zero_variance=c.zero_variance == "drop")
+        parts = mini_batches(rows, c.mini_batches, c.chosen, c.seed, self.round, c.max_tokens)
         parts = [self._with_fixed_log_probs(part) for part in parts]
         done = [self._update(part, self.step + number) for number, part in enumerate(parts, 1)]
-        self.step += self.config.mini_batches
-        if self.config.reference_refresh and self.step % self.config.reference_refresh == 0:
+        self.step += c.mini_batches
+        if c.reference_refresh and self.step % c.reference_refresh == 0:
             self.reference.load_state_dict(self.model.state_dict())
-        trained = sum(not (group.zero_variance and self.config.zero_variance == "drop") for group in groups)
-        values = {"groups": trained, "learning_rate": self.config.learning_rate_at(self.step), "skipped_steps": self.optimizer.skipped}
+        trained = sum(not (group.zero_variance and c.zero_variance == "drop") for group in groups)
+        values = {"groups": trained, "learning_rate": c.learning_rate_at(self.step), "skipped_steps": self.optimizer.skipped}
         if done:
             values["grad_norm"] = sum(norm for _, norm in done) / len(done)
             values |= update_metrics([record for record, _ in done])
@@ -79,15 +99,15 @@ class Learner:
 
     def _with_fixed_log_probs(self, rows: list[Row]) -> list[Row]:
         """What must be known before the first update moves the policy. One on-policy update needs no pi_old: it is the policy itself."""
-        c = self.config
+        c = self.now
         if c.mini_batches > 1:
-            rows = with_old(self.model, rows, c.temperature, c.micro_batch_tokens)
+            rows = with_old(self.model, rows, c.temperature, c.micro_batch_tokens, c.replay_routing)
         if self.reference is not None:
             rows = with_reference(self.reference, rows, c.temperature, c.micro_batch_tokens)
         return rows
 
     def _update(self, rows: list[Row], step: int) -> tuple[Any, float]:
-        c = self.config
+        c = self.now
         loads: dict[int, Tensor] = {}
         record = accumulate_gradient(self.model, rows, c.chosen, c.coefficients, c.temperature, c.micro_batch_tokens, loads)
         update = self.optimizer.step(c.learning_rate_at(step))
@@ -100,7 +120,8 @@ class Learner:
         return self.optimizer.tensors() | {REFERENCE + name: tensor for name, tensor in reference.items()}
 
     def state(self) -> dict[str, Any]:
-        return {"counters": {"step": self.step, **self.optimizer.counts()}, "settings": asdict(self.config)}
+        counters = {"step": self.step, **self.optimizer.counts()}
+        return {"counters": counters, "settings": asdict(self.config), "alarms": self.alarms.state()}
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Takes over weights, moments, reference and counters. ValueError when the run was started with other settings."""
@@ -112,6 +133,7 @@ class Learner:
             self.reference.load_state_dict(reference)
         self.optimizer.load(moments, checkpoint.state["counters"])
         self.step = checkpoint.state["counters"]["step"]
+        self.alarms = Alarms(self.config.alarms, **checkpoint.state["alarms"])
 
 
 def train_grpo(
@@ -126,24 +148,27 @@ def train_grpo(
     stage: str = "zero",
     evaluate: Evaluate | None = None,
     progress: Progress | None = None,
-    encode_prompt: EncodePrompt | None = None,
     samples_path: str | Path | None = None,
 ) -> Learner:
     """Trains `model` in place for `config.steps` updates; continues from the last whole checkpoint of `run_dir` if there is one.
 
     `sampler` must sample from `model` itself as it changes. `evaluate(step, model)` may return metrics for that step's record and must leave the model as
-    it is; after a resume it may be called again for a step it has seen. `samples_path` defaults to run_dir/samples.jsonl. SIGINT or SIGTERM finishes the
-    round, saves, and raises SystemExit(130). Raises ValueError (settings that contradict the checkpoint; a verifier that always fails),
-    CheckpointError, TrainingDiverged.
+    it is; after a resume or a roll-back it may be called again for a step it has seen. `samples_path` defaults to run_dir/samples.jsonl. SIGINT or
+    SIGTERM finishes the round, saves, and raises SystemExit(130); an alarm whose policy is to pause does the same with SystemExit(3). Alarms are
+    appended to run_dir/alarms.jsonl. Raises ValueError (settings that contradict the checkpoint; a verifier that always fails), CheckpointError,
+    TrainingDiverged.
     """
     learner = Learner(config, model)
-    encode = encode_prompt or tokenizer.encode_prompt
     samples_path = Path(samples_path or Path(run_dir) / "samples.jsonl")
     progress = progress or Progress(config.steps, stage, unit="steps")
     saved = _start_or_resume(learner, run_dir, tracker, samples_path, stage, progress)
+    _rewind_alarms(learner, run_dir)
+    if config.alarms.policy == "roll_back" and not learner.step:
+        saved = _save(learner, run_dir, tokenizer, tracker)  # somewhere to go back to
+    paused = False
     with StopRequest() as stop, progress:
-        while not learner.finished and not stop.asked:
-            groups, values = collect(config, task, tokenizer, sampler, encode, learner.round)
+        while not (learner.finished or stop.asked or paused):
+            groups, values = collect(learner.now, task, tokenizer, sampler, learner.round)
             begun = time.perf_counter()
             values |= learner.learn(groups)
             values["update_seconds"] = time.perf_counter() - begun
@@ -152,34 +177,43 @@ def train_grpo(
             tracker.log(stage, learner.step, values | {"step_seconds": _seconds(values)})
             write_samples(samples_path, stage, learner.step, groups, config.shown_samples)
             progress.advance(config.mini_batches, _summary(values))
+            if begun_alarms := learner.alarms.step(values):
+                _write_alarms(learner, begun_alarms, run_dir, stage, progress)
+                if config.alarms.policy == "roll_back" and learner.alarms.roll_backs < config.alarms.roll_backs:
+                    learner = _roll_back(learner, run_dir, tracker, samples_path, stage, progress)
+                    saved = learner.step
+                    continue
+                paused = config.alarms.policy != "warn" and not learner.finished
             if learner.step % config.checkpoint_every == 0:
                 saved = _save(learner, run_dir, tokenizer, tracker)
         if saved != learner.step:
             saved = _save(learner, run_dir, tokenizer, tracker)
-        if stop.asked:
-            progress.say(
-                f"{stage} was interrupted after step {saved} and is saved in {run_dir}; the same command with --resume continues it"
-            )
-            raise SystemExit(INTERRUPTED)
+        if stop.asked or paused:
+            why = "was interrupted" if stop.asked else "was paused by an alarm"
+            progress.say(f"{stage} {why} after step {saved} and is saved in {run_dir}; the same command with --resume continues it")
+            raise SystemExit(INTERRUPTED if stop.asked else PAUSED)
     return learner
 
 
-def collect(
-    config: GRPOConfig, task: Task, tokenizer: Tokenizer, sampler: Sampler, encode: EncodePrompt, round_: int
-) -> tuple[list[Group], dict[str, float]]:
-    """The scored groups of one round and what was measured on them."""
-    begun = time.perf_counter()
-    asked = [task.problem(i, "train") for i in problem_indices(task.size("train"), config.prompts, config.seed, round_)]
-    prompts = [encode(problem.prompt) for problem in asked]
-    seed = sampling_seed(config.seed, round_)
-    sampling = Sampling(config.max_tokens, config.temperature, stop_ids=(tokenizer.eos_id,), n=config.samples, seed=seed)
-    sampled = sampler.sample(prompts, sampling)
-    sampled_at = time.perf_counter()
-    groups = score_rollouts(task, tokenizer, asked, prompts, sampled)
+def collect(config: GRPOConfig, task: Task, tokenizer: Tokenizer, sampler: Sampler, round_: int) -> tuple[list[Group], dict[str, float]]:
+    """The scored groups of one round, of further batches of prompts too where they are asked for, and what was measured on all of them."""
+    groups: list[Group] = []
+    rollout_seconds, begun = 0.0, time.perf_counter()
+    for batch in range(round_, round_ + config.rounds * (config.resample + 1), config.rounds):  # rounds that no other round will ask
+        asked = [task.problem(i, "train") for i in problem_indices(task.size("train"), config.prompts, config.seed, batch)]
+        prompts = [prompt_ids(tokenizer, problem) for problem in asked]
+        seed = sampling_seed(config.seed, batch)
+        sampling = Sampling(config.max_tokens, config.temperature, stop_ids=tokenizer.stop_ids, n=config.samples, seed=seed)
+        before = time.perf_counter()
+        sampled = sampler.sample(prompts, sampling)
+        rollout_seconds += time.perf_counter() - before
+        groups += score_rollouts(task, tokenizer, asked, prompts, sampled)
+        if len(admitted(groups, config)) >= config.prompts:
+            break
     values = rollout_metrics(task, groups)
-    seconds = sampled_at - begun
-    values |= {"rollout_seconds": seconds, "reward_seconds": time.perf_counter() - sampled_at, "temperature": config.temperature}
-    return groups, values | {"rollout_tokens_per_second": values["completion_tokens"] / seconds}
+    values |= {"rollout_seconds": rollout_seconds, "reward_seconds": time.perf_counter() - begun - rollout_seconds}
+    values |= {"temperature": config.temperature, "rollout_tokens_per_second": values["completion_tokens"] / rollout_seconds}
+    return groups, values
 
 
 def write_samples(path: Path, stage: str, step: int, groups: Sequence[Group], count: int) -> None:
@@ -190,6 +224,32 @@ def write_samples(path: Path, stage: str, step: int, groups: Sequence[Group], co
             record |= {"completion": rollout.text, "length": rollout.length}
             record |= {"value": rollout.score.value, "verdict": rollout.score.verdict.value}
             file.write(json.dumps(record) + "\n")
+
+
+def _write_alarms(learner: Learner, alarms: Mapping[str, str], run_dir: str | Path, stage: str, progress: Progress) -> None:
+    with (Path(run_dir) / "alarms.jsonl").open("a", encoding="utf-8") as file:
+        for name, sentence in alarms.items():
+            progress.say(f"alarm at step {learner.step} ({name}): {sentence}")
+            record = {"stage": stage, "step": learner.step, "roll_backs": learner.alarms.roll_backs, "alarm": name, "sentence": sentence}
+            file.write(json.dumps(record) + "\n")
+
+
+def _rewind_alarms(learner: Learner, run_dir: str | Path) -> None:
+    """Drops alarms that the run will ring again; those before a roll-back that counts stay."""
+    reached = (learner.alarms.roll_backs, learner.step)
+    if (path := Path(run_dir) / "alarms.jsonl").exists():
+        rewind_records(path, lambda record: (record["roll_backs"], record["step"]) > reached)
+
+
+def _roll_back(learner: Learner, run_dir: str | Path, tracker: Tracker, samples_path: Path, stage: str, progress: Progress) -> Learner:
+    """A learner at the newest checkpoint from before the alarm's window. A kill on the way leaves an older checkpoint, from which the same steps lead
+    to the same alarm."""
+    c = learner.config
+    remove_checkpoints_after(run_dir, learner.step - c.alarms.window * c.mini_batches)
+    again = Learner(c, learner.model)
+    _start_or_resume(again, run_dir, tracker, samples_path, stage, progress)
+    again.alarms.roll_backs = learner.alarms.roll_backs + 1
+    return again
 
 
 def _save(learner: Learner, run_dir: str | Path, tokenizer: Tokenizer, tracker: Tracker) -> int:

@@ -1,4 +1,4 @@
-"""What a round of rollouts says about the policy: glossary metrics from scored groups. Nothing here feeds back into training."""
+"""What a round of rollouts says about the policy: glossary metrics from scored groups. Nothing here enters a gradient; alarms and the temperature read it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from deepwright.evaluate.reasoning import analyse, habits
 from deepwright.rl.types import Group, Rollout
 from deepwright.tasks import Task
+
+RUN = 8  # tokens; shorter runs recur in any text
 
 
 def rollout_metrics(task: Task, groups: Sequence[Group]) -> dict[str, float]:
@@ -28,6 +30,8 @@ def rollout_metrics(task: Task, groups: Sequence[Group]) -> dict[str, float]:
         "mean_length": statistics.fmean(lengths),
         "max_length": max(lengths),
         **_mean_lengths(scored),
+        **_by_kind(scored),
+        "repetition": statistics.fmean(repeated_share(rollout.completion.token_ids) for rollout in everything),
         "truncated_rate": statistics.fmean(rollout.truncated for rollout in everything),
         "zero_variance_rate": statistics.fmean(group.zero_variance for group in groups),
         "completions": len(everything),
@@ -35,6 +39,18 @@ def rollout_metrics(task: Task, groups: Sequence[Group]) -> dict[str, float]:
         "verifier_failures": len(everything) - len(scored),
         **_self_checks(task, scored),
     }
+
+
+def repeated_share(token_ids: Sequence[int]) -> float:
+    """Share of the runs of eight tokens that stood before in the same completion; 0 where it is shorter than one."""
+    runs = len(token_ids) - RUN + 1
+    return 1 - len({tuple(token_ids[start : start + RUN]) for start in range(runs)}) / runs if runs > 0 else 0.0
+
+
+def _by_kind(scored: Sequence[Rollout]) -> dict[str, float]:
+    """Accuracy of each kind of problem, where a round has several: a mean can rise while one of them falls."""
+    kinds = {kind: [r.correct for r in scored if r.problem.kind == kind] for kind in sorted({r.problem.kind for r in scored})}
+    return {f"accuracy/{kind}": statistics.fmean(right) for kind, right in kinds.items()} if len(kinds) > 1 else {}
 
 
 def _part(scored: Sequence[Rollout], name: str) -> float:

@@ -6,8 +6,10 @@ Everything here is a function of (seed, round), so a resumed run asks the same p
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from deepwright.evaluate.scoring import completion_text, score_completion
+from deepwright.evaluate.scoring import completion_text, score_completions
+from deepwright.rl.config import GRPOConfig
 from deepwright.rl.losses import Variant
 from deepwright.rl.types import Group, Rollout, Row
 from deepwright.sampler import Completion
@@ -33,11 +35,22 @@ def sampling_seed(seed: int, round_: int) -> int:
 def score_rollouts(
     task: Task, tokenizer: Tokenizer, problems: Sequence[Problem], prompts: Sequence[Sequence[int]], sampled: Sequence[Sequence[Completion]]
 ) -> list[Group]:
-    """Decodes and scores [P][G] completions."""
-    return [
-        Group(tuple(_scored(task, tokenizer, problem, tuple(prompt), completion) for completion in completions))
-        for problem, prompt, completions in zip(problems, prompts, sampled, strict=True)
-    ]
+    """Decodes and scores [P][G] completions, all of them in one call of the task; the verifier never sees one that was cut."""
+    places = [(problem, tuple(prompt), one) for problem, prompt, made in zip(problems, prompts, sampled, strict=True) for one in made]
+    texts = [completion_text(tokenizer, completion) for _, _, completion in places]
+    scores = score_completions(task, [problem for problem, _, _ in places], [completion for _, _, completion in places], texts)
+    rollouts = iter([Rollout(*place, text, score) for place, text, score in zip(places, texts, scores, strict=True)])
+    return [Group(tuple(next(rollouts) for _ in made)) for made in sampled]
+
+
+def admitted(groups: Sequence[Group], config: GRPOConfig) -> list[Group]:
+    """What of a round reaches the update: without cut completions where they are masked; the first `prompts` groups with variance where a
+    round asked for more."""
+    if config.truncated == "mask":
+        groups = [Group(tuple(rollout for rollout in group.rollouts if not rollout.truncated)) for group in groups]
+    if config.resample:
+        groups = [group for group in groups if not group.zero_variance][: config.prompts]
+    return list(groups)
 
 
 def training_rows(groups: Sequence[Group], variant: Variant, *, drop_zero_variance: bool) -> list[Row]:
@@ -52,21 +65,19 @@ def training_rows(groups: Sequence[Group], variant: Variant, *, drop_zero_varian
             continue
         for rollout, advantage in zip(group.scored, variant.advantage(group.rewards), strict=True):
             rows.append(Row(rollout.prompt_ids, rollout.completion.token_ids, rollout.completion.log_probs, advantage))
-    return rows
+    if variant.over_batch is None:
+        return rows
+    advantages = variant.over_batch([row.advantage for row in rows], [len(row.completion_ids) for row in rows])
+    return [replace(row, advantage=advantage) for row, advantage in zip(rows, advantages, strict=True)]
 
 
-def mini_batches(rows: Sequence[Row], count: int, variant: Variant, seed: int, round_: int) -> list[list[Row]]:
+def mini_batches(rows: Sequence[Row], count: int, variant: Variant, seed: int, round_: int, max_tokens: int = 0) -> list[list[Row]]:
     """Splits rows at random into `count` policy updates of nearly equal size and fixes what each token weighs in its update."""
     rows = shuffled(stream(seed, SPLIT, round_), rows) if count > 1 else list(rows)
     parts = [rows[start::count] for start in range(count)]
-    return [_weighted(part, variant) for part in parts if part]
+    return [_weighted(part, variant, max_tokens) for part in parts if part]
 
 
-def _weighted(rows: Sequence[Row], variant: Variant) -> list[Row]:
-    weights = variant.token_weights([len(row.completion_ids) for row in rows])
+def _weighted(rows: Sequence[Row], variant: Variant, max_tokens: int) -> list[Row]:
+    weights = variant.token_weights([len(row.completion_ids) for row in rows], max_tokens)
     return [row.with_weight(weight) for row, weight in zip(rows, weights, strict=True)]
-
-
-def _scored(task: Task, tokenizer: Tokenizer, problem: Problem, prompt: tuple[int, ...], completion: Completion) -> Rollout:
-    text = completion_text(tokenizer, completion)
-    return Rollout(problem, prompt, completion, text, score_completion(task, problem, completion, text))

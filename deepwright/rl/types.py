@@ -78,6 +78,7 @@ class Row:
     weight: float = math.nan
     old_log_probs: tuple[float, ...] | None = None  # None: the update is on-policy, pi_old is the policy itself
     reference_log_probs: tuple[float, ...] | None = None  # None: no KL term
+    experts_LSK: Tensor | None = None  # chosen by pi_old in each MoE layer at each position but the last; None: every pass chooses anew
 
     def __post_init__(self) -> None:
         assert self.prompt_ids and self.completion_ids, "a row needs at least one prompt token and one completion token"
@@ -104,6 +105,7 @@ class Batch:
     weights_T: Tensor
     old_log_probs_T: Tensor | None
     reference_log_probs_T: Tensor | None
+    experts_LTK: Tensor | None  # int64, -1 where not known, for `replayed`; here T are the B * (S - 1) positions that a forward pass sees
 
     @property
     def targets_T(self) -> Tensor:
@@ -130,6 +132,7 @@ def pad_rows(rows: Sequence[Row], pad_id: int, device: torch.device | str = "cpu
         weights_T=torch.repeat_interleave(torch.tensor([row.weight for row in rows], dtype=torch.float32), lengths_B).to(device),
         old_log_probs_T=_flat([row.old_log_probs for row in rows], device),
         reference_log_probs_T=_flat([row.reference_log_probs for row in rows], device),
+        experts_LTK=_padded([row.experts_LSK for row in rows], len(place_S) - 1, device),
     )
 
 
@@ -153,3 +156,11 @@ def _flat(parts: Sequence[tuple[float, ...] | None], device: torch.device | str)
         assert all(part is None for part in parts), "either every row of a micro-batch has these log-probabilities, or none"
         return None
     return torch.tensor([value for part in parts for value in part], dtype=torch.float32, device=device)
+
+
+def _padded(parts: Sequence[Tensor | None], positions: int, device: torch.device | str) -> Tensor | None:
+    """-1 at the positions that no row has: their experts are chosen as ever, and computed with the others."""
+    if any(part is None for part in parts):
+        return None
+    padded = [torch.nn.functional.pad(part.long(), (0, 0, 0, positions - part.shape[1]), value=-1) for part in parts]
+    return torch.stack(padded, dim=1).flatten(1, 2).to(device)

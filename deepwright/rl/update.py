@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
 from deepwright.model import Transformer
-from deepwright.model.experts import Routing
+from deepwright.model.experts import Router, Routing
 from deepwright.numerics import selected_log_probs
-from deepwright.rl.losses import Coefficients, Terms, Variant, clipped_share, k3, policy_loss, ratio
+from deepwright.rl.losses import Coefficients, Terms, Variant, clipped_share, k3, policy_loss
 from deepwright.rl.types import Batch, Row, micro_batches, pad_rows
 from deepwright.train.objective import add_loads
 
@@ -35,29 +36,64 @@ class TokenRecord:
 def policy_log_probs(model: Transformer, batch: Batch, temperature: float, routing: list[Routing] | None = None) -> tuple[Tensor, Tensor]:
     """(log_probs_T, entropy_T) of the completion tokens under softmax(logits / temperature); only their positions pass through the head.
 
-    Token s is predicted from position s - 1, so hidden states are taken one place to the left of the completion mask.
+    Token s is predicted from position s - 1, so hidden states are taken one place to the left of the completion mask. A row's last token predicts
+    nothing and is not counted in the routing records, whether or not the row is the longest.
     """
-    hidden_BSD = model.hidden(batch.tokens_BS[:, :-1], valid_BS=batch.valid_BS[:, :-1], routing=routing)
+    with replayed(model, batch.experts_LTK):
+        hidden_BSD = model.hidden(batch.tokens_BS[:, :-1], valid_BS=batch.valid_BS[:, 1:], routing=routing)
     return selected_log_probs(hidden_BSD[batch.completion_BS[:, 1:]], model.head_weight, batch.targets_T, temperature)
+
+
+@contextlib.contextmanager
+def replayed(model: Transformer, experts_LTK: Tensor | None) -> Iterator[None]:
+    """Inside, MoE layer number l sends position t to experts_LTK[l, t], in that order (-1: as it would choose), with today's weights and gradients.
+
+    A bias chooses and never weighs (V3 section 2.1.2), so a bias for each token does it: steps of 2 outdo affinities, which lie in [0, 1].
+    Routing replay between pi_old and the updates that follow (GSPO section 5.3, there to keep token ratios of an MoE from jumping).
+    """
+    routers = [module for module in model.layers.modules() if isinstance(module, Router)]
+    chosen = [] if experts_LTK is None else list(zip(routers, experts_LTK, strict=True))
+    before = [router.bias for router, _ in chosen]
+    for router, ids_TK in chosen:
+        steps_K = 2.0 * torch.arange(ids_TK.shape[1], 0, -1, device=ids_TK.device)
+        bias_TE = torch.zeros(len(ids_TK), len(router.weight), device=ids_TK.device)
+        bias_TE.scatter_(1, ids_TK.clamp(min=0), steps_K.expand(ids_TK.shape))
+        router.bias = torch.where(ids_TK[:, :1] >= 0, bias_TE, 0.0 if router.bias is None else router.bias)
+    try:
+        yield
+    finally:
+        for (router, _), bias in zip(chosen, before, strict=True):
+            router.bias = bias
 
 
 @torch.no_grad()
 def row_log_probs(model: Transformer, rows: Sequence[Row], temperature: float, token_budget: int) -> list[tuple[float, ...]]:
     """Log-probabilities of each row's completion tokens, in the micro-batches that an update of the same rows uses: the ratio then starts at exactly 1."""
-    found: list[tuple[float, ...]] = [()] * len(rows)
+    return [values for values, _ in _evaluated(model, rows, temperature, token_budget, keep_experts=False)]
+
+
+def with_old(model: Transformer, rows: Sequence[Row], temperature: float, token_budget: int, keep_experts: bool = False) -> list[Row]:
+    """Rows with pi_old = the trainer's own probabilities now, and the experts it chose where asked. Never the sampler's: their gap is measured."""
+    found = _evaluated(model, rows, temperature, token_budget, keep_experts)
+    return [replace(row, old_log_probs=values, experts_LSK=experts) for row, (values, experts) in zip(rows, found, strict=True)]
+
+
+@torch.no_grad()
+def _evaluated(
+    model: Transformer, rows: Sequence[Row], temperature: float, token_budget: int, keep_experts: bool
+) -> list[tuple[tuple[float, ...], Tensor | None]]:
+    """(log-probabilities, experts_LSK) of each row, in the order of the rows; no experts where none are asked for or none are routed."""
+    found: list[tuple[tuple[float, ...], Tensor | None]] = [((), None)] * len(rows)
     for places in micro_batches(rows, token_budget):
         batch = pad_rows([rows[place] for place in places], PAD, model.head_weight.device)
-        log_probs_T, _ = policy_log_probs(model, batch, temperature)
+        routing: list[Routing] | None = [] if keep_experts else None
+        log_probs_T, _ = policy_log_probs(model, batch, temperature, routing)
         parts = log_probs_T.cpu().split([len(rows[place].completion_ids) for place in places])
-        for place, part in zip(places, parts, strict=True):
-            found[place] = tuple(part.tolist())
+        chosen = torch.stack([r.ids_TK for r in routing]).unflatten(1, (len(places), -1)).short().cpu() if routing else None
+        for number, (place, part) in enumerate(zip(places, parts, strict=True)):
+            experts = None if chosen is None else chosen[:, number, : rows[place].length - 1].clone()
+            found[place] = (tuple(part.tolist()), experts)
     return found
-
-
-def with_old(model: Transformer, rows: Sequence[Row], temperature: float, token_budget: int) -> list[Row]:
-    """Rows with pi_old = the trainer's own probabilities now. Never the sampler's: their gap is measured, not trained on."""
-    found = row_log_probs(model, rows, temperature, token_budget)
-    return [replace(row, old_log_probs=values) for row, values in zip(rows, found, strict=True)]
 
 
 def with_reference(reference: Transformer, rows: Sequence[Row], temperature: float, token_budget: int) -> list[Row]:
@@ -87,18 +123,20 @@ def accumulate_gradient(
         terms = loss_terms(log_probs_T, batch)
         objective_T = variant.objective(terms, coefficients)
         policy_loss(objective_T, batch.weights_T).backward()
-        records.append(_record(terms, coefficients, batch, objective_T, entropy_T))
+        records.append(_record(terms, variant, coefficients, batch, objective_T, entropy_T))
     return TokenRecord(*(torch.cat([getattr(record, field.name) for record in records]) for field in fields(TokenRecord)))
 
 
 def loss_terms(log_probs_T: Tensor, batch: Batch) -> Terms:
     """pi_old is the current policy itself, held fixed, where the update is on-policy: value 1, but the gradient of the ratio is that of the log-prob."""
     old_T = log_probs_T.detach() if batch.old_log_probs_T is None else batch.old_log_probs_T
-    return Terms(log_probs_T, old_T, batch.reference_log_probs_T, batch.advantages_T, batch.rows_T)
+    return Terms(log_probs_T, old_T, batch.reference_log_probs_T, batch.advantages_T, batch.rows_T, batch.sampler_log_probs_T)
 
 
 @torch.no_grad()
-def _record(terms: Terms, coefficients: Coefficients, batch: Batch, objective_T: Tensor, entropy_T: Tensor) -> TokenRecord:
+def _record(
+    terms: Terms, variant: Variant, coefficients: Coefficients, batch: Batch, objective_T: Tensor, entropy_T: Tensor
+) -> TokenRecord:
     reference_T = terms.reference_log_probs_T
     log_probs_T = terms.log_probs_T.detach()
     parts = TokenRecord(
@@ -107,8 +145,8 @@ def _record(terms: Terms, coefficients: Coefficients, batch: Batch, objective_T:
         entropy_T=entropy_T,
         advantages_T=batch.advantages_T,
         kl_T=torch.zeros_like(log_probs_T) if reference_T is None else k3(log_probs_T, reference_T),
-        ratio_T=ratio(terms).detach(),
-        clipped_T=clipped_share(terms, coefficients),
+        ratio_T=variant.ratio(terms),
+        clipped_T=clipped_share(terms, coefficients, variant.ratio),
         loss_T=-(batch.weights_T * objective_T.detach()),
     )
     return TokenRecord(*(getattr(parts, field.name).cpu() for field in fields(TokenRecord)))

@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import fields
 
 from deepwright.tasks.arithmetic import Arithmetic
+from deepwright.tasks.calc3 import Calc3
 from deepwright.tasks.countdown import Countdown
+from deepwright.tasks.files import DataFile
+from deepwright.tasks.gym import ReasoningGym, set_options
+from deepwright.tasks.pool import require
 from deepwright.tasks.self_checks import SelfCheck, self_checks, tally
-from deepwright.tasks.task import Problem, Score, Split, Task, Verdict, safe_score
+from deepwright.tasks.task import Problem, Score, Split, Task, Verdict, nearest, safe_score, score_all
+from deepwright.tasks.user_reward import UserReward
 
-TASKS = {"countdown": Countdown, "arithmetic": Arithmetic}
+TASKS = {"countdown": Countdown, "arithmetic": Arithmetic, "calc3": Calc3}
+FAMILIES = {"reasoning_gym": ReasoningGym, "file": DataFile}  # asked for as FAMILY:MEMBER
 
 __all__ = [
-    "TASKS", "Arithmetic", "Countdown", "Problem", "Score", "SelfCheck", "Split", "Task", "Verdict", "make_task", "safe_score",
-    "self_checks", "tally",
+    "FAMILIES", "TASKS", "Arithmetic", "Calc3", "Countdown", "DataFile", "Problem", "ReasoningGym", "Score", "SelfCheck", "Split", "Task",
+    "UserReward", "Verdict", "make_task", "safe_score", "score_all", "self_checks", "tally",
 ]  # fmt: skip
 
 
-def make_task(name: str, seed: int = 0, **options: object) -> Task:
-    """The task called `name`. Options are its dataclass fields; an unknown name or option is refused with the nearest one."""
-    if name not in TASKS:
-        raise ValueError(f"task is {name!r}, expected one of {sorted(TASKS)}")
-    known = [field.name for field in fields(TASKS[name]) if field.name != "seed"]
+def make_task(name: str, seed: int = 0, *, reward: str = "", **options: object) -> Task:
+    """The task called `name`: one of TASKS, `reasoning_gym:SET` or `file:PATH`. Options are its dataclass fields, and for reasoning-gym the set's
+    own settings too; an unknown name or option is refused with the nearest one. `reward`: FILE.py:FUNCTION, paid instead of the task's own."""
+    family, _, member = name.partition(":")
+    kind = FAMILIES.get(family) if member else TASKS.get(name)
+    if kind is None:
+        raise ValueError(f"task is {name!r}, expected one of {sorted(TASKS)}, 'reasoning_gym:SET' or 'file:PATH'")
+    known = [field.name for field in fields(kind) if field.name not in ("seed", "set", "path", "config")]
+    own = []
+    if kind is ReasoningGym:
+        require("reasoning_gym", f"task {name!r}")
+        own = set_options(member)
     for option in options:
-        if option not in known:
-            near = difflib.get_close_matches(option, known, n=1, cutoff=0.0)[0]
-            raise ValueError(f"option {option!r} of task {name!r} is unknown, did you mean {near!r}? All: {known}")
-    return TASKS[name](seed=seed, **options)
+        if option not in (*known, *own):
+            raise ValueError(f"option {option!r} of task {name!r} is unknown{nearest(option, (*known, *own))}; all: {[*known, *own]}")
+    given = {option: value for option, value in options.items() if option in known}
+    if kind is ReasoningGym:
+        given["config"] = {option: value for option, value in options.items() if option not in known}
+    task = kind(member, seed=seed, **given) if member else kind(seed=seed, **given)
+    return UserReward(task, reward) if reward else task

@@ -1,28 +1,40 @@
 """What every task shares: its nouns, the reward, and the one place where a failing check is caught.
 
-Item i of a split is a function of (seed, i). Rewards are rules only (R1v1 section 2.2): accuracy and format, no model.
+Item i of a split is a function of (seed, i). Rewards are rules only (R1v1 section 2.2): accuracy and format, no model. A completion
+has one of two layouts: "tags" (<think> .. </think> <answer> .. </answer>) or "boxed" (any thought, then one \\boxed{..}).
 """
 
 from __future__ import annotations
 
+import difflib
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
-from deepwright.text.thoughts import read_tags
+from deepwright.tasks.answers import read_boxed
+from deepwright.text.thoughts import ANSWER, END_ANSWER, END_THINK, THINK, read_tags
 
 Split = Literal["train", "held_out"]
+Layout = Literal["tags", "boxed"]
+INSTRUCTIONS = {
+    "tags": f"Think inside {THINK} {END_THINK}, then give the final answer inside {ANSWER} {END_ANSWER}.",
+    "boxed": "Put the final answer in \\boxed{}.",
+}
 
 
 @dataclass(frozen=True)
 class Problem:
-    """`answer` is one reference answer, not the only right one; `kind` is the difficulty it is reported under."""
+    """`answer` is one reference answer, not the only right one; `kind` is the difficulty it is reported under. Where `messages`
+    ({"role", "content"}, the last one the user's) are given, a chat model continues them, rendered by its template, instead of `prompt`,
+    which then is only the question. `columns`: whatever else a data row holds, for the check and for user rewards."""
 
     index: int
     prompt: str
     answer: str
     kind: str
+    messages: tuple[Mapping[str, str], ...] = field(default=(), hash=False)
+    columns: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 class Verdict(enum.Enum):
@@ -68,12 +80,116 @@ def safe_score(task: Task, problem: Problem, completion: str) -> Score:
         return Score(0.0, Verdict.FAILED, f"the check of {task.name!r} raised {type(error).__name__}: {error}")
 
 
+def score_all(task: Task, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score]:
+    """The scores of many completions. A task whose check runs in other processes offers `score_many` and judges them side by side."""
+    if not hasattr(task, "score_many"):
+        return [safe_score(task, problem, completion) for problem, completion in zip(problems, completions, strict=True)]
+    try:
+        return task.score_many(problems, completions)
+    except Exception as error:
+        return [failed(f"the check of {task.name!r} raised {type(error).__name__}: {error}")] * len(completions)
+
+
+def failed(detail: str) -> Score:
+    return Score(0.0, Verdict.FAILED, detail)
+
+
 def score_tags(completion: str, check: Callable[[str], tuple[bool, str]], format_reward: float) -> Score:
+    """`score_layout` for <think> .. </think> <answer> .. </answer>."""
+    return score_layout(completion, "tags", check, format_reward)
+
+
+def score_layout(completion: str, layout: Layout, check: Callable[[str], tuple[bool, str]], format_reward: float) -> Score:
     """Format first, then `check(answer) -> (right, detail)`: 1 for a right answer, plus `format_reward` for the format.
     An answer in the wrong format earns nothing, so MALFORMED means exactly that the format part is 0."""
-    tags = read_tags(completion)
-    if isinstance(tags, str):
-        return Score(0.0, Verdict.MALFORMED, tags)
-    right, detail = check(tags[1])
+    found = read_layout(completion, layout)
+    if isinstance(found, str):
+        return Score(0.0, Verdict.MALFORMED, found)
+    return scored(*check(found[1]), format_reward)
+
+
+def read_layout(completion: str, layout: Layout) -> tuple[str, str] | str:
+    """(thought, answer), or what is wrong with the format."""
+    return (read_tags if layout == "tags" else read_boxed)(completion)
+
+
+def scored(right: bool | None, detail: str, format_reward: float) -> Score:
+    """The score of an answer in the right format; `right` is None where the check itself broke."""
+    if right is None:
+        return failed(detail)
     parts = {"accuracy": 1.0 if right else 0.0, "format": format_reward}
     return Score(sum(parts.values()), Verdict.CORRECT if right else Verdict.WRONG, detail, parts)
+
+
+def framed(layout: Layout, thought: str, answer: str) -> str:
+    """A completion in the layout: what worked examples show."""
+    if layout == "tags":
+        return f"{THINK} {thought} {END_THINK} {ANSWER} {answer} {END_ANSWER}"
+    return f"{thought} \\boxed{{{answer}}}".lstrip()
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """ "; did you mean ..?", or '' where nothing is near."""
+    near = difflib.get_close_matches(word, list(words), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+class ChatTask:
+    """What tasks for models with a tokenizer of their own share: conversations, sizes, scores in batches, no word list.
+
+    A subclass is a dataclass with `layout`, `format_reward`, `judge`, and `train` and `held_out` (or `sizes`)."""
+
+    layout: Layout
+    format_reward: float
+
+    def __post_init__(self) -> None:
+        if self.layout not in INSTRUCTIONS:
+            raise ValueError(f"layout is {self.layout!r}, expected 'tags' or 'boxed'")
+        for name, least in (("train", 1), ("held_out", 1), ("held_out_of", 2), ("examples", 0), ("format_reward", 0), ("seconds", 0.01)):
+            if getattr(self, name, least) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected at least {least}")
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return {"train": self.train, "held_out": self.held_out}  # type: ignore[attr-defined]
+
+    def size(self, split: Split) -> int:
+        if split not in ("train", "held_out"):
+            raise ValueError(f"split is {split!r}, expected 'train' or 'held_out'")
+        return self.sizes[split]
+
+    def place(self, i: int, split: Split) -> int:
+        """Where item i of a split lies: training items repeat, held-out items end."""
+        size = self.size(split)
+        if i < 0 or (split == "held_out" and i >= size):
+            raise ValueError(f"item {i} of {split}: expected 0 to {size - 1}")
+        return i % size
+
+    def conversation(self, question: str, examples: Sequence[tuple[str, str]] = ()) -> tuple[dict[str, str], ...]:
+        """User and assistant turns of (question, completion) examples, then the question, each with what the layout asks for."""
+        turns = []
+        for asked, completion in (*examples, (question, "")):
+            turns.append({"role": "user", "content": f"{asked}\n{INSTRUCTIONS[self.layout]}"})
+            turns.append({"role": "assistant", "content": completion})
+        return tuple(turns[:-1])
+
+    def judge(self, problems: Sequence[Problem], answers: Sequence[str]) -> list[tuple[bool | None, str]]:
+        """(right, detail) of each answer; None where the check itself broke."""
+        raise NotImplementedError
+
+    def score(self, problem: Problem, completion: str) -> Score:
+        return self.score_many([problem], [completion])[0]
+
+    def score_many(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score]:
+        """1 for a right answer, plus the format reward; nothing for a wrong format, whose answer is not looked at."""
+        found = [read_layout(completion, self.layout) for completion in completions]
+        asked = [(problem, one[1]) for problem, one in zip(problems, found, strict=True) if not isinstance(one, str)]
+        judged = iter(self.judge(*zip(*asked)) if asked else ())
+        return [Score(0.0, Verdict.MALFORMED, one) if isinstance(one, str) else scored(*next(judged), self.format_reward) for one in found]
+
+    def tokenizer_words(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def largest_number(self) -> int:
+        return 0

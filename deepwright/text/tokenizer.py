@@ -1,21 +1,26 @@
-"""Tokenizers of two kinds behind one class: number-aware words for the small tasks, byte-level BPE for real text.
+"""Tokenizers behind one class: those of Hugging Face folders, and two kinds of our own, number-aware words and byte-level BPE.
 
-Both are `tokenizers` objects saved as a Hugging Face folder, so that transformers' AutoTokenizer gives equal ids. Special
+All are `tokenizers` objects saved as a Hugging Face folder, so that transformers' AutoTokenizer gives equal ids. In our own, special
 tokens come first: BOS is 0, EOS is 1, padding is EOS as in DeepSeek-V3's own tokenizer. `encode` adds no special
 token: BOS and EOS are put by whoever packs documents or renders a conversation, in one place each.
-Left out: merging with other vocabularies, randomly splitting punctuation-and-newline tokens in training.
+A model may have no BOS, and may end with one of several tokens: `eos_id` is the one its tokenizer names, `stop_ids` are all of them.
+Left out: folders without tokenizer.json, merging with other vocabularies, randomly splitting punctuation-and-newline tokens in training.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from itertools import accumulate, chain, pairwise
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 
-from deepwright.text.templates import ASSISTANT, DEEPSEEK_TEMPLATE, PLAIN_TEMPLATE, USER, render
+from deepwright.text.templates import ASSISTANT, DEEPSEEK_TEMPLATE, PLAIN_TEMPLATE, USER, Spans, marks_generation, render
 
 BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
 FIM_BEGIN, FIM_HOLE, FIM_END = "<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"
@@ -28,19 +33,23 @@ _BPE_SPLITS = (r"\p{N}{1,3}", r" ?\p{L}+| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+(?!\S)|\s+
 class Tokenizer:
     """Text <-> token ids. Immutable after it is made; equal files make equal tokenizers."""
 
-    def __init__(self, backend: tokenizers.Tokenizer, template: str, bos: str = BOS, eos: str = EOS) -> None:
-        for token in (bos, eos):
-            if backend.token_to_id(token) is None:
-                raise ValueError(f"special token {token!r} is not in the vocabulary")
+    def __init__(self, backend: tokenizers.Tokenizer, template: str, bos: str | None = BOS, eos: str = EOS, *, pad: str | None = None,
+                 unk: str | None = None, stop_ids: Sequence[int] = (), adds_bos: bool = False) -> None:  # fmt: skip
+        """`stop_ids`: ends beside `eos`. `adds_bos`: the model wants BOS before every text, whether or not its template writes it."""
+        ids = {token: backend.token_to_id(token) for token in (bos, eos, pad) if token is not None}
+        self.vocab_size: int = backend.get_vocab_size(with_added_tokens=True)
+        for token in [*(token for token, index in ids.items() if index is None), *(i for i in stop_ids if backend.id_to_token(i) is None)]:
+            raise ValueError(f"special token {token!r} is not in the vocabulary of {self.vocab_size} entries")
         backend.no_padding()
         backend.no_truncation()
-        self.backend, self.template, self.bos, self.eos = backend, template, bos, eos
-        self.bos_id: int = backend.token_to_id(bos)
-        self.eos_id: int = backend.token_to_id(eos)
-        self.pad_id = self.eos_id
-        self.vocab_size: int = backend.get_vocab_size(with_added_tokens=True)
-        self._unknown_id = backend.token_to_id(UNKNOWN)
+        self.backend, self.template, self.bos, self.eos, self.pad, self.unk = backend, template, bos, eos, pad or eos, unk
+        self.bos_id: int | None = None if bos is None else ids[bos]
+        self.eos_id: int = ids[eos]
+        self.pad_id: int = ids[self.pad]
+        self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys((self.eos_id, *stop_ids)))
+        self.adds_bos = adds_bos and bos is not None
         self._words = _plain_words(backend)
+        self._unknown_id = None if self._words is None else backend.token_to_id(UNKNOWN)
         if self._words is None:  # a second copy that reads special tokens in a text as ordinary characters
             self._literal = tokenizers.Tokenizer.from_str(backend.to_str())
             self._literal.encode_special_tokens = True
@@ -65,13 +74,13 @@ class Tokenizer:
             raise ValueError(_unknown(error.args[0])) from None
 
     def decode(self, ids: Sequence[int], *, specials: bool = False) -> str:
-        """Text of `ids`. A leading BOS and trailing EOS are borders, not content, and are left out unless `specials`;
+        """Text of `ids`. A leading BOS and trailing end tokens are borders, not content, and are left out unless `specials`;
         special tokens in the middle stay visible, so that a checker sees that they are there."""
         ids = list(ids)
         if not specials:
             start = 1 if ids[:1] == [self.bos_id] else 0
             end = len(ids)
-            while end > start and ids[end - 1] == self.eos_id:
+            while end > start and ids[end - 1] in self.stop_ids:
                 end -= 1
             ids = ids[start:end]
         return self.backend.decode(ids, skip_special_tokens=False)
@@ -89,53 +98,142 @@ class Tokenizer:
         ids = tuple(self.backend.token_to_id(token) for token in (FIM_BEGIN, FIM_HOLE, FIM_END))
         return None if None in ids else ids
 
-    def render(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> str:
-        """The text of a conversation of {"role", "content"} messages, BOS included."""
-        return render(self.template, messages, bos=self.bos, eos=self.eos, add_generation_prompt=add_generation_prompt)
+    @property
+    def begin_ids(self) -> list[int]:
+        """[BOS] where the model saw one at the start of every text, else []."""
+        return [self.bos_id] if self.bos_id is not None and (self.adds_bos or "bos_token" in self.template) else []
+
+    def render(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True, **variables: Any) -> str:
+        """The text of a conversation of {"role", "content"} messages, with exactly one BOS where the model wants one.
+
+        `variables` are the template's own (tools, enable_thinking ...). Reasoning of earlier turns stays or goes as the template has it."""
+        return self._render(messages, add_generation_prompt, variables)[0]
+
+    def assistant_spans(self, messages: Sequence[Mapping[str, Any]], **variables: Any) -> Spans | None:
+        """Places in `render(messages, False)` that the template marks by `{% generation %}`; None where it has no such mark."""
+        return self._render(messages, False, variables)[1] if marks_generation(self.template) else None
+
+    def _render(
+        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool, variables: Mapping[str, Any]
+    ) -> tuple[str, Spans]:
+        named = {"bos_token": self.bos, "eos_token": self.eos, "pad_token": self.pad, "unk_token": self.unk}
+        named = {name: token for name, token in named.items() if token is not None}
+        text, spans = render(self.template, messages, add_generation_prompt=add_generation_prompt, **named | dict(variables))
+        once = self._with_one_bos(text)
+        moved = len(once) - len(text)
+        return once, [(start + moved, end + moved) for start, end in spans]
+
+    def _with_one_bos(self, text: str) -> str:
+        if self.bos is None:
+            return text
+        while text.startswith(2 * self.bos):
+            text = text[len(self.bos) :]
+        return self.bos + text if self.adds_bos and not text.startswith(self.bos) else text
+
+    @cached_property
+    def turn_end_id(self) -> int:
+        """The end token that the template writes after an assistant's turn; `eos_id` where it writes none."""
+        turn = [{"role": "user", "content": ""}, {"role": "assistant", "content": ""}]
+        written = self.encode(self.render(turn, add_generation_prompt=False))
+        return next((index for index in reversed(written) if index in self.stop_ids), self.eos_id)
+
+    def also_stopping_at(self, token: str) -> Tokenizer:
+        """This tokenizer with one more end token."""
+        index = self.backend.token_to_id(token)
+        if index is None:
+            raise ValueError(f"{token!r} is not in the vocabulary, so it cannot be an end token")
+        other = copy.copy(self)
+        other.__dict__.pop("turn_end_id", None)
+        other.stop_ids = tuple(dict.fromkeys((*self.stop_ids, index)))
+        return other
+
+    def encode_pieces(self, pieces: Sequence[str]) -> list[list[int]]:
+        """Ids of a text that is given in pieces, piece by piece, so that no token crosses a border between them.
+
+        Together they are the ids of the whole text, unless a token of these crosses a border: then each piece is encoded by itself,
+        as it is when a model continues the pieces before it. ValueError where the vocabulary cannot do that without changing the text."""
+        apart = [self.encode(piece) for piece in pieces]
+        if self._words is not None:  # its words end where a piece ends
+            return apart
+        whole, heads = self.encode("".join(pieces)), [self.encode(text) for text in accumulate(pieces)]
+        if all(whole[: len(head)] == head for head in heads):
+            return [head[len(before) :] for before, head in pairwise([[], *heads])]
+        if self.decode([*chain.from_iterable(apart)], specials=True) != self.decode(whole, specials=True):
+            raise ValueError(f"a token of this vocabulary crosses the border after {pieces[0][-20:]!r}")
+        return apart
 
     def encode_prompt(self, prompt: str) -> list[int]:
         """Ids that a model continues after one user message."""
         return self.encode(self.render([{"role": "user", "content": prompt}]))
 
     def save(self, folder: str | Path) -> None:
-        """Writes tokenizer.json, tokenizer_config.json and chat_template.jinja."""
+        """Writes tokenizer.json, tokenizer_config.json and chat_template.jinja; several end tokens go into generation_config.json."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         config = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": self.bos,
             "eos_token": self.eos,
-            "pad_token": self.eos,
-            "add_bos_token": False,
+            "pad_token": self.pad,
+            "add_bos_token": self.adds_bos,
             "add_eos_token": False,
             "clean_up_tokenization_spaces": False,
         }
+        config |= {} if self.unk is None else {"unk_token": self.unk}
         (folder / "tokenizer.json").write_text(self.backend.to_str(pretty=True), encoding="utf-8")
         (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         (folder / "chat_template.jinja").write_text(self.template, encoding="utf-8")
+        if len(self.stop_ids) > 1:
+            generation = _read_if_there(folder / "generation_config.json") | {"eos_token_id": list(self.stop_ids)}
+            (folder / "generation_config.json").write_text(json.dumps(generation, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
     @staticmethod
     def load(folder: str | Path) -> Tokenizer:
-        """Opens a Hugging Face folder, ours or another's (one that has tokenizer.json)."""
+        """Opens a Hugging Face folder, ours or another's (one that has tokenizer.json). End tokens are the tokenizer's and those that
+        generation_config.json lists. BOS is wanted where tokenizer_config.json says so, or where tokenizer.json itself adds it."""
         folder = Path(folder)
         for name in ("tokenizer.json", "tokenizer_config.json"):
             if not (folder / name).is_file():
                 raise ValueError(f"{folder} has no {name}")
-        config = _read_json(folder / "tokenizer_config.json")
-        template_file = folder / "chat_template.jinja"
-        template = template_file.read_text(encoding="utf-8") if template_file.is_file() else config.get("chat_template") or PLAIN_TEMPLATE
+        named = {name: token for name, token in _read_json(folder / "tokenizer_config.json").items() if token is not None}
+        config = _read_if_there(folder / "special_tokens_map.json") | named
         try:
             backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
         except Exception as error:  # the library raises nothing narrower
             raise ValueError(f"{folder / 'tokenizer.json'} is no tokenizer: {error}") from None
-        return Tokenizer(backend, template, bos=_content(config, "bos_token"), eos=_content(config, "eos_token"))
+        ends = _read_if_there(folder / "generation_config.json").get("eos_token_id") or []
+        tokens = {key: _content(config, f"{key}_token") for key in ("bos", "pad", "unk") if config.get(f"{key}_token") is not None}
+        bos = tokens.pop("bos", None)
+        adds_bos = config.get("add_bos_token") is True or (bos is not None and backend.encode("").ids[:1] == [backend.token_to_id(bos)])
+        template = _read_template(folder / "chat_template.jinja", config)
+        return Tokenizer(backend, template, bos, _content(config, "eos_token"), **tokens, adds_bos=adds_bos,
+                         stop_ids=[ends] if isinstance(ends, int) else ends)  # fmt: skip
 
 
-def _read_json(path: Path) -> dict:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is no JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} holds {type(values).__name__}, expected an object")
+    return values
+
+
+def _read_if_there(path: Path) -> dict[str, Any]:
+    return _read_json(path) if path.is_file() else {}
+
+
+def _read_template(file: Path, config: Mapping[str, Any]) -> str:
+    """The file goes before the config, which may hold several by name. Without any, messages stand one after the other."""
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    template = config.get("chat_template") or PLAIN_TEMPLATE
+    if isinstance(template, list):
+        template = next((entry["template"] for entry in template if entry.get("name") == "default"), None)
+    if not isinstance(template, str):
+        raise ValueError(f"tokenizer_config.json: chat_template is {config['chat_template']!r:.80}, expected a text or one named 'default'")
+    return template
 
 
 def _unknown(word: str) -> str:

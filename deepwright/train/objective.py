@@ -23,7 +23,8 @@ from deepwright.numerics import cross_entropy
 class Batch:
     """Rows of tokens and their targets. `tokens` is [B, S+1]; position i < S is an input and position i+1 its target.
 
-    `weights_BS` says how much each target counts (loss masks; all ones if None). `valid_BS` marks real tokens (all if None).
+    `weights_BS` says how much each target counts (loss masks; all ones if None). `valid_BS` marks real tokens (all if None); the
+    others are padding, right of them, and count for nothing.
     """
 
     tokens: Tensor
@@ -38,14 +39,37 @@ class Batch:
     def inputs_BS(self) -> Tensor:
         return self.tokens[:, :-1]
 
+    @property
+    def lengths_B(self) -> Tensor:
+        if self.valid_BS is None:
+            return torch.full((self.rows,), self.inputs_BS.shape[1])
+        return (self.valid_BS * torch.arange(1, self.valid_BS.shape[1] + 1, device=self.valid_BS.device)).amax(1)
+
+    @property
+    def positions(self) -> int:
+        """Real inputs: what the batch adds to the tokens read."""
+        return int(self.lengths_B.sum())
+
     def target_weights(self) -> Tensor:
         return torch.ones_like(self.inputs_BS, dtype=torch.float32) if self.weights_BS is None else self.weights_BS
 
+    def to(self, device: torch.device | str) -> Batch:
+        return Batch(*(None if x is None else x.to(device) for x in (self.tokens, self.weights_BS, self.valid_BS)))
+
     def split(self, rows: int | None) -> Iterator[Batch]:
-        """Micro-batches of `rows` rows; the last may be smaller."""
-        for start in range(0, self.rows, rows or self.rows):
-            cut = slice(start, start + (rows or self.rows))
-            yield Batch(*(None if x is None else x[cut] for x in (self.tokens, self.weights_BS, self.valid_BS)))
+        """Micro-batches of as many positions as `rows` full rows have; the last may be smaller. Each is only as wide as its longest row, so
+        of short rows more fit into one, and little is padding where rows are sorted by length."""
+        lengths, budget = self.lengths_B.tolist(), (rows or self.rows) * self.inputs_BS.shape[1]
+        start, width = 0, lengths[0]
+        for end in range(1, self.rows + 1):
+            if end == self.rows or (end + 1 - start) * max(width, lengths[end]) > budget:
+                yield self._cut(slice(start, end), width)
+                start, width = end, 0
+            width = max(width, lengths[end]) if end < self.rows else 0
+
+    def _cut(self, rows: slice, width: int) -> Batch:
+        weights, valid = (None if x is None else x[rows, :width] for x in (self.weights_BS, self.valid_BS))
+        return Batch(self.tokens[rows, : width + 1], weights, valid)
 
 
 @dataclass(frozen=True)
@@ -139,16 +163,17 @@ class Validation(NamedTuple):
 
 
 @torch.no_grad()
-def validate(model: nn.Module, batches: Iterable[Tensor]) -> Validation:
-    """Mean next-token loss and balance over `batches` of [B, S+1] tokens. Changes nothing: no bias, no gradient, no random state."""
+def validate(model: nn.Module, batches: Iterable[Tensor | Batch]) -> Validation:
+    """Mean loss of the targets and balance over `batches` (tensors: [B, S+1] tokens). Changes nothing: no bias, gradient, random state."""
     loads: dict[int, Tensor] = {}
-    loss = tokens = 0.0
-    for batch in map(Batch, batches):
+    loss = targets = 0.0
+    for batch in batches:
+        batch = batch if isinstance(batch, Batch) else Batch(batch)
         routing: list[Routing] = []
-        h_BSD = model.hidden(batch.inputs_BS, routing=routing)
+        h_BSD = model.hidden(batch.inputs_BS, valid_BS=batch.valid_BS, routing=routing)
         loss += float(_token_loss(model, h_BSD, batch, 0, 1.0))
-        tokens += batch.inputs_BS.numel()
+        targets += float(batch.target_weights().sum())
         add_loads(loads, routing)
-    if not tokens:
+    if not targets:
         raise ValueError("no validation batches were given, expected at least one [B, S+1] tensor of tokens")
-    return Validation(loss / tokens, max_violation(loads.values()))
+    return Validation(loss / targets, max_violation(loads.values()))

@@ -115,6 +115,7 @@ class Optimizer:
         for group in self._adamw.param_groups:
             group["lr"] = learning_rate
         self._adamw.step()
+        torch.autograd.graph.increment_version([p for group in self._adamw.param_groups for p in group["params"]])  # the fused one does not
 
     @torch.no_grad()
     def _step_muon(self, learning_rate: float) -> None:

@@ -28,9 +28,9 @@ FREE_SETTINGS = ("micro_rows", "recompute", "checkpoint_every", "keep", "load_ev
 
 
 class Stream(Protocol):
-    """An endless source of packed rows whose position can be saved."""
+    """A source of rows whose position can be saved: packed ones as a tensor, those with masks as a Batch."""
 
-    def batch(self, rows: int) -> Tensor: ...
+    def batch(self, rows: int) -> Tensor | Batch: ...
 
     def state(self) -> dict: ...
 
@@ -99,10 +99,11 @@ class Trainer:
     def next_rows(self) -> int:
         return self.config.schedule.rows_at(self.tokens)
 
-    def step(self, tokens: Tensor) -> dict[str, float | list]:
-        """One step on [rows, length + 1 or more] tokens. Returns its metrics."""
+    def step(self, rows: Tensor | Batch) -> dict[str, float | list]:
+        """One step on [rows, length + 1 or more] tokens, or on a batch as it is. Returns its metrics."""
         begun, c = time.perf_counter(), self.config
-        batch = Batch(_cut(tokens, c.length).to(self.model.head_weight.device))
+        batch = self._batch(rows)
+        read = batch.positions
         terms = c.terms_at(self.tokens, self.model)
         with self.model.computing(self.compute):
             sums = accumulate_gradients(self.model, batch, terms, micro_rows=c.micro_rows, recompute=c.recompute)
@@ -114,10 +115,10 @@ class Trainer:
             if self.average:
                 self.average.update()
         self.steps += 1
-        self.tokens += batch.inputs_BS.numel()
+        self.tokens += read
         seconds = time.perf_counter() - begun
         values = {"grad_norm": update.grad_norm, "learning_rate": rate, "skipped_steps": self.optimizer.skipped, "tokens": self.tokens}
-        values |= {"batch_tokens": batch.inputs_BS.numel(), "tokens_per_second": batch.inputs_BS.numel() / seconds, "step_seconds": seconds}
+        values |= {"batch_tokens": read, "tokens_per_second": read / seconds, "step_seconds": seconds}
         return values | self._loss_values(sums, terms) | self._balance_values(sums, speed)
 
     def _loss_values(self, sums: Sums, terms: Terms) -> dict[str, float]:
@@ -140,8 +141,12 @@ class Trainer:
             values["expert_load"] = [(load / load.sum()).tolist() for load in loads]
         return values
 
-    def validation_values(self, batches: Sequence[Tensor]) -> dict[str, float]:
-        batches = [_cut(tokens, self.config.length).to(self.model.head_weight.device) for tokens in batches]
+    def _batch(self, rows: Tensor | Batch) -> Batch:
+        batch = rows if isinstance(rows, Batch) else Batch(_cut(rows, self.config.length))
+        return batch.to(self.model.head_weight.device)
+
+    def validation_values(self, batches: Sequence[Tensor | Batch]) -> dict[str, float]:
+        batches = [self._batch(rows) for rows in batches]
         loss, max_vio = validate(self.model, batches)
         values = {"validation_loss": loss, "max_vio_global": max_vio}
         if self.average:
@@ -178,7 +183,7 @@ def pretrain(
     tracker: Tracker,
     *,
     stage: str = "base",
-    validation: Sequence[Tensor] = (),
+    validation: Sequence[Tensor | Batch] = (),
     callback: Callable[[int, nn.Module], None] | None = None,
     progress: Progress | None = None,
 ) -> Trainer:

@@ -37,6 +37,7 @@ class Schedule:
     mtp_weight: float = 0.3  # until the cosine begins
     mtp_weight_late: float = 0.1
     bias_speed: float = 0.001  # until the cosine ends, then 0
+    bias_decay: bool = False  # instead: from constant_until linearly to 0 at the end, for the noisy loads of small batches
 
     def __post_init__(self) -> None:
         for name in ("total_tokens", "batch_rows", "batch_multiple"):
@@ -84,6 +85,9 @@ class Schedule:
 
     def bias_speed_at(self, tokens: int) -> float:
         """gamma: how far a router bias moves after this step."""
+        if self.bias_decay:
+            start = self._bound(self.constant_until)
+            return self.bias_speed * min(1.0, max(0, self.total_tokens - tokens) / max(1, self.total_tokens - start))
         return self.bias_speed if tokens < self._bound(self.cosine_until) else 0.0
 
     def steps(self, length: int) -> Iterator[tuple[int, int]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from deepwright.config import ModelConfig, RopeScaling
+from deepwright.config import Llama3Scaling, ModelConfig, RopeScaling
 from deepwright.model import Transformer
 
 VOCABULARY, LENGTH = 61, 40
@@ -50,6 +50,31 @@ CASES = {
 }
 
 
+_LLAMA3 = Llama3Scaling(factor=8, original_max_position_embeddings=16)  # width 12 at theta 100: channels of all three kinds
+
+
+def _dense(kind: str, heads: int = 4, groups: int = 2, **changes) -> ModelConfig:
+    sizes = dict(vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=3, head_dim=8, max_position_embeddings=128)
+    return ModelConfig(model_type=kind, num_attention_heads=heads, num_key_value_heads=groups, **sizes | changes)
+
+
+DENSE_CASES = {
+    "llama": _dense("llama"),
+    "llama, llama3 stretching": _dense("llama", head_dim=12, rope_theta=100.0, rope_scaling=_LLAMA3, tie_word_embeddings=True),
+    "llama, one key head": _dense("llama", groups=1, rms_norm_eps=1e-3, rope_theta=500.0),
+    "llama, biases everywhere": _dense("llama", groups=4, attention_bias=True),
+    "qwen2": _dense("qwen2"),
+    "qwen2, tied": _dense("qwen2", heads=8, groups=2, head_dim=4, tie_word_embeddings=True, rope_theta=1e6),
+    "qwen2, yarn": _dense("qwen2", groups=1, rope_scaling=RopeScaling(4, 16)),
+    "qwen2, as many key heads": _dense("qwen2", groups=4, rms_norm_eps=1e-5),
+    "qwen3": _dense("qwen3", head_dim=16),
+    "qwen3, tied": _dense("qwen3", heads=6, groups=3, head_dim=10, tie_word_embeddings=True, rope_theta=1e6),
+    "qwen3, biases": _dense("qwen3", groups=4, attention_bias=True, rms_norm_eps=1e-3),
+    "qwen3, yarn": _dense("qwen3", groups=1, rope_scaling=RopeScaling(8, 8, beta_fast=16, beta_slow=2)),
+}
+ALL_CASES = CASES | DENSE_CASES
+
+
 def random_model(config: ModelConfig, seed: int = 0) -> Transformer:
     """A model whose activations are of order 1, whose attention is peaked and whose routing scores are well apart."""
     generator = torch.Generator().manual_seed(seed)
@@ -57,7 +82,9 @@ def random_model(config: ModelConfig, seed: int = 0) -> Transformer:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.normal_(generator=generator)
-            if parameter.ndim == 1:
+            if name.endswith("bias"):
+                parameter.mul_(0.3)
+            elif parameter.ndim == 1:
                 parameter.mul_(0.2).add_(1.0)
             elif "router" in name:
                 parameter.mul_(2.0 / parameter.shape[-1] ** 0.5)

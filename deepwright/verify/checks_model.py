@@ -15,7 +15,7 @@ from torch import Tensor
 from deepwright.config import preset
 from deepwright.model import ContiguousCache, Transformer, rope
 from deepwright.model import experts as moe
-from deepwright.verify.cases import CASES, LENGTH, ragged_rows, random_model, random_tokens, relative_error
+from deepwright.verify.cases import ALL_CASES, CASES, DENSE_CASES, LENGTH, ragged_rows, random_model, random_tokens, relative_error
 from deepwright.verify.check import Result, check, largest
 from deepwright.verify.reference import Reference, chosen_experts, rotated
 from deepwright.verify.transformers_twin import ORACLE, Comparison, compare
@@ -26,28 +26,29 @@ REFERENCE_CASES = ("v3 yarn", "v3 yarn, magnitude on cosines", "v3 tied embeddin
 
 
 def compare_case(name: str) -> Comparison:
-    return compare(random_model(CASES[name]), random_tokens(3), ragged_rows())
+    return compare(random_model(ALL_CASES[name]), random_tokens(3), ragged_rows())
 
 
 @check(
-    f"Logits of {len(CASES)} small V2 and V3 models with transformers', ragged batches, positions beyond the original context; relative to the largest.",
+    f"Logits of {len(ALL_CASES)} small DeepSeek, Llama and Qwen models with transformers', ragged batches, positions beyond the original "
+    "context; relative to the largest.",
     "that a released checkpoint loads; other dtypes than fp32.",
     ORACLE,
 )
 def logits_equal_transformers() -> Result:
-    return largest({name: compare_case(name).logits for name in CASES}, BOUND)
+    return largest({name: compare_case(name).logits for name in ALL_CASES}, BOUND)
 
 
 @check(
     "The state after every block with transformers', the same models.", "anything about MTP blocks, which transformers runs apart.", ORACLE
 )
 def states_equal_transformers() -> Result:
-    return largest({f"{name}, {layer}": e for name in CASES for layer, e in compare_case(name).states.items()}, BOUND)
+    return largest({f"{name}, {layer}": e for name in ALL_CASES for layer, e in compare_case(name).states.items()}, BOUND)
 
 
 @check("The gradient of every parameter with transformers', the same models.", "the order in which an optimizer uses them.", ORACLE)
 def gradients_equal_transformers() -> Result:
-    return largest({f"{name}, {parameter}": e for name in CASES for parameter, e in compare_case(name).gradients.items()}, BOUND)
+    return largest({f"{name}, {parameter}": e for name in ALL_CASES for parameter, e in compare_case(name).gradients.items()}, BOUND)
 
 
 def reference_of(model: Transformer) -> Reference:
@@ -158,15 +159,15 @@ def absorbed_equals_expanded() -> Result:
     return largest(errors, BOUND)
 
 
-@check("A sequence fed in chunks through a cache with the whole at once, two forms.", "the paged cache: see the engine's checks.")
+@check("A sequence fed in chunks through a cache with the whole at once, every form.", "the paged cache: see the engine's checks.")
 def chunked_equals_whole() -> Result:
-    model, tokens, errors = random_model(CASES["v3 yarn"]), random_tokens(2), {}
-    whole = model.hidden(tokens)
-    for form in ("absorbed", "expanded"):
-        cache, parts = ContiguousCache(model.config, 2, LENGTH), []
+    tokens, errors = random_tokens(2), {}
+    for name, form in (("v3 yarn", "absorbed"), ("v3 yarn", "expanded"), *((name, None) for name in DENSE_CASES)):
+        model, parts = random_model(ALL_CASES[name]), []
+        cache = ContiguousCache(model.config, 2, LENGTH)
         for start, end in ((0, 7), (7, 8), (8, 31), (31, LENGTH)):
             parts.append(model.hidden(tokens[:, start:end], torch.arange(start, end).expand(2, -1), cache=cache, form=form))
-        errors[form] = relative_error(torch.cat(parts, dim=1), whole)
+        errors[f"{name} {form}"] = relative_error(torch.cat(parts, dim=1), model.hidden(tokens))
     return largest(errors, BOUND)
 
 

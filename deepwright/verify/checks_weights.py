@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from deepwright import weights
-from deepwright.verify.cases import CASES, random_model, random_tokens, relative_error
+from deepwright.verify.cases import ALL_CASES, DENSE_CASES, random_model, random_tokens, relative_error
 from deepwright.verify.check import Result, check, largest
 from deepwright.verify.checks_model import BOUND
 from deepwright.verify.transformers_twin import ORACLE, multi_token_twin, quiet
@@ -20,9 +20,9 @@ from deepwright.verify.transformers_twin import ORACLE, multi_token_twin, quiet
 )
 def folder_comes_back_bit_exact() -> Result:
     wrong = {}
-    for name in ("v3 two MTP modules", "v3 tied embedding", "v2"):
+    for name in ("v3 two MTP modules", "v3 tied embedding", "v2", "llama, llama3 stretching", "qwen2", "qwen3, biases"):
         for dtype in (torch.float32, torch.bfloat16):
-            model = random_model(CASES[name])
+            model = random_model(ALL_CASES[name])
             for parameter in model.parameters():
                 parameter.data = parameter.data.to(dtype)
             with tempfile.TemporaryDirectory() as parent:
@@ -43,8 +43,8 @@ def folder_opens_in_transformers() -> Result:
     from transformers import AutoModelForCausalLM
 
     errors = {}
-    for name in ("v3 yarn", "v3 two MTP modules", "v3 tied embedding", "v3 no shared expert", "v2", "v2 yarn"):
-        model, tokens = random_model(CASES[name]), random_tokens(2)
+    for name in ("v3 yarn", "v3 two MTP modules", "v3 tied embedding", "v3 no shared expert", "v2", "v2 yarn", *DENSE_CASES):
+        model, tokens = random_model(ALL_CASES[name]), random_tokens(2)
         with tempfile.TemporaryDirectory() as parent, quiet():
             weights.save_model(model, Path(parent) / "model")
             theirs = AutoModelForCausalLM.from_pretrained(Path(parent) / "model", dtype=torch.float32)
@@ -54,7 +54,7 @@ def folder_opens_in_transformers() -> Result:
 
 @check("States of both MTP modules with transformers' MtpModel opened from the saved folder.", "that drafts are accepted often.", ORACLE)
 def multi_token_equals_transformers() -> Result:
-    model, tokens = random_model(CASES["v3 two MTP modules"]), random_tokens(2)
+    model, tokens = random_model(ALL_CASES["v3 two MTP modules"]), random_tokens(2)
     with tempfile.TemporaryDirectory() as parent, quiet():
         weights.save_model(model, Path(parent) / "model")
         theirs = multi_token_twin(model, Path(parent) / "model")

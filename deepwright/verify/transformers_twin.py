@@ -1,4 +1,4 @@
-"""Our model beside transformers' DeepseekV2/V3 with the same weights: logits, every layer's state, every parameter's gradient."""
+"""Our model beside transformers' (DeepseekV2, V3, Llama, Qwen2, Qwen3) with the same weights: logits, every layer's state, every parameter's gradient."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ def twin_of(model: Transformer) -> nn.Module:
         config = getattr(transformers, f"{kind}Config")(**values)
         theirs = getattr(transformers, f"{kind}ForCausalLM")(config).eval()
     theirs.set_attn_implementation("eager")
-    theirs.set_experts_implementation("eager")
+    if not model.config.is_dense:
+        theirs.set_experts_implementation("eager")
     with torch.no_grad():
         for name, tensor in matching(model, theirs, model.state_dict()):
             theirs.state_dict()[name].copy_(tensor)

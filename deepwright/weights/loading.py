@@ -41,7 +41,7 @@ def load_model(folder: str | Path, dtype: torch.dtype | None = None, *, with_mtp
     folder = Path(folder)
     config = read_config(folder)
     files = TensorFiles(folder)
-    model = _allocate(config, dtype or _stored_dtype(files), with_mtp)
+    model = allocate(config, dtype or _stored_dtype(files), with_mtp)
     _fill(model, config, files)
     return model
 
@@ -70,10 +70,10 @@ def check_vocabulary(config: ModelConfig, tokenizer: Tokenizer) -> None:
         raise ValueError(
             f"the tokenizer has {tokenizer.vocab_size} ids, the model a vocabulary of {config.vocab_size}: they do not belong together"
         )
-    for name in ("bos", "eos"):
-        ours, theirs = getattr(config, f"{name}_token_id"), getattr(tokenizer, f"{name}_id")
-        if ours != theirs:
-            raise ValueError(f"{name}_token_id is {ours} in the model's config, expected the tokenizer's {theirs}")
+    if tokenizer.eos_id not in config.eos_token_ids:
+        raise ValueError(f"eos_token_id is {config.eos_token_id} in the model's config, expected the tokenizer's {tokenizer.eos_id}")
+    if not config.is_dense and config.bos_token_id != tokenizer.bos_id:  # released Qwen folders contradict themselves here
+        raise ValueError(f"bos_token_id is {config.bos_token_id} in the model's config, expected the tokenizer's {tokenizer.bos_id}")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def _stored_dtype(files: TensorFiles) -> torch.dtype:
     return files.dtype(name) if name in files.names() else torch.float32
 
 
-def _allocate(config: ModelConfig, dtype: torch.dtype, with_mtp: bool) -> Transformer:
+def allocate(config: ModelConfig, dtype: torch.dtype, with_mtp: bool) -> Transformer:
     """Uninitialised memory: `_fill` writes every number of it, or raises."""
     if not with_mtp:
         config = dataclasses.replace(config, num_nextn_predict_layers=0)
@@ -111,17 +111,27 @@ def _fill(model: Transformer, stored: ModelConfig, files: TensorFiles) -> None:
     copies = {name for name in targets if is_copy(stored, name)}  # compared last, when the originals are there
     for name in targets:
         if name not in copies:
-            targets[name].copy_(files.tensor(name))
+            targets[name].copy_(finite(files.tensor(name), name, files.folder))
     for name in copies:
         if not torch.equal(files.tensor(name).to(targets[name].dtype), targets[name]):
             raise ValueError(f"{name} in {files.folder} differs from the tensor that it is a copy of, which one model cannot hold")
 
 
+def finite(tensor: Tensor, name: str, where: Path) -> Tensor:
+    """The tensor itself. Raises ValueError when a number in it is infinite or none at all: a sum in fp32 shows it in one pass."""
+    if not torch.isfinite(tensor.sum(dtype=torch.float32)):
+        raise ValueError(f"{name} in {where} holds {int((~torch.isfinite(tensor)).sum())} numbers that are NaN or infinite")
+    return tensor
+
+
 def _targets(model: Transformer, stored: ModelConfig, files: TensorFiles) -> dict[str, Tensor]:
     """Stored name -> the part of the model's memory that it fills. Raises ValueError for missing and left-over tensors."""
-    config, ours = model.config, _memory(model)
+    config, ours = model.config, memory(model)
     expected, passed_over = set(config.tensor_inventory()), set(stored.tensor_inventory()) - set(config.tensor_inventory())
     found = {name for name in files.names() if 0 not in files.shape(name)}  # transformers writes empty tensors for 0 shared experts
+    found = {
+        name for name in found if not (config.is_dense and name.endswith("rotary_emb.inv_freq"))
+    }  # early Llamas; follows from config.json
     for fused, parts in fused_names(stored):
         if fused in found:
             (expected if parts[0] in expected else passed_over).add(fused)
@@ -130,16 +140,16 @@ def _targets(model: Transformer, stored: ModelConfig, files: TensorFiles) -> dic
         expected.add("lm_head.weight")
     missing = sorted(name for name in expected - found if not is_copy(config, name))
     if missing and all(name.startswith(_mtp_prefixes(config)) for name in missing):
-        raise ValueError(f"{files.folder} has no {_listed(missing)} of the MTP layer in its config.json; with_mtp=False loads it without")
+        raise ValueError(f"{files.folder} has no {listed(missing)} of the MTP layer in its config.json; with_mtp=False loads it without")
     if missing:
-        raise ValueError(f"{files.folder} lacks {_listed(missing)}")
+        raise ValueError(f"{files.folder} lacks {listed(missing)}")
     if left_over := sorted(found - expected - passed_over):
-        raise ValueError(f"{files.folder} holds {_listed(left_over)}, which a model of its config.json does not have")
+        raise ValueError(f"{files.folder} holds {listed(left_over)}, which a model of its config.json does not have")
     places = {name: place(config, name) for name in files.names() if name in found & expected}  # in file order
     return {name: ours[parameter][index] for name, (parameter, index) in places.items()}
 
 
-def _memory(model: Transformer) -> dict[str, Tensor]:
+def memory(model: Transformer) -> dict[str, Tensor]:
     return dict(model.named_parameters()) | {name: buffer for name, buffer in model.named_buffers() if name.endswith("router.bias")}
 
 
@@ -147,6 +157,6 @@ def _mtp_prefixes(config: ModelConfig) -> tuple[str, ...]:
     return tuple(f"model.layers.{config.num_hidden_layers + k}." for k in range(config.num_nextn_predict_layers))
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more

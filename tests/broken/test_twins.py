@@ -16,6 +16,7 @@ import torch
 from deepwright import config, numerics, verify
 from deepwright.inference import engine, paged_cache, rows
 from deepwright.model import attention, experts, layers, multi_token, rope, transformer
+from deepwright.numerics import pointwise
 from deepwright.rl import losses, rollout, update
 from deepwright.train import objective
 from deepwright.verify.check import CHECKS
@@ -147,19 +148,22 @@ def latent_norms_follow_the_config(original):
 
 
 def values_before_keys(original):
-    def expanded(self, *arguments):
-        c, twin = self.config, copy.copy(self)
-        weight = self.kv_b.weight.unflatten(0, (c.num_attention_heads, -1))
-        linear = layers.Linear(1, 1)
-        linear.weight = torch.nn.Parameter(torch.cat((weight[:, c.v_head_dim :], weight[:, : c.v_head_dim]), dim=1).flatten(0, 1))
-        twin._modules = {**self._modules, "kv_b": linear}
-        return original(twin, *arguments)
+    """kv_b read as [value | key]."""
+
+    def expanded(q, kv, key, *rest):
+        values = kv.shape[3] - q.shape[3] + key.shape[2]
+        return original(q, torch.cat((kv[..., values:], kv[..., :values]), dim=-1), key, *rest)
 
     return expanded
 
 
-def one_position_ahead(_):
-    return lambda positions, heads: torch.full((positions, positions), float("-inf")).triu_(2).repeat_interleave(heads, dim=0)
+def one_position_ahead(original):
+    """Every query sees the key behind its own too."""
+
+    def expanded(q, kv, key, scale, positions):
+        return original(q, kv.roll(-1, 1), key.roll(-1, 1), scale, positions)
+
+    return expanded
 
 
 def cached_one_position_ahead(original):
@@ -314,10 +318,10 @@ TWINS = [
         "__init__",
         latent_norms_follow_the_config,
     ),
-    Twin("values before keys", "absorbed_equals_expanded", attention.LatentAttention, "_expanded", values_before_keys),
-    Twin("causal mask off by one", "future_stays_hidden", causal, "_future", one_position_ahead),
-    Twin("cached mask off by one", "chunked_equals_whole", numerics, "attention_at", cached_one_position_ahead),
-    Twin("gate and up swapped", "logits_equal_reference", numerics, "swiglu", gate_and_up_swapped),
+    Twin("values before keys", "absorbed_equals_expanded", numerics, "expanded_attention", values_before_keys),
+    Twin("causal mask off by one", "future_stays_hidden", numerics, "expanded_attention", one_position_ahead),
+    Twin("cached mask off by one", "chunked_equals_whole", causal, "attention_at", cached_one_position_ahead),
+    Twin("gate and up swapped", "logits_equal_reference", pointwise, "swiglu", gate_and_up_swapped),
     Twin("MTP reads [hidden; embedding]", "multi_token_equals_reference", multi_token.MultiTokenModule, "merge", hidden_before_embedding),
     Twin(
         "MTP sees the token of its own position",

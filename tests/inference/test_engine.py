@@ -10,7 +10,7 @@ import torch
 from deepwright.inference.engine import Engine
 from deepwright.inference.request import Finished
 from deepwright.sampler import Completion, Sampling, StopReason
-from tests.inference.tiny import CONTEXT, VOCAB, full_log_probs, same, tiny_model
+from tests.inference.tiny import CONTEXT, VOCAB, full_log_probs, same, tiny_dense, tiny_model
 
 # fp32 rounds at 2**-24 = 6e-8 of a value. A log-probability here is a difference of logits of size up to about 30, each the end of
 # ~10 matrix products of inner width <= 48 in another order (batch size, absorbed or expanded form): 30 * 6e-8 * sqrt(10 * 48) = 4e-5.
@@ -18,10 +18,10 @@ TOLERANCE = 1e-4
 GREEDY, WARM = Sampling(max_tokens=12, temperature=0.0), Sampling(max_tokens=12, temperature=0.6, seed=3)
 
 
-@pytest.fixture(scope="module")
-def model():
+@pytest.fixture(scope="module", params=[tiny_model, tiny_dense], ids=["latent", "grouped"])
+def model(request):
     torch.set_num_threads(1)
-    return tiny_model()
+    return request.param()
 
 
 def prompts_of(seed: int, count: int, longest: int = 40) -> list[list[int]]:
@@ -176,7 +176,7 @@ def test_bad_options(model):
 
 def test_generate_text(model):
     class Letters:
-        bos_id, eos_id = 0, 1
+        bos_id, stop_ids = 0, (1,)
 
         def encode(self, text):
             return [ord(c) % VOCAB for c in text]

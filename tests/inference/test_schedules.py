@@ -10,7 +10,7 @@ import torch
 
 from deepwright.inference.engine import Engine
 from deepwright.sampler import Completion, Sampling, StopReason
-from tests.inference.tiny import VOCAB, same, tiny_model
+from tests.inference.tiny import VOCAB, same, tiny_dense, tiny_model
 
 # In fp64 the cached and the uncached forward agree to about 1e-13; the log-probability is then computed from logits rounded to fp32,
 # which falls on the other side of a rounding border for few of them: one unit in the last place of a number below 64 is 4e-6.
@@ -18,15 +18,15 @@ TOLERANCE = 1e-5
 
 
 @cache
-def model():
+def model(dense: bool):
     torch.set_num_threads(1)
-    return tiny_model(dtype=torch.float64)
+    return (tiny_dense if dense else tiny_model)(dtype=torch.float64)
 
 
 @cache
-def reference(prompt: tuple[int, ...], sampling: Sampling, prompt_index: int) -> list[Completion]:
+def reference(dense: bool, prompt: tuple[int, ...], sampling: Sampling, prompt_index: int) -> list[Completion]:
     """The same request in an engine of its own, with room for everything and the prompt in one piece."""
-    engine, ended = Engine(model()), {}
+    engine, ended = Engine(model(dense)), {}
     engine.add(prompt, sampling, prompt_index)
     while engine.has_work:
         ended |= {f.sample: f.completion for f in engine.step()}
@@ -47,14 +47,18 @@ def pick_requests(draw: random.Random) -> list[tuple[tuple[int, ...], Sampling, 
     return chosen
 
 
-def run(seed: int) -> int:
+def run(seed: int, dense: bool = False) -> int:
     """One random schedule; returns how many preemptions it took."""
     draw = random.Random(seed)
     requests, block = pick_requests(draw), draw.choice([1, 2, 4, 16])
     least = max(-(-(len(p) + s.max_tokens - 1) // block) * block for p, s, _ in requests)  # one sequence alone must fit
     cache_tokens = draw.choice([None, least, least + block, least + 2 * block])
     engine = Engine(
-        model(), max_batch=draw.choice([1, 3, 64, 64]), cache_tokens=cache_tokens, block=block, prefill_chunk=draw.choice([1, 3, 8, 100])
+        model(dense),
+        max_batch=draw.choice([1, 3, 64, 64]),
+        cache_tokens=cache_tokens,
+        block=block,
+        prefill_chunk=draw.choice([1, 3, 8, 100]),
     )
     engine.interleave = draw.random() < 0.5
     numbers: dict[int, int] = {}
@@ -76,7 +80,7 @@ def run(seed: int) -> int:
         steps += 1
         assert steps < 5000, "no progress"
     for number, index in numbers.items():
-        expected = reference(*requests[index])
+        expected = reference(dense, *requests[index])
         for sample, whole in enumerate(expected):
             got = ended[number, sample]
             if got.stop is StopReason.ABORT:
@@ -88,7 +92,7 @@ def run(seed: int) -> int:
 
 
 @pytest.mark.invariant
-@pytest.mark.parametrize("part", range(4))
-def test_any_schedule_gives_what_each_request_gives_alone(part):
-    preemptions = sum(run(seed) for seed in range(part * 60, part * 60 + 60))
+@pytest.mark.parametrize(("part", "dense"), [(0, False), (1, False), (2, False), (3, False), (4, True)])
+def test_any_schedule_gives_what_each_request_gives_alone(part, dense):
+    preemptions = sum(run(seed, dense) for seed in range(part * 60, part * 60 + 60))
     assert preemptions > 20, f"only {preemptions} preemptions: the schedules do not test them"

@@ -23,6 +23,19 @@ def tiny_model(seed: int = 0, dtype: torch.dtype = torch.float32, **changes) -> 
     return model if dtype == torch.float32 else widened(model)
 
 
+def tiny_dense(seed: int = 0, dtype: torch.dtype = torch.float32, kind: str = "qwen3") -> Transformer:
+    """The same size with grouped-query attention: three query heads to a key head, biases, norms, YaRN."""
+    config = ModelConfig(
+        model_type=kind, vocab_size=VOCAB, hidden_size=36, intermediate_size=48, num_hidden_layers=2, num_attention_heads=6,
+        num_key_value_heads=2, head_dim=8, attention_bias=True, max_position_embeddings=CONTEXT, tie_word_embeddings=True,
+        rope_scaling=RopeScaling(4.0, 24), initializer_range=0.25,
+    )  # fmt: skip
+    model = Transformer(config, torch.Generator().manual_seed(seed))
+    for block in model.layers:
+        torch.nn.init.normal_(block.attention.qkv.bias, std=0.25, generator=torch.Generator().manual_seed(seed + 1))
+    return model if dtype == torch.float32 else widened(model)
+
+
 def widened(model: Transformer) -> Transformer:
     """The same model in fp64: parameters, and what the blocks compute in."""
     model.compute_dtype = torch.float64

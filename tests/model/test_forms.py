@@ -51,6 +51,29 @@ def test_absorbed_equals_expanded_with_gradients(changes):
         close(a, b, 10 * BOUND)  # gradients sum over 210 tokens with cancellation
 
 
+DENSE = dict(model_type="qwen3", vocab_size=50, hidden_size=36, intermediate_size=64, num_hidden_layers=3, num_attention_heads=6,
+             num_key_value_heads=2, head_dim=8, attention_bias=True, rope_scaling=RopeScaling(8.0, 16), initializer_range=0.1,
+             tie_word_embeddings=True)  # fmt: skip
+
+
+def test_recomputation_and_padding_change_nothing_in_a_dense_model():
+    model, tokens, probe = (
+        Transformer(ModelConfig(**DENSE), torch.Generator().manual_seed(1)),
+        torch.randint(0, 50, (3, 70)),
+        torch.randn(3, 70, 36),
+    )
+    grads = []
+    for recompute in (False, True):
+        model.zero_grad()
+        (model.hidden(tokens, recompute=recompute) * probe).sum().backward()
+        grads.append([p.grad.clone() for p in model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
+    valid, whole = torch.arange(70) < torch.tensor([[12], [70], [5]]), model.hidden(tokens).detach()
+    padded = model.hidden(torch.where(valid, tokens, 3)).detach()
+    close(padded[valid], whole[valid])
+    close(model.hidden(tokens[2:, :5]).detach(), whole[2:, :5])
+
+
 @pytest.mark.parametrize("form", ["expanded", "absorbed", None])
 def test_chunked_with_cache_equals_whole(form):
     model, generator = make(), torch.Generator().manual_seed(3)

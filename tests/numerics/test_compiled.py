@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from deepwright.inference.paged_cache import BlockPool, PagedView
 from deepwright.model import experts
 from deepwright.numerics import compiled, plain
-from deepwright.verify.cases import CASES, random_model
+from deepwright.verify.cases import ALL_CASES, CASES, random_model
 
 BOUND = 512 * 2.0**-24
 pytestmark = pytest.mark.skipif(not compiled.reason()[0], reason=compiled.reason()[1])
@@ -72,11 +72,11 @@ def step_by_step(model, tokens_BS, compiled_too, block=4):
     return torch.stack(states, dim=1)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ALL_CASES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 def test_whole_models(name, dtype):
     """Group limits, biases, softmax gates, no query compression, half-split rotary pairs, YaRN: every kind of model that verify knows."""
-    config = CASES[name]
+    config = ALL_CASES[name]
     model = random_model(config)
     if dtype is torch.bfloat16:
         for parameter in model.parameters():

@@ -101,6 +101,24 @@ def test_attention(positions, heads):
     assert (at - plain.attention(q, k, v, 0.3, heads)).abs().max() <= BOUND * at.abs().max()
 
 
+@pytest.mark.parametrize(("heads", "plain_width", "rotary", "values"), [(3, 12, 8, 10), (1, 32, 16, 32), (2, 5, 2, 7)])
+@pytest.mark.parametrize("positions", [2, 63, 64, 65, 150])
+def test_expanded_attention(positions, heads, plain_width, rotary, values):
+    q, key = torch.randn(2, positions, heads, plain_width + rotary), torch.randn(2, positions, rotary)
+    kv = torch.randn(2, positions, heads, plain_width + values)
+
+    def twin(q, kv, key):
+        k = torch.cat((kv[..., :plain_width], key[:, :, None].expand(-1, -1, heads, -1)), dim=-1)
+        each = (x.transpose(1, 2).flatten(0, 1) for x in (q, k, kv[..., plain_width:]))
+        return plain.attention(*each, 0.3, 1).view(2, heads, positions, values).transpose(1, 2)
+
+    agree(lambda *a: numerics.expanded_attention(*a, 0.3, None), twin, (q, kv, key))
+    with torch.no_grad():
+        assert torch.equal(
+            numerics.expanded_attention(q, kv, key, 0.3, None), numerics.expanded_attention(q.requires_grad_(), kv, key, 0.3, None)
+        )
+
+
 @pytest.mark.parametrize("rows_at_a_time", [1, 5, 1000])
 def test_vocabulary_losses(rows_at_a_time, monkeypatch):
     monkeypatch.setattr(loss, "CHUNK_NUMBERS", rows_at_a_time * 30)

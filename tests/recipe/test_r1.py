@@ -63,7 +63,7 @@ def test_stages_run_apart_end_with_the_same_bits(done, tmp_path):
     assert main(["pretrain", "--run", str(apart), *PRETRAIN_ONLY]) == 0
     assert weights_of(apart, "base", step) == weights_of(done, "base", step)
     zero = tmp_path / "zero"
-    assert main(["rl", "--run", str(zero), "--base", str(apart), *RL_ONLY]) == 0
+    assert main(["rl", "--run", str(zero), "--start", str(apart), *RL_ONLY]) == 0
     assert weights_of(zero, "zero", 2) == weights_of(done, "zero", 2)
 
 

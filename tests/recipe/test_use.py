@@ -82,7 +82,7 @@ def test_conversation_keeps_its_messages_unless_told_to_forget(folder):
 
 def test_held_out_problems_are_those_of_the_run(folder):
     run = folder.parents[2]
-    (run / "config.toml").write_text("[task]\nseed = 7\nlargest = 9\n")
+    (run / "config.toml").write_text('[task]\nseed = 7\noptions = ["largest=9"]\n')
     for place in (folder, run):
         assert use.task_of(EvalRequest(str(place))) == Countdown(seed=7, largest=9)
         assert use.task_of(EvalRequest(str(place), task_seed=1)) == Countdown(seed=1, largest=9)

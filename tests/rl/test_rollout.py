@@ -7,7 +7,7 @@ from dataclasses import asdict, fields, replace
 
 import pytest
 
-from deepwright.metrics import GLOSSARY
+from deepwright.metrics import check_names
 from deepwright.rl import R1_ZERO, GRPOConfig
 from deepwright.rl.losses import VARIANTS
 from deepwright.rl.measures import rollout_metrics
@@ -62,6 +62,20 @@ def test_a_completion_that_hit_its_limit_is_wrong_whatever_it_says():
     assert cut.text == "yes"
 
 
+def test_a_round_is_scored_in_one_call_without_the_cut_ones_and_in_order():
+    class Together(SayYes):
+        def score_many(self, problems, completions):
+            calls.append((len(problems), completions))
+            return [self.score(*one) for one in zip(problems, completions, strict=True)]
+
+    calls, task = [], Together()
+    sampled = [[completion("yes"), completion("yes", StopReason.LENGTH)], [completion("no no"), completion("no")]]
+    groups = score_rollouts(task, TOKENIZER, [task.problem(0, "train"), task.problem(1, "train")], [[0], [0, 3]], sampled)
+    assert calls == [(3, ["yes", "no no", "no"])]
+    assert [[r.score.value for r in group.rollouts] for group in groups] == [[1.5, 0], [0, 0.5]]
+    assert [r.prompt_ids for r in groups[1].rollouts] == [(0, 3), (0, 3)]
+
+
 def test_groups_without_variance_are_dropped_or_kept_as_asked():
     groups = groups_of(["yes", "no", "no"], ["no", "no", "no"])
     assert [group.zero_variance for group in groups] == [False, True]
@@ -86,8 +100,9 @@ def test_a_failed_verifier_is_no_wrong_answer():
 
 def test_rollout_metrics_by_hand():
     values = rollout_metrics(SayYes(), groups_of(["yes", "no no"], ["no", "no"]))
-    assert set(values) <= set(GLOSSARY)
+    check_names(list(values))
     assert values["accuracy"] == 0.25 and values["format_rate"] == 0.75
+    assert values["accuracy/even"] == 0.5 and values["accuracy/odd"] == 0.0
     assert values["reward"] == pytest.approx((1.5 + 0 + 0.5 + 0.5) / 4)
     assert values["reward_accuracy"] == 0.25 and values["reward_format"] == pytest.approx(1.5 / 4)
     assert values["mean_length"] == 2.25 and values["max_length"] == 3 and values["completion_tokens"] == 9
@@ -113,7 +128,7 @@ def test_learning_rate_warms_up_stays_and_decays_to_its_ratio():
     [
         ({"samples": 1}, "samples is 1"),
         ({"temperature": 0.0}, "temperature is 0.0"),
-        ({"variant": "gpro"}, "did you mean 'grpo'"),
+        ({"variant": "grppo"}, "did you mean 'grpo'"),
         ({"clip": 0.2}, "clip is 0.2 with mini_batches 1"),
         ({"mini_batches": 2}, "clip is None with mini_batches 2"),
         ({"mini_batches": 4, "clip": 0.2, "steps": 10}, "steps is 10, expected a multiple of mini_batches"),

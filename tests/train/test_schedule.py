@@ -35,6 +35,13 @@ def test_stages_of_v3_begin_at_exact_tokens():
     assert V3.learning_rate_at(10**5, 14_633 * 10**9 - 1) == pytest.approx(2.2e-5)
 
 
+def test_bias_speed_can_fall_linearly_to_the_end():
+    falling = Schedule(total_tokens=1000, constant_until=0.2, bias_speed=0.004, bias_decay=True)
+    # By hand: constant up to 200 tokens, then a straight line through 0.002 at 600 to 0 at 1000.
+    assert [falling.bias_speed_at(t) for t in (0, 200, 600, 900, 1000, 1100)] == pytest.approx([0.004, 0.004, 0.002, 0.0005, 0.0, 0.0])
+    assert Schedule(total_tokens=1000, constant_until=1.0, cosine_until=1.0, tail_until=1.0, bias_decay=True).bias_speed_at(999) == 0.001
+
+
 def test_batch_ramp_of_v3():
     assert V3.rows_at(0) == 3072
     assert V3.rows_at(469 * 10**9 // 2) == (3072 + 15360) // 2

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from deepwright import weights
 from deepwright.config import preset
 from deepwright.verify import checks_weights, require  # noqa: F401 - registers the checks
-from deepwright.verify.cases import CASES, random_model, random_tokens
+from deepwright.verify.cases import ALL_CASES, CASES, DENSE_CASES, random_model, random_tokens
 from deepwright.weights.names import fused_names, place
 from deepwright.weights.tensor_files import dequantize
 
@@ -19,7 +19,7 @@ FILE = "model.safetensors"
 
 
 def saved(tmp_path, name="v3", **options):
-    model = random_model(CASES[name])
+    model = random_model(ALL_CASES[name])
     weights.save_model(model, tmp_path / "m", **options)
     return model, tmp_path / "m"
 
@@ -43,7 +43,7 @@ def test_check(name):
 
 def test_names_are_a_bijection():
     """Every official tensor but the copies fills its own part, and together they fill everything."""
-    for config in (preset("laptop"), CASES["v2"], CASES["v3 tied embedding"]):
+    for config in (preset("laptop"), CASES["v2"], CASES["v3 tied embedding"], *DENSE_CASES.values()):
         model = random_model(dataclasses.replace(config, vocab_size=61))
         filled = {name: torch.zeros_like(tensor) for name, tensor in model.state_dict().items()}
         copies = ("embed_tokens.weight", "shared_head.head.weight")
@@ -162,6 +162,58 @@ def test_folder_written_by_transformers_has_no_mtp(tmp_path):
     tokens = random_tokens(2)
     assert torch.equal(weights.load_model(tmp_path / "theirs", with_mtp=False)(tokens), model(tokens))
     assert torch.equal(weights.load_model(folder, with_mtp=False)(tokens), model(tokens))
+
+
+@pytest.mark.parametrize("name", ["llama, llama3 stretching", "llama, biases everywhere", "qwen2", "qwen2, tied", "qwen3", "qwen3, yarn"])
+def test_dense_folders_of_transformers_4_and_5_load(tmp_path, name):
+    """Version 5 as the installed one writes it; version 4 had rope_scaling, rope_theta and, early, a table of frequencies in the file."""
+    transformers = pytest.importorskip("transformers")
+    model, folder = saved(tmp_path, name)
+    transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).save_pretrained(tmp_path / "theirs")
+    assert "rope_parameters" in (tmp_path / "theirs" / "config.json").read_text()
+    back = weights.load_model(tmp_path / "theirs")
+    assert same(model, back) and back.config == model.config
+    values = json.loads((folder / "config.json").read_text())
+    assert values["rope_theta"] == model.config.rope_theta and "rope_parameters" not in values
+    rewrite(folder, lambda t: t.update({"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}))
+    assert same(model, weights.load_model(folder))
+
+
+def test_a_tied_head_may_be_there_but_not_differ(tmp_path):
+    model, folder = saved(tmp_path, "qwen2, tied")
+    assert "lm_head.weight" not in load_file(folder / FILE)
+    rewrite(folder, lambda t: t.update({"lm_head.weight": t["model.embed_tokens.weight"].clone()}))
+    assert same(model, weights.load_model(folder))
+    rewrite(folder, lambda t: t["lm_head.weight"].add_(1))
+    with pytest.raises(ValueError, match="lm_head.weight in .* differs"):
+        weights.load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("qwen2", lambda t: t.pop("model.layers.1.self_attn.k_proj.bias"), "lacks model.layers.1.self_attn.k_proj.bias"),
+        (
+            "qwen2",
+            lambda t: t.update({"model.layers.1.self_attn.o_proj.bias": torch.ones(32)}),
+            "holds model.layers.1.self_attn.o_proj.bias",
+        ),
+        ("qwen3", lambda t: t.pop("model.layers.0.self_attn.q_norm.weight"), "lacks model.layers.0.self_attn.q_norm.weight"),
+        ("llama", lambda t: t.update({"model.layers.0.self_attn.q_norm.weight": torch.ones(8)}), "holds model.layers.0.self_attn.q_norm"),
+        ("llama", lambda t: t.pop("lm_head.weight"), "lacks lm_head.weight"),
+        (
+            "llama",
+            lambda t: t["model.norm.weight"].fill_(float("nan")),
+            "model.norm.weight in .* holds 32 numbers that are NaN or infinite",
+        ),
+        ("v3", lambda t: t["lm_head.weight"][3].fill_(float("inf")), "lm_head.weight in .* holds 32 numbers that are NaN or infinite"),
+    ],
+)
+def test_contradictions_in_dense_folders_and_numbers_that_are_none(tmp_path, name, change, said):
+    _, folder = saved(tmp_path, name)
+    rewrite(folder, change)
+    with pytest.raises(ValueError, match=said):
+        weights.load_model(folder)
 
 
 def test_pickles_are_refused(tmp_path):

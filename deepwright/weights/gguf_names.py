@@ -1,0 +1,238 @@
+"""GGUF's words for a model: where each tensor lives in our network, and which metadata key holds which field of the config.
+
+GGUF is llama.cpp's format, so a file means what llama.cpp computes from it. Three things are laid out otherwise there: Llama's query and
+key rows (rotary pairs side by side), kv_b (split, its key part transposed), experts (stacked, as ours). MTP modules are left out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deepwright.config import Llama3Scaling, ModelConfig, RopeScaling
+from deepwright.model.attention import LATENT_EPS
+from deepwright.model.rope import frequencies
+from deepwright.model.transformer import Transformer
+from deepwright.weights.loading import memory
+
+Part = tuple[str, Tensor, tuple[int, ...]]  # name, a view of the model's memory, the shape that it has in the file
+
+ARCHITECTURES = {"deepseek2": ("deepseek_v3", "deepseek_v2"), "llama": ("llama",), "qwen2": ("qwen2",), "qwen3": ("qwen3",)}
+ROPE_FREQS = "rope_freqs.weight"  # Llama 3.1's stretching: what each frequency is divided by
+_TOP = {"embed.weight": "token_embd.weight", "norm.weight": "output_norm.weight", "head.weight": "output.weight"}
+_BLOCK = {
+    "attention_norm.weight": "attn_norm.weight", "ffn_norm.weight": "ffn_norm.weight", "ffn.down.weight": "ffn_down.weight",
+    "attention.q.weight": "attn_q.weight", "attention.q_a.weight": "attn_q_a.weight", "attention.q_a_norm.weight": "attn_q_a_norm.weight",
+    "attention.q_b.weight": "attn_q_b.weight", "attention.kv_a.weight": "attn_kv_a_mqa.weight",
+    "attention.kv_a_norm.weight": "attn_kv_a_norm.weight", "attention.q_norm.weight": "attn_q_norm.weight",
+    "attention.k_norm.weight": "attn_k_norm.weight", "attention.o.weight": "attn_output.weight", "attention.o.bias": "attn_output.bias",
+    "ffn.shared.down.weight": "ffn_down_shexp.weight", "ffn.experts.down": "ffn_down_exps.weight",
+    "ffn.router.weight": "ffn_gate_inp.weight", "ffn.router.bias": "exp_probs_b.bias",
+}  # fmt: skip
+_GATE_UP = {"ffn.gate_up.weight": "", "ffn.shared.gate_up.weight": "_shexp", "ffn.experts.gate_up": "_exps"}
+
+_SIZES = {
+    "num_hidden_layers": "block_count", "max_position_embeddings": "context_length", "hidden_size": "embedding_length",
+    "intermediate_size": "feed_forward_length", "num_attention_heads": "attention.head_count",
+    "rms_norm_eps": "attention.layer_norm_rms_epsilon", "rope_theta": "rope.freq_base",
+}  # fmt: skip
+_LATENT_SIZES = {
+    "first_k_dense_replace": "leading_dense_block_count", "q_lora_rank": "attention.q_lora_rank", "kv_lora_rank": "attention.kv_lora_rank",
+    "v_head_dim": "attention.value_length_mla", "qk_rope_head_dim": "rope.dimension_count",
+    "moe_intermediate_size": "expert_feed_forward_length", "n_routed_experts": "expert_count", "n_shared_experts": "expert_shared_count",
+    "num_experts_per_tok": "expert_used_count", "n_group": "expert_group_count", "topk_group": "expert_group_used_count",
+    "routed_scaling_factor": "expert_weights_scale", "norm_topk_prob": "expert_weights_norm",
+}  # fmt: skip
+_DENSE_SIZES = {"num_key_value_heads": "attention.head_count_kv", "head_dim": "attention.key_length"}
+_OPTIONAL = ("v_head_dim", "q_lora_rank", "n_group", "topk_group", "routed_scaling_factor", "norm_topk_prob", "head_dim", "rope_theta")
+_GATING = {"softmax": 1, "sigmoid": 2}
+_OTHER = {  # keys that follow from the others or are read below
+    "vocab_size", "attention.head_count_kv", "attention.key_length", "attention.value_length", "attention.key_length_mla",
+    "rope.dimension_count", "expert_gating_func", "rope.scaling.type", "rope.scaling.factor", "rope.scaling.original_context_length",
+    "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow", "rope.scaling.yarn_log_multiplier", "rope.scaling.finetuned",
+    "attention.causal", "tensor_data_layout", "nextn_predict_layers",
+}  # fmt: skip
+_YARN = {
+    "factor": "factor",
+    "original_max_position_embeddings": "original_context_length",
+    "beta_fast": "yarn_beta_fast",
+    "beta_slow": "yarn_beta_slow",
+}
+
+
+# ---- tensors
+
+
+def parts(model: Transformer, whole_kv_b: bool = False) -> Iterator[Part]:
+    """Every tensor of the file; copying into the views fills the model. `whole_kv_b`: as files from before MLA support have it."""
+    for name, tensor in memory(model).items():
+        if name in _TOP:
+            yield _TOP[name], tensor, tuple(tensor.shape)
+        elif name.startswith("layers."):
+            _, layer, rest = name.split(".", 2)
+            for inner, view, shape in _block_parts(model.config, rest, tensor, whole_kv_b):
+                yield f"blk.{layer}.{inner}", view, shape
+
+
+def _block_parts(config: ModelConfig, name: str, tensor: Tensor, whole_kv_b: bool) -> Iterator[Part]:
+    if name in _GATE_UP:
+        for half, view in zip(("gate", "up"), tensor.chunk(2, dim=-2), strict=True):
+            yield f"ffn_{half}{_GATE_UP[name]}.weight", view, tuple(view.shape)
+    elif name.startswith("attention.qkv."):
+        heads = (config.num_attention_heads, config.num_key_value_heads, config.num_key_value_heads)
+        for letter, count, view in zip("qkv", heads, tensor.split([h * config.head_dim for h in heads]), strict=True):
+            shape = tuple(view.shape)
+            if config.model_type == "llama" and letter != "v":  # from halves (x_i, x_{i + d/2}) to neighbours
+                view = view.unflatten(0, (count, 2, -1)).transpose(1, 2)
+            yield f"attn_{letter}.{name.rpartition('.')[2]}", view, shape
+    elif name == "attention.kv_b.weight" and not whole_kv_b:
+        key, value = tensor.unflatten(0, (config.num_attention_heads, -1)).split((config.qk_nope_head_dim, config.v_head_dim), dim=1)
+        yield "attn_k_b.weight", key.transpose(1, 2), tuple(key.transpose(1, 2).shape)
+        yield "attn_v_b.weight", value, tuple(value.shape)
+    else:
+        yield "attn_kv_b.weight" if name == "attention.kv_b.weight" else _BLOCK[name], tensor, tuple(tensor.shape)
+
+
+def rope_divisors(config: ModelConfig) -> Tensor:
+    """[R/2]: what stretching divides each frequency by."""
+    return frequencies(dataclasses.replace(config, rope_scaling=None)) / frequencies(config)
+
+
+# ---- metadata
+
+
+def architecture(config: ModelConfig) -> str:
+    """Raises ValueError for what llama.cpp would compute otherwise."""
+    c, s = config, config.rope_scaling
+    refused = {
+        "group_limited_greedy routing": c.topk_method == "group_limited_greedy" and c.n_group > 1,
+        "rotary pairs in halves": not c.rope_interleave,
+        "no shared expert": not c.is_dense and c.moe_layers > 0 and c.n_shared_experts == 0,
+        "YaRN with two different mscales": not c.is_dense and s is not None and s.mscale != s.mscale_all_dim,
+        "an rms_norm_eps other than its latent norms' 1e-06": not c.is_dense and c.rms_norm_eps != LATENT_EPS,
+        "a bias in the output projection": c.model_type == "qwen3" and c.attention_bias,
+        "Llama 3.1's stretching": c.model_type != "llama" and isinstance(s, Llama3Scaling),
+    }
+    for what, present in refused.items():
+        if present:
+            raise ValueError(f"the model has {what}, which llama.cpp does not compute for {c.model_type}: it cannot be written as GGUF")
+    return next(name for name, kinds in ARCHITECTURES.items() if c.model_type in kinds)
+
+
+def metadata(config: ModelConfig) -> dict[str, Any]:
+    """Keys without the architecture in front."""
+    c, s = config, config.rope_scaling
+    values = {key: _typed(c, name) for name, key in (_SIZES | (_DENSE_SIZES if c.is_dense else _LATENT_SIZES)).items()}
+    values["vocab_size"] = c.vocab_size
+    if c.is_dense:
+        values |= {"attention.value_length": c.head_dim, "rope.dimension_count": c.head_dim}
+    else:  # one key head of the latent's width, as the absorbed form has it
+        values |= {"attention.head_count_kv": 1, "attention.key_length": c.cache_width, "attention.value_length": c.kv_lora_rank}
+        values |= {"attention.key_length_mla": c.qk_head_dim, "expert_gating_func": _GATING[c.scoring_func]}
+    if isinstance(s, RopeScaling):
+        values |= {"rope.scaling.type": "yarn"} | {f"rope.scaling.{key}": _typed(s, name) for name, key in _YARN.items()}
+        if not c.is_dense:
+            values["rope.scaling.yarn_log_multiplier"] = 0.1 * s.mscale_all_dim
+    elif s is not None:
+        values["rope.scaling.original_context_length"] = s.original_max_position_embeddings
+    return values
+
+
+def _typed(settings: ModelConfig | RopeScaling, name: str) -> Any:
+    """A field's value; llama.cpp refuses a whole number where it expects a real one, and takes rank 0 for no query compression."""
+    value = getattr(settings, name)
+    if value is None:
+        return 0
+    return float(value) if settings.__dataclass_fields__[name].type == "float" else value
+
+
+def read_config(fields: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], divisors: Tensor | None) -> ModelConfig:
+    """The config that the metadata and the presence of tensors describe. `divisors`: the file's rope_freqs.
+
+    Raises ValueError for an unknown architecture, an unknown or missing key, and for what this implementation does not compute."""
+    arch = fields.get("general.architecture")
+    if arch not in ARCHITECTURES:
+        raise ValueError(f"general.architecture is {arch!r}, expected {' or '.join(ARCHITECTURES)}")
+    given = {key.removeprefix(f"{arch}."): exact(value) for key, value in fields.items() if key.startswith(f"{arch}.")}
+    names = _SIZES | (_LATENT_SIZES if arch == "deepseek2" else _DENSE_SIZES)
+    if unknown := sorted(set(given) - set(names.values()) - _OTHER):
+        raise ValueError(f"the GGUF has the unknown key {arch}.{unknown[0]}, which might change the computation")
+    if given.get("nextn_predict_layers"):
+        raise ValueError(f"the GGUF holds {given['nextn_predict_layers']} MTP layers, which are not read from GGUF")
+    for name, key in names.items():
+        if key not in given and name not in _OPTIONAL:
+            raise ValueError(f"the GGUF lacks the key {arch}.{key}")
+    values = {name: given[key] for name, key in names.items() if key in given}
+    values |= {"q_lora_rank": values.get("q_lora_rank") or None, "tie_word_embeddings": "output.weight" not in shapes}
+    values |= {"model_type": arch, "vocab_size": shapes["token_embd.weight"][0]}
+    values |= _latent_values(given) if arch == "deepseek2" else _dense_values(given, values, shapes)
+    values["rope_scaling"] = _read_yarn(given, arch)
+    ends = [fields.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom")]
+    ends = tuple(dict.fromkeys(end for end in ends if end is not None))
+    values["bos_token_id"] = fields.get("tokenizer.ggml.bos_token_id", None if arch != "deepseek2" else 0)
+    values |= {"eos_token_id": ends if len(ends) > 1 else ends[0]} if ends else {}
+    config = ModelConfig(**values)
+    if divisors is None or arch != "llama":
+        return config
+    return _with_llama3(config, divisors, given.get("rope.scaling.original_context_length", 8192))
+
+
+def exact(value: Any) -> Any:
+    """GGUF keeps numbers as fp32: the shortest decimal that gives the same one is what was meant (1e-06, not 9.99999997e-07)."""
+    return float(str(np.float32(value))) if isinstance(value, float) else value
+
+
+def _latent_values(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Files from before MLA support have the widths of one head in the keys that now have those of the latent."""
+    key, value = (given.get(f"attention.{name}_length_mla", given.get(f"attention.{name}_length")) for name in ("key", "value"))
+    if key is None or value is None:
+        raise ValueError("the GGUF lacks the keys deepseek2.attention.key_length_mla and value_length_mla")
+    sigmoid = given.get("expert_gating_func", 1) == _GATING["sigmoid"]
+    greedy = "greedy" if given.get("expert_group_count", 1) == 1 else "group_limited_greedy"
+    return {
+        "model_type": "deepseek_v3" if sigmoid else "deepseek_v2",
+        "scoring_func": "sigmoid" if sigmoid else "softmax",
+        "topk_method": "noaux_tc" if sigmoid else greedy,
+        "norm_topk_prob": given.get("expert_weights_norm", False),
+        "qk_nope_head_dim": key - given["rope.dimension_count"],
+        "v_head_dim": value,
+    }
+
+
+def _dense_values(given: Mapping[str, Any], values: Mapping[str, Any], shapes: Mapping[str, Any]) -> dict[str, Any]:
+    width = given.get("attention.key_length", values["hidden_size"] // values["num_attention_heads"])
+    for key in ("attention.value_length", "rope.dimension_count"):
+        if given.get(key, width) != width:
+            raise ValueError(f"{key} is {given[key]}, expected {width}, the width of a key")
+    biased = values["model_type"] != "qwen2" and "blk.0.attn_q.bias" in shapes
+    return {"head_dim": width, "attention_bias": biased, "initializer_range": 0.02}
+
+
+def _read_yarn(given: Mapping[str, Any], arch: str) -> RopeScaling | None:
+    kind = given.get("rope.scaling.type", "none")
+    if kind == "none":
+        return None
+    if kind != "yarn" or not {"rope.scaling.factor", "rope.scaling.original_context_length"} <= given.keys():
+        raise ValueError(f"rope.scaling.type is {kind!r}, expected yarn with its factor and original_context_length, or none")
+    values = {name: given[f"rope.scaling.{key}"] for name, key in _YARN.items() if f"rope.scaling.{key}" in given}
+    if arch == "deepseek2":
+        values["mscale"] = values["mscale_all_dim"] = round(10 * given.get("rope.scaling.yarn_log_multiplier", 0.1), 6)
+    return RopeScaling(**values)
+
+
+def _with_llama3(config: ModelConfig, divisors: Tensor, original: int) -> ModelConfig:
+    """GGUF keeps what Llama 3.1's rule gave, not its settings: those of the released models are tried."""
+    factor = float(divisors.max())
+    if math.isclose(factor, 1.0):
+        return config
+    config = dataclasses.replace(config, rope_scaling=Llama3Scaling(round(factor, 4), original))
+    found = rope_divisors(config)
+    if found.shape != divisors.shape or not torch.allclose(found, divisors, rtol=1e-4):
+        raise ValueError(f"{ROPE_FREQS} is not Llama 3.1's stretching of {original} positions by {factor:g} with frequency factors 1 and 4")
+    return config
