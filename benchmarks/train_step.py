@@ -72,7 +72,7 @@ def main() -> None:
         weights.save_model(Transformer(config, torch.Generator().manual_seed(0)), folder)
         sides = {"deepwright": functools.partial(make_ours, folder, asked.rows, asked.length)}
         sides |= {f"transformers, {path}": functools.partial(make_theirs, folder, asked.rows, asked.length, path) for path in EXPERT_PATHS}
-        found = alternate(sides, asked.rounds, asked.threads)
+        found = alternate(sides, asked.rounds, asked.threads, warm_up=3)  # the first steps make the heap grow
     floor = gemm_rate() / config.training_flops(asked.length)
     print(f"training step, {asked.rows} x {asked.length} tokens, {config.parameters:,} parameters, fp32, {asked.threads} threads")
     for name, side in found.items():

@@ -38,6 +38,7 @@ def train(name: str, args: list[str]) -> int:
     from deepwright.recipe.session import open_run, use_threads
 
     use_threads(settings.threads)
+    r1.check(settings)
     r1.run(settings, open_run(settings, words.resume))
     return 0
 

@@ -36,18 +36,19 @@ class LatentAttention(nn.Module):
         self.kv_b = Linear(config.kv_lora_rank, heads * (config.qk_nope_head_dim + config.v_head_dim))
         self.o = Linear(heads * config.v_head_dim, d)
 
-    def forward(self, x_BSD: Tensor, positions_BS: Tensor, turn_BSR: Tensor, cache: Cache | None = None, form: str | None = None) -> Tensor:
+    def forward(self, x_BSD: Tensor, positions_BS: Tensor, turn_BSR: Tensor, cache: Cache | None = None, form: str | None = None,
+                branch_BS: Tensor | None = None) -> Tensor:  # fmt: skip
         c = self.config
         q_BSHQ, entries_BSE = self._project(x_BSD, turn_BSR)
         given_BS = None if cache is None else positions_BS
-        if (form or self.cheaper_form(x_BSD.shape[1])) == "absorbed":
+        if branch_BS is None and (form or self.cheaper_form(x_BSD.shape[1])) == "absorbed":
             keys = entries_BSE if cache is None else cache.store(self.layer, positions_BS, entries_BSE)
             out = numerics.absorbed_attention(q_BSHQ, keys, self.kv_b.weight, c.softmax_scale, given_BS, c.qk_rope_head_dim)
         else:
             keys_BTE = entries_BSE if cache is None else cache.update(self.layer, positions_BS, entries_BSE)
             latent_BTC, key_BTR = keys_BTE.split((c.kv_lora_rank, c.qk_rope_head_dim), dim=-1)
             kv_BTHX = self.kv_b(latent_BTC).unflatten(-1, (c.num_attention_heads, -1))
-            out = numerics.expanded_attention(q_BSHQ, kv_BTHX, key_BTR, c.softmax_scale, given_BS)
+            out = numerics.expanded_attention(q_BSHQ, kv_BTHX, key_BTR, c.softmax_scale, given_BS, branch_BS)
         return self.o(out.flatten(2))
 
     def _project(self, x_BSD: Tensor, turn_BSR: Tensor) -> tuple[Tensor, Tensor]:

@@ -30,11 +30,14 @@ class GroupedAttention(nn.Module):
         self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if config.qk_norm else nn.Identity()
         self.o = Linear(self.widths[0], config.hidden_size, config.attention_bias)
 
-    def forward(self, x_BSD: Tensor, positions_BS: Tensor, turn_BSR: Tensor, cache: Cache | None = None, form: str | None = None) -> Tensor:
+    def forward(self, x_BSD: Tensor, positions_BS: Tensor, turn_BSR: Tensor, cache: Cache | None = None, form: str | None = None,
+                branch_BS: Tensor | None = None) -> Tensor:  # fmt: skip
         """`form` is latent attention's choice; here there is one."""
         q_BSHd, k_BSKd, v_BSKd = (part.unflatten(-1, (-1, self.config.head_dim)) for part in self.qkv(x_BSD).split(self.widths, dim=-1))
         turn = turn_BSR[:, :, None]
         q_BSHd, k_BSKd = rotate(self.q_norm(q_BSHd), turn, False), rotate(self.k_norm(k_BSKd), turn, False)
+        if branch_BS is not None:
+            return self.o(numerics.branched_attention(q_BSHd, k_BSKd, v_BSKd, self.config.softmax_scale, branch_BS).flatten(2))
         if cache is None:
             return self.o(self._attend(q_BSHd, k_BSKd, v_BSKd).flatten(2))
         entries_BSE = torch.cat((k_BSKd.flatten(2), v_BSKd.flatten(2)), dim=-1)

@@ -37,8 +37,8 @@ class Block(nn.Module):
         self.ffn_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.ffn = MixtureOfExperts(config, layer) if config.is_moe(layer) else FeedForward(config.hidden_size, config.intermediate_size)
 
-    def forward(self, x_BSD: Tensor, positions_BS, turn_BSR, cache, form, dtype: torch.dtype) -> tuple[Tensor, tuple | None]:
-        x_BSD = x_BSD + self.attention(self.attention_norm(x_BSD, dtype), positions_BS, turn_BSR, cache, form)
+    def forward(self, x_BSD: Tensor, positions_BS, turn_BSR, cache, form, branch_BS, dtype: torch.dtype) -> tuple[Tensor, tuple | None]:
+        x_BSD = x_BSD + self.attention(self.attention_norm(x_BSD, dtype), positions_BS, turn_BSR, cache, form, branch_BS)
         y = self.ffn(self.ffn_norm(x_BSD, dtype))
         y_BSD, choice = y if isinstance(y, tuple) else (y, None)
         return x_BSD + y_BSD, choice
@@ -91,14 +91,16 @@ class Transformer(nn.Module):
         return numerics.linear(self.hidden(tokens_BS, positions_BS, cache=cache), self.head_weight).float()
 
     def hidden(self, tokens_BS: Tensor, positions_BS: Tensor | None = None, *, cache: Cache | None = None, valid_BS: Tensor | None = None,
-               routing: list[Routing] | None = None, recompute: bool = False, form: str | None = None) -> Tensor:  # fmt: skip
+               routing: list[Routing] | None = None, recompute: bool = False, form: str | None = None,
+               branch_BS: Tensor | None = None) -> Tensor:  # fmt: skip
         """-> state after the final norm [B, S, D]. valid_BS marks real tokens (padding is not counted in routing records);
-        `routing` collects one record per MoE layer; `recompute` trades time for memory; `form` forces one form of attention."""
+        `routing` collects one record per MoE layer; `recompute` trades time for memory; `form` forces one form of attention.
+        branch_BS: rows that hold a prompt (0) and several continuations (1..), which do not see each other; positions are then given."""
         positions_BS = self._positions(tokens_BS) if positions_BS is None else positions_BS
         turn_BSR = rotation(self.config, positions_BS)
         x_BSD = F.embedding(tokens_BS, self.embed.weight)
         for layer, block in enumerate(self.layers):
-            x_BSD = self._block(block, layer, x_BSD, positions_BS, turn_BSR, cache, form, valid_BS, routing, recompute)
+            x_BSD = self._block(block, layer, x_BSD, positions_BS, turn_BSR, cache, form, branch_BS, valid_BS, routing, recompute)
         return self.norm(x_BSD)
 
     def mtp_hidden(self, h_BSD: Tensor, tokens_BS: Tensor, *, valid_BS: Tensor | None = None, routing: list[Routing] | None = None,
@@ -112,13 +114,13 @@ class Transformer(nn.Module):
             positions_BS = self._positions(shifted_BS)
             valid = None if valid_BS is None else valid_BS[:, k:]
             x_BSD = self._block(module.block, self.config.num_hidden_layers + k - 1, x_BSD, positions_BS,
-                                rotation(self.config, positions_BS), None, None, valid, routing, recompute)  # fmt: skip
+                                rotation(self.config, positions_BS), None, None, None, valid, routing, recompute)  # fmt: skip
             h_BSD = module.norm(x_BSD)
             states.append(h_BSD)
         return states
 
-    def _block(self, block, layer, x_BSD, positions_BS, turn_BSR, cache, form, valid_BS, routing, recompute) -> Tensor:
-        arguments = (x_BSD, positions_BS, turn_BSR, cache, form, self.compute_dtype)
+    def _block(self, block, layer, x_BSD, positions_BS, turn_BSR, cache, form, branch_BS, valid_BS, routing, recompute) -> Tensor:
+        arguments = (x_BSD, positions_BS, turn_BSR, cache, form, branch_BS, self.compute_dtype)
         x_BSD, choice = checkpoint(block, *arguments, use_reentrant=False) if recompute else block(*arguments)
         if routing is not None and choice is not None:
             routing.append(record(layer, choice, self.config.n_routed_experts, x_BSD.shape[0], valid_BS))

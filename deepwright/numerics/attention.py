@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -81,6 +82,17 @@ def attention(q_GMd: Tensor, k_GTd: Tensor, v_GTv: Tensor, scale: float, heads: 
     return _CausalAttention.apply(q_GMd, k_GTd, v_GTv, scale, heads)
 
 
+def branched_attention(q_BSHd: Tensor, k_BSKd: Tensor, v_BSKv: Tensor, scale: float, branch_BS: Tensor) -> Tensor:
+    """Causal attention over rows that hold one prompt (branch 0) and several continuations of it (branches 1..): a query sees the prompt and
+    its own branch -> [B, S, H, v]. H is a multiple of the key heads K."""
+    S = branch_BS.shape[1]
+    seen_BSS = (branch_BS[:, None] == 0) | (branch_BS[:, None] == branch_BS[:, :, None])
+    seen_BSS = seen_BSS & torch.ones(S, S, dtype=torch.bool, device=branch_BS.device).tril()
+    q, k, v = (x.transpose(1, 2) for x in (q_BSHd, k_BSKd, v_BSKv))
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen_BSS[:, None], scale=scale, enable_gqa=q.shape[1] != k.shape[1])
+    return out.transpose(1, 2)
+
+
 class _ExpandedAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q_BSHQ: Tensor, kv_BSHX: Tensor, key_BSR: Tensor, scale: float) -> Tensor:
@@ -112,16 +124,20 @@ def _expanded(q: Tensor, kv: Tensor, key: Tensor, scale: float) -> tuple[Tensor,
     return out, log_sum
 
 
-def expanded_attention(q_BSHQ: Tensor, kv_BTHX: Tensor, key_BTR: Tensor, scale: float, positions_BS: Tensor | None) -> Tensor:
+def expanded_attention(
+    q_BSHQ: Tensor, kv_BTHX: Tensor, key_BTR: Tensor, scale: float, positions_BS: Tensor | None, branch_BS: Tensor | None = None
+) -> Tensor:
     """Latent attention in expanded form -> [B, S, H, V]. q [N | R], rotated; kv: each head's key without position (N), then its value (V);
     key: the rotated part that all heads share. positions None: keys are those of the queries, in order."""
     (B, S, H, Q), R = q_BSHQ.shape, key_BTR.shape[2]
-    if positions_BS is None and compiled.multiplies():
+    if positions_BS is None and branch_BS is None and compiled.multiplies():
         inputs = (q_BSHQ.contiguous(), kv_BTHX.contiguous(), key_BTR.contiguous())
         if compiled.fuses(*inputs):
             return _ExpandedAttention.apply(*inputs, scale) if torch.is_grad_enabled() else _expanded(*inputs, scale)[0]
     k_nope_BTHN, v_BTHV = kv_BTHX.tensor_split([Q - R], dim=-1)
     k_BTHQ = torch.cat((k_nope_BTHN, key_BTR[:, :, None].expand(-1, -1, H, -1)), dim=-1)
+    if branch_BS is not None:
+        return branched_attention(q_BSHQ, k_BTHQ, v_BTHV, scale, branch_BS)
     q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q_BSHQ, k_BTHQ, v_BTHV))
     out = attention(q, k, v, scale) if positions_BS is None else attention_at(q, k, v, scale, positions_BS.repeat_interleave(H, dim=0))
     return out.view(B, H, S, -1).transpose(1, 2)

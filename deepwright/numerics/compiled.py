@@ -153,6 +153,9 @@ def _rows(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
+_numbers = functools.partial(torch.empty, dtype=torch.float32, device="cpu")  # whatever torch's defaults are
+
+
 def _as(y: Tensor, dtype: torch.dtype) -> Tensor:
     return y if dtype is torch.float32 else y.to(dtype)
 
@@ -165,7 +168,7 @@ def linear(x: Tensor, weight_NK: Tensor) -> Tensor:
     x32, (n, k) = _rows(x), weight_NK.shape
     if x32.dim() > 2 and not x32.is_contiguous():
         x32 = x32.contiguous()
-    y = torch.empty((*x.shape[:-1], n))
+    y = _numbers((*x.shape[:-1], n))
     rows, half = x32.numel() // k, weight_NK.dtype is torch.bfloat16
     library().linear(x32.data_ptr(), x32.stride(0) if x32.dim() == 2 else k, weight_NK.data_ptr(), half, y.data_ptr(), rows, n, k)
     return _as(y, x.dtype)
@@ -178,8 +181,10 @@ def feed_forward(x_TD: Tensor, gate_up_FD: Tensor, down_DI: Tensor) -> Tensor:
 
 def expert_mlp(x_TD: Tensor, ids_TK: Tensor | None, weights_TK: Tensor | None, gate_up_EFD: Tensor, down_EDI: Tensor) -> Tensor:
     x32_TD, (experts, width, inner) = _rows(x_TD).contiguous(), down_EDI.shape
-    y_TD = torch.empty(len(x_TD), width)
-    chosen = 1 if ids_TK is None else ids_TK.shape[1]
+    y_TD = _numbers(len(x_TD), width)
+    chosen = 1
+    if ids_TK is not None:
+        chosen, ids_TK, weights_TK = ids_TK.shape[1], ids_TK.contiguous(), weights_TK.contiguous()  # ids may be a slice of a sort
     library().expert_mlp(
         x32_TD.data_ptr(), _address(ids_TK), _address(weights_TK), gate_up_EFD.data_ptr(), down_EDI.data_ptr(),
         down_EDI.dtype is torch.bfloat16, y_TD.data_ptr(), len(x_TD), chosen, experts, width, inner,
@@ -192,7 +197,7 @@ def latent_projections(x_BSD: Tensor, q_a: Tensor | None, q_a_norm: Tensor | Non
     """-> queries [B, S, H, N + R], rotary part turned, and cache entries [B, S, C + R]. Norm weights in fp32; q_a None: no compression."""
     x, (batch, positions, width), latent, rotary = _rows(x_BSD).contiguous(), x_BSD.shape, kv_a_norm.numel(), 2 * turn_BSR.shape[-1]
     q_width = q_b.shape[0] // heads
-    q_BSHQ, entries_BSE = torch.empty(batch, positions, heads, q_width), torch.empty(batch, positions, latent + rotary)
+    q_BSHQ, entries_BSE = _numbers(batch, positions, heads, q_width), _numbers(batch, positions, latent + rotary)
     library().latent_projections(
         x.data_ptr(), _address(q_a), _address(q_a_norm), q_b.data_ptr(), kv_a.data_ptr(), kv_a_norm.data_ptr(), q_b.dtype is torch.bfloat16,
         eps, turn_BSR.data_ptr(), interleave, q_BSHQ.data_ptr(), entries_BSE.data_ptr(), batch * positions, width, q_b.shape[1], heads,
@@ -206,10 +211,11 @@ def absorbed_attention(q_BSHQ: Tensor, keys_UE: Tensor, table_BM: Tensor, block:
     """keys [blocks * block, E], of which row b sees the blocks table[b]; kv_b [H * (N + V), C] -> [B, S, H, V]."""
     q, (batch, positions, heads, q_width) = _rows(q_BSHQ).contiguous(), q_BSHQ.shape
     values = kv_b_XC.shape[0] // heads - q_width + rotary
-    y_BSHV = torch.empty(batch, positions, heads, values)
+    y_BSHV = _numbers(batch, positions, heads, values)
+    positions_BS = positions_BS.contiguous()
     library().absorbed_attention(
         q.data_ptr(), keys_UE.data_ptr(), table_BM.data_ptr(), table_BM.stride(0), block, kv_b_XC.data_ptr(), kv_b_XC.dtype is torch.bfloat16,
-        positions_BS.contiguous().data_ptr(), scale, y_BSHV.data_ptr(), batch * positions, positions, table_BM.shape[1] * block, heads,
+        positions_BS.data_ptr(), scale, y_BSHV.data_ptr(), batch * positions, positions, table_BM.shape[1] * block, heads,
         q_width - rotary, rotary, values, kv_b_XC.shape[1],
     )  # fmt: skip
     return _as(y_BSHV, q_BSHQ.dtype)
@@ -218,10 +224,11 @@ def absorbed_attention(q_BSHQ: Tensor, keys_UE: Tensor, table_BM: Tensor, block:
 def grouped_attention(q_BSHd: Tensor, entries_UE: Tensor, table_BM: Tensor, block: int, scale: float, positions_BS: Tensor) -> Tensor:
     """Grouped-query attention over cache pages, entries [K keys | K values] of width d each -> [B, S, H, d]."""
     q, (batch, positions, heads, width) = _rows(q_BSHd).contiguous(), q_BSHd.shape
-    y_BSHd = torch.empty(q.shape)
+    y_BSHd = _numbers(q.shape)
+    positions_BS = positions_BS.contiguous()
     library().grouped_attention(
         q.data_ptr(), entries_UE.data_ptr(), table_BM.data_ptr(), table_BM.stride(0), block, entries_UE.dtype is torch.bfloat16,
-        positions_BS.contiguous().data_ptr(), scale, y_BSHd.data_ptr(), batch * positions, positions, table_BM.shape[1] * block, heads,
+        positions_BS.data_ptr(), scale, y_BSHd.data_ptr(), batch * positions, positions, table_BM.shape[1] * block, heads,
         entries_UE.shape[1] // (2 * width), width,
     )  # fmt: skip
     return _as(y_BSHd, q_BSHd.dtype)
@@ -231,8 +238,8 @@ def mixture(x_TD: Tensor, router: Tensor, bias_E: Tensor | None, gate_up: Tensor
             shared_down: Tensor | None, config) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:  # fmt: skip
     """A whole MoE layer: -> y [T, D], (ids_TK, weights_TK, scores_TE), as model.experts has it (`config` is the model's)."""
     x, (tokens, width), (experts, _, inner) = _rows(x_TD).contiguous(), x_TD.shape, down.shape
-    ids_TK = torch.empty(tokens, config.num_experts_per_tok, dtype=torch.int64)
-    weights_TK, scores_TE, y_TD = torch.empty(ids_TK.shape), torch.empty(tokens, experts), torch.empty(tokens, width)
+    ids_TK = torch.empty(tokens, config.num_experts_per_tok, dtype=torch.int64, device="cpu")
+    weights_TK, scores_TE, y_TD = _numbers(ids_TK.shape), _numbers(tokens, experts), _numbers(tokens, width)
     library().mixture(
         x.data_ptr(), router.data_ptr(), _address(bias_E), config.scoring_func == "sigmoid", config.topk_method == "noaux_tc",
         config.norm_topk_prob, config.routed_scaling_factor, gate_up.data_ptr(), down.data_ptr(), _address(shared_gate_up), _address(shared_down),

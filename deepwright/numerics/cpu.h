@@ -68,7 +68,7 @@ INLINE v16 choose(i16v mask, v16 yes, v16 no) { return (v16)((mask & (i16v)yes) 
 
 /* exp(x) between -87 and 88: 2^n * polynomial, relative error 2e-7 (Cephes' coefficients). */
 INLINE v16 exponential(v16 x) {
-    v16 lowest = (v16){0} - 87.0f, highest = (v16){0} + 88.0f, zero = {0};
+    v16 given = x, lowest = (v16){0} - 87.0f, highest = (v16){0} + 88.0f, zero = {0};
     x = choose(x > lowest, x, lowest);
     x = choose(x < highest, x, highest);
     i16v n = __builtin_convertvector(x * 1.44269504f + choose(x > zero, zero + 0.5f, zero - 0.5f), i16v);
@@ -80,7 +80,7 @@ INLINE v16 exponential(v16 x) {
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
-    return p * (v16)((n + 127) << 23);
+    return choose(given == given, p * (v16)((n + 127) << 23), given); /* not a number stays one */
 }
 
 /* Working memory of the calling thread, kept for the next call. */

@@ -25,6 +25,13 @@ def _chunks(h_TD: Tensor, head_VD: Tensor) -> list[slice]:
     return [slice(start, start + rows) for start in range(0, h_TD.shape[0], rows)]
 
 
+def _check(targets_T: Tensor, head_VD: Tensor) -> None:
+    if targets_T.dtype != torch.int64 or (targets_T.numel() and not 0 <= int(targets_T.min()) <= int(targets_T.max()) < len(head_VD)):
+        raise ValueError(
+            f"targets are {targets_T.dtype} from {targets_T.min()} to {targets_T.max()}, expected int64 from 0 to {len(head_VD) - 1}"
+        )
+
+
 class _Tables:
     """The logits of one chunk after the other, all in the same memory: fresh pages would cost more than the arithmetic."""
 
@@ -55,6 +62,7 @@ def _gradient_(logits: Tensor, target: Tensor, factor: Tensor, temperature: floa
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, h_TD: Tensor, head_VD: Tensor, targets_T: Tensor, weights_T: Tensor) -> Tensor:
+        _check(targets_T, head_VD)
         total = torch.zeros((), dtype=torch.float32)
         d_h, d_head = torch.empty_like(h_TD), torch.zeros(head_VD.shape, dtype=torch.float32)
         tables = _Tables(h_TD, head_VD)
@@ -103,6 +111,7 @@ def _log_probs(logits: Tensor, target: Tensor, temperature: float) -> tuple[Tens
 class _SelectedLogProbs(torch.autograd.Function):
     @staticmethod
     def forward(ctx, h_TD: Tensor, head_VD: Tensor, targets_T: Tensor, temperature: float):
+        _check(targets_T, head_VD)
         tables = _Tables(h_TD, head_VD)
         found = [_log_probs(tables.logits(rows), targets_T[rows].contiguous(), temperature) for rows in _chunks(h_TD, head_VD)]
         ctx.save_for_backward(h_TD, head_VD, targets_T)

@@ -29,7 +29,7 @@ class _RMSNorm(torch.autograd.Function):
         x, inverse, weight = ctx.saved_tensors
         grad, width = grad.contiguous(), x.shape[-1]
         if compiled.fuses(x, weight, grad):
-            d_x, parts = torch.empty_like(x), torch.zeros(torch.get_num_threads(), width)
+            d_x, parts = torch.empty_like(x), x.new_zeros(torch.get_num_threads(), width)
             compiled.library().rms_norm_backward(grad.data_ptr(), x.data_ptr(), width, inverse.data_ptr(), weight.data_ptr(), d_x.data_ptr(),
                                                  parts.data_ptr(), len(parts), x.numel() // width, width)  # fmt: skip
             return d_x, parts.sum(0) if ctx.needs_input_grad[1] else None, None, None

@@ -25,7 +25,7 @@ _VALIDATION = 1 << 40  # distance of the validation documents' seed from any tra
 _DRAFTED_ROWS = 16  # validation rows on which MTP drafts are judged
 
 
-def _countdown(settings: R1Settings | PretrainSettings) -> Countdown:
+def countdown(settings: R1Settings | PretrainSettings) -> Countdown:
     task = settings.task.make()
     if not isinstance(task, Countdown):
         raise ValueError(
@@ -36,7 +36,7 @@ def _countdown(settings: R1Settings | PretrainSettings) -> Countdown:
 
 def corpus_of(settings: R1Settings | PretrainSettings, seed: int) -> CountdownCorpus:
     knobs = {field.name: getattr(settings.corpus, field.name) for field in dataclasses.fields(settings.corpus)}
-    return CountdownCorpus(_countdown(settings), seed, **knobs)
+    return CountdownCorpus(countdown(settings), seed, **knobs)
 
 
 def new_model(settings: R1Settings | PretrainSettings, tokenizer: Tokenizer) -> Transformer:
@@ -52,7 +52,7 @@ def validation_rows(settings: R1Settings | PretrainSettings, tokenizer: Tokenize
 
 def run(settings: R1Settings | PretrainSettings, folder: Path, journal: Journal) -> tuple[Transformer, Tokenizer]:
     """Trains, or goes on training, the base model of a run; returns it as it is at the end of the stage."""
-    tokenizer = number_tokenizer(_countdown(settings).tokenizer_words(), _countdown(settings).largest_number)
+    tokenizer = number_tokenizer(countdown(settings).tokenizer_words(), countdown(settings).largest_number)
     model = new_model(settings, tokenizer)
     corpus = corpus_of(settings, settings.seed)
     journal.start(model.config)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from deepwright import weights
 from deepwright.recipe import base, zero
 from deepwright.recipe.journal import Journal
@@ -20,7 +22,8 @@ def run(settings: R1Settings | PretrainSettings | RLSettings, folder: Path) -> N
     status = "stopped"
     try:
         if isinstance(settings, RLSettings):
-            model, tokenizer = weights.load(model_folder(settings.start or folder, stages=("base", ".")))
+            start = model_folder(settings.start or folder, stages=("base", "."))
+            model, tokenizer = weights.load(start, torch.float32)  # masters, whatever the folder holds
             journal.start(model.config)
         else:
             model, tokenizer = base.run(settings, folder, journal)
@@ -32,6 +35,16 @@ def run(settings: R1Settings | PretrainSettings | RLSettings, folder: Path) -> N
     for line in summary(journal):
         print(line)
     print(f"The report: {folder / 'report.html'}")
+
+
+def check(settings: R1Settings | PretrainSettings | RLSettings) -> None:
+    """What can be refused before a run folder exists: a task that cannot be made, a model that is not there."""
+    if not isinstance(settings, RLSettings):
+        base.countdown(settings)
+        return
+    settings.task.make()
+    if settings.start:
+        model_folder(settings.start)
 
 
 def summary(journal: Journal) -> list[str]:

@@ -53,7 +53,7 @@ def open_run(settings: R1Settings | PretrainSettings | RLSettings, resume: bool)
 def check_same(folder: Path, before: dict, asked: dict) -> None:
     old, new = flatten(before), flatten(asked)
     for name in sorted(old.keys() | new.keys()):
-        if name != VERSION_KEY and name.split(".")[-1] not in FREE and old.get(name) != new.get(name):
+        if name != VERSION_KEY and not any(name == free or name.endswith(f".{free}") for free in FREE) and old.get(name) != new.get(name):
             raise ValueError(
                 f"the run {folder} was started with {name} = {old.get(name)!r}, asked for now is {new.get(name)!r}: "
                 "go on with the old value, or --run NAME starts another"

@@ -69,6 +69,8 @@ class GRPOConfig:
     # moving a bias changes which experts answer without any gradient having asked for it.
     bias_speed: float = 0.0
     micro_batch_tokens: int = 2048  # padded tokens in one forward pass; the result is the same. Small ones stay in a CPU's cache
+    # Rows of one prompt are trained as one sequence, the prompt once and its completions hidden from each other: faster where prompts are long.
+    pack_groups: bool = False
     seed: int = 0
     evaluate_every: int = 0  # steps; 0: only after the last one
     checkpoint_every: int = 25  # steps
@@ -78,6 +80,10 @@ class GRPOConfig:
 
     def __post_init__(self) -> None:
         find_variant(self.variant)
+        if self.pack_groups and self.replay_routing:
+            raise ValueError(
+                "replay_routing is true with pack_groups: a packed prompt has one choice of experts, not one for each completion"
+            )
         compute_dtype(self.compute, "rl.compute")
         for name in ("steps", "prompts", "mini_batches", "max_tokens", "micro_batch_tokens", "checkpoint_every", "keep"):
             if getattr(self, name) < 1:

@@ -101,15 +101,15 @@ class Learner:
         """What must be known before the first update moves the policy. One on-policy update needs no pi_old: it is the policy itself."""
         c = self.now
         if c.mini_batches > 1:
-            rows = with_old(self.model, rows, c.temperature, c.micro_batch_tokens, c.replay_routing)
+            rows = with_old(self.model, rows, c.temperature, c.micro_batch_tokens, c.replay_routing, c.pack_groups)
         if self.reference is not None:
-            rows = with_reference(self.reference, rows, c.temperature, c.micro_batch_tokens)
+            rows = with_reference(self.reference, rows, c.temperature, c.micro_batch_tokens, c.pack_groups)
         return rows
 
     def _update(self, rows: list[Row], step: int) -> tuple[Any, float]:
         c = self.now
         loads: dict[int, Tensor] = {}
-        record = accumulate_gradient(self.model, rows, c.chosen, c.coefficients, c.temperature, c.micro_batch_tokens, loads)
+        record = accumulate_gradient(self.model, rows, c.chosen, c.coefficients, c.temperature, c.micro_batch_tokens, loads, c.pack_groups)
         update = self.optimizer.step(c.learning_rate_at(step))
         if c.bias_speed and update.applied:
             update_biases(self.model, loads, c.bias_speed)

@@ -8,6 +8,7 @@ Letters: B rows of a micro-batch, S positions, T completion tokens of a micro-ba
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -98,7 +99,7 @@ class Batch:
 
     tokens_BS: Tensor  # int64
     valid_BS: Tensor  # bool: prompt and completion tokens, not padding
-    completion_BS: Tensor  # bool: this token is part of a completion (predicted from the position before it)
+    completion_BS: Tensor  # bool: this token is part of a completion
     rows_T: Tensor  # int64: which row a completion token belongs to
     sampler_log_probs_T: Tensor
     advantages_T: Tensor
@@ -106,10 +107,20 @@ class Batch:
     old_log_probs_T: Tensor | None
     reference_log_probs_T: Tensor | None
     experts_LTK: Tensor | None  # int64, -1 where not known, for `replayed`; here T are the B * (S - 1) positions that a forward pass sees
+    # Only in rows that hold a whole group: 0 for the prompt, 1.. for its completions, -1 for padding; positions go on from the prompt in each.
+    branch_BS: Tensor | None = None
+    positions_BS: Tensor | None = None
+    first_from_T: Tensor | None = None  # int64: column of the prompt's last token for a completion's first token, else -1
 
     @property
     def targets_T(self) -> Tensor:
         return self.tokens_BS[self.completion_BS]
+
+    @property
+    def sources(self) -> tuple[Tensor, Tensor]:
+        """(row, column) of the state that predicts each completion token: the position before it, or the end of a shared prompt."""
+        row_T, column_T = self.completion_BS.nonzero(as_tuple=True)
+        return row_T, column_T - 1 if self.first_from_T is None else torch.where(self.first_from_T >= 0, self.first_from_T, column_T - 1)
 
 
 def pad_rows(rows: Sequence[Row], pad_id: int, device: torch.device | str = "cpu") -> Batch:
@@ -121,26 +132,76 @@ def pad_rows(rows: Sequence[Row], pad_id: int, device: torch.device | str = "cpu
     for number, row in enumerate(rows):
         tokens_BS[number, : row.length] = torch.tensor(row.prompt_ids + row.completion_ids)
     valid_BS = place_S < ends_B[:, None]
-    lengths_B = ends_B - starts_B
+    lengths_B, completion_BS = ends_B - starts_B, valid_BS & (place_S >= starts_B[:, None])
     return Batch(
         tokens_BS=tokens_BS.to(device),
         valid_BS=valid_BS.to(device),
-        completion_BS=(valid_BS & (place_S >= starts_B[:, None])).to(device),
+        completion_BS=completion_BS.to(device),
+        **_of_tokens(rows, lengths_B, device),
+        experts_LTK=_padded([row.experts_LSK for row in rows], len(place_S) - 1, device),
+    )
+
+
+def pack_rows(rows: Sequence[Row], pad_id: int, device: torch.device | str = "cpu") -> Batch:
+    """Rows -> Batch in which rows of the same prompt, which follow each other, share it: [prompt | completion | completion ...]. A completion's
+    first token is predicted from the prompt's last state, the others from the one before them."""
+    groups = [list(members) for _, members in itertools.groupby(rows, key=lambda row: row.prompt_ids)]
+    sizes = [len(group[0].prompt_ids) + sum(len(row.completion_ids) for row in group) for group in groups]
+    shape = (len(groups), max(sizes))
+    tokens_BS, branch_BS, positions_BS = (torch.full(shape, fill, dtype=torch.int64) for fill in (pad_id, -1, 0))
+    firsts: list[int] = []
+    for number, group in enumerate(groups):
+        start = prompt = len(group[0].prompt_ids)
+        parts = [(0, 0, group[0].prompt_ids)]
+        for branch, row in enumerate(group, start=1):
+            parts.append((start, branch, row.completion_ids))
+            firsts += [prompt - 1] + [-1] * (len(row.completion_ids) - 1)
+            start += len(row.completion_ids)
+        for at, branch, ids in parts:
+            span = (number, slice(at, at + len(ids)))
+            tokens_BS[span], branch_BS[span] = torch.tensor(ids), branch
+            positions_BS[span] = torch.arange(len(ids)) + (prompt if branch else 0)
+    lengths_B = torch.tensor([len(row.completion_ids) for row in rows])
+    return Batch(
+        tokens_BS=tokens_BS.to(device),
+        valid_BS=(branch_BS >= 0).to(device),
+        completion_BS=(branch_BS > 0).to(device),
+        **_of_tokens(rows, lengths_B, device),
+        experts_LTK=None,
+        branch_BS=branch_BS.to(device),
+        positions_BS=positions_BS.to(device),
+        first_from_T=torch.tensor(firsts).to(device),
+    )
+
+
+def _of_tokens(rows: Sequence[Row], lengths_B: Tensor, device: torch.device | str) -> dict[str, Tensor | None]:
+    """The flat tensors that follow the rows' completion tokens in order."""
+    return dict(
         rows_T=torch.repeat_interleave(torch.arange(len(rows)), lengths_B).to(device),
         sampler_log_probs_T=_flat([row.sampler_log_probs for row in rows], device),
         advantages_T=torch.repeat_interleave(torch.tensor([row.advantage for row in rows], dtype=torch.float32), lengths_B).to(device),
         weights_T=torch.repeat_interleave(torch.tensor([row.weight for row in rows], dtype=torch.float32), lengths_B).to(device),
         old_log_probs_T=_flat([row.old_log_probs for row in rows], device),
         reference_log_probs_T=_flat([row.reference_log_probs for row in rows], device),
-        experts_LTK=_padded([row.experts_LSK for row in rows], len(place_S) - 1, device),
     )
 
 
-def micro_batches(rows: Sequence[Row], token_budget: int) -> list[list[int]]:
+def micro_batches(rows: Sequence[Row], token_budget: int, packed: bool = False) -> list[list[int]]:
     """Splits rows (given by their places) into micro-batches of at most `token_budget` tokens, padding counted.
 
-    Rows are sorted by length first, so padding is small; a single row longer than the budget stands alone. A function of the lengths only.
+    Rows are sorted by length first, so padding is small; a single row longer than the budget stands alone. A function of the lengths only,
+    and, where rows of one prompt are `packed` together, of which prompts are equal.
     """
+    if packed:
+        places_of: dict[tuple[int, ...], list[int]] = {}
+        for place, row in enumerate(rows):
+            places_of.setdefault(row.prompt_ids, []).append(place)
+        wholes = []
+        for prompt, places in places_of.items():
+            completions = [token for place in places for token in rows[place].completion_ids]
+            wholes.append(Row(prompt, tuple(completions), (0.0,) * len(completions), 0.0))
+        groups = list(places_of.values())
+        return [[place for number in part for place in groups[number]] for part in micro_batches(wholes, token_budget)]
     order = sorted(range(len(rows)), key=lambda place: (rows[place].length, place))
     parts: list[list[int]] = []
     for place in order:

@@ -13,7 +13,7 @@ from deepwright.model import Transformer
 from deepwright.model.experts import Router, Routing
 from deepwright.numerics import selected_log_probs
 from deepwright.rl.losses import Coefficients, Terms, Variant, clipped_share, k3, policy_loss
-from deepwright.rl.types import Batch, Row, micro_batches, pad_rows
+from deepwright.rl.types import Batch, Row, micro_batches, pack_rows, pad_rows
 from deepwright.train.objective import add_loads
 
 PAD = 0  # any id will do: padding stands right of the tokens and is masked by length
@@ -36,12 +36,13 @@ class TokenRecord:
 def policy_log_probs(model: Transformer, batch: Batch, temperature: float, routing: list[Routing] | None = None) -> tuple[Tensor, Tensor]:
     """(log_probs_T, entropy_T) of the completion tokens under softmax(logits / temperature); only their positions pass through the head.
 
-    Token s is predicted from position s - 1, so hidden states are taken one place to the left of the completion mask. A row's last token predicts
+    Token s is predicted from position s - 1 (a completion's first one from the prompt's end). A row's last token predicts
     nothing and is not counted in the routing records, whether or not the row is the longest.
     """
     with replayed(model, batch.experts_LTK):
-        hidden_BSD = model.hidden(batch.tokens_BS[:, :-1], valid_BS=batch.valid_BS[:, 1:], routing=routing)
-    return selected_log_probs(hidden_BSD[batch.completion_BS[:, 1:]], model.head_weight, batch.targets_T, temperature)
+        places = [None if places_BS is None else places_BS[:, :-1] for places_BS in (batch.positions_BS, batch.branch_BS)]
+        hidden_BSD = model.hidden(batch.tokens_BS[:, :-1], places[0], valid_BS=batch.valid_BS[:, 1:], routing=routing, branch_BS=places[1])
+    return selected_log_probs(hidden_BSD[batch.sources], model.head_weight, batch.targets_T, temperature)
 
 
 @contextlib.contextmanager
@@ -67,25 +68,29 @@ def replayed(model: Transformer, experts_LTK: Tensor | None) -> Iterator[None]:
 
 
 @torch.no_grad()
-def row_log_probs(model: Transformer, rows: Sequence[Row], temperature: float, token_budget: int) -> list[tuple[float, ...]]:
+def row_log_probs(
+    model: Transformer, rows: Sequence[Row], temperature: float, token_budget: int, packed: bool = False
+) -> list[tuple[float, ...]]:
     """Log-probabilities of each row's completion tokens, in the micro-batches that an update of the same rows uses: the ratio then starts at exactly 1."""
-    return [values for values, _ in _evaluated(model, rows, temperature, token_budget, keep_experts=False)]
+    return [values for values, _ in _evaluated(model, rows, temperature, token_budget, False, packed)]
 
 
-def with_old(model: Transformer, rows: Sequence[Row], temperature: float, token_budget: int, keep_experts: bool = False) -> list[Row]:
+def with_old(
+    model: Transformer, rows: Sequence[Row], temperature: float, token_budget: int, keep_experts: bool = False, packed: bool = False
+) -> list[Row]:
     """Rows with pi_old = the trainer's own probabilities now, and the experts it chose where asked. Never the sampler's: their gap is measured."""
-    found = _evaluated(model, rows, temperature, token_budget, keep_experts)
+    found = _evaluated(model, rows, temperature, token_budget, keep_experts, packed)
     return [replace(row, old_log_probs=values, experts_LSK=experts) for row, (values, experts) in zip(rows, found, strict=True)]
 
 
 @torch.no_grad()
 def _evaluated(
-    model: Transformer, rows: Sequence[Row], temperature: float, token_budget: int, keep_experts: bool
+    model: Transformer, rows: Sequence[Row], temperature: float, token_budget: int, keep_experts: bool, packed: bool
 ) -> list[tuple[tuple[float, ...], Tensor | None]]:
     """(log-probabilities, experts_LSK) of each row, in the order of the rows; no experts where none are asked for or none are routed."""
     found: list[tuple[tuple[float, ...], Tensor | None]] = [((), None)] * len(rows)
-    for places in micro_batches(rows, token_budget):
-        batch = pad_rows([rows[place] for place in places], PAD, model.head_weight.device)
+    for places in micro_batches(rows, token_budget, packed):
+        batch = (pack_rows if packed else pad_rows)([rows[place] for place in places], PAD, model.head_weight.device)
         routing: list[Routing] | None = [] if keep_experts else None
         log_probs_T, _ = policy_log_probs(model, batch, temperature, routing)
         parts = log_probs_T.cpu().split([len(rows[place].completion_ids) for place in places])
@@ -96,8 +101,8 @@ def _evaluated(
     return found
 
 
-def with_reference(reference: Transformer, rows: Sequence[Row], temperature: float, token_budget: int) -> list[Row]:
-    found = row_log_probs(reference, rows, temperature, token_budget)
+def with_reference(reference: Transformer, rows: Sequence[Row], temperature: float, token_budget: int, packed: bool = False) -> list[Row]:
+    found = row_log_probs(reference, rows, temperature, token_budget, packed)
     return [replace(row, reference_log_probs=values) for row, values in zip(rows, found, strict=True)]
 
 
@@ -109,14 +114,15 @@ def accumulate_gradient(
     temperature: float,
     token_budget: int,
     loads: dict[int, Tensor],
+    packed: bool = False,
 ) -> TokenRecord:
     """Adds the gradient of the update's whole loss to `.grad`, one micro-batch at a time. The token weights already hold the normaliser.
 
     The tokens that each expert received are added to `loads`, by layer.
     """
     records = []
-    for places in micro_batches(rows, token_budget):
-        batch = pad_rows([rows[place] for place in places], PAD, model.head_weight.device)
+    for places in micro_batches(rows, token_budget, packed):
+        batch = (pack_rows if packed else pad_rows)([rows[place] for place in places], PAD, model.head_weight.device)
         routing: list[Routing] = []
         log_probs_T, entropy_T = policy_log_probs(model, batch, temperature, routing)
         add_loads(loads, routing)

@@ -41,5 +41,8 @@ def make_task(name: str, seed: int = 0, *, reward: str = "", **options: object) 
     given = {option: value for option, value in options.items() if option in known}
     if kind is ReasoningGym:
         given["config"] = {option: value for option, value in options.items() if option not in known}
-    task = kind(member, seed=seed, **given) if member else kind(seed=seed, **given)
+    try:
+        task = kind(member, seed=seed, **given) if member else kind(seed=seed, **given)
+    except TypeError as error:  # a text where a number is compared
+        raise ValueError(f"task {name!r} was given {given or options}, of which one has the wrong type: {error}") from None
     return UserReward(task, reward) if reward else task

@@ -30,7 +30,10 @@ class UserReward:
         path, _, name = self.function.rpartition(":")
         if not path.endswith(".py") or not name.isidentifier():
             raise ValueError(f"reward is {self.function!r}, expected FILE.py:FUNCTION")
-        defined = {getattr(node, "name", "") for node in ast.parse(Path(path).read_text(encoding="utf-8"), path).body}
+        try:
+            defined = {getattr(node, "name", "") for node in ast.parse(Path(path).read_text(encoding="utf-8"), path).body}
+        except SyntaxError as error:
+            raise ValueError(f"{path}:{error.lineno} is not Python: {error.msg}") from None
         if name not in defined:
             raise ValueError(f"{path} defines no function {name!r}")
 

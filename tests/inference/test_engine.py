@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from deepwright.inference.engine import Engine
 from deepwright.inference.request import Finished
 from deepwright.sampler import Completion, Sampling, StopReason
+from deepwright.train.optimizer import Optimizer, OptimizerConfig
 from tests.inference.tiny import CONTEXT, VOCAB, full_log_probs, same, tiny_dense, tiny_model
 
 # fp32 rounds at 2**-24 = 6e-8 of a value. A log-probability here is a difference of logits of size up to about 30, each the end of
@@ -212,3 +214,46 @@ def test_a_small_call_after_a_large_one(model):
     while engine.has_work:
         lengths |= {ended.request: len(ended.completion.token_ids) for ended in engine.step()}
     assert lengths == dict.fromkeys(numbers, 20)
+
+
+def test_weights_cast_for_decoding_follow_the_weights(model):
+    """fp32 masters, blocks in bf16: the casts are kept over a call, belong to the weights of that call, and are given back after it."""
+    prompts = prompts_of(5, 3)
+    with model.computing(torch.bfloat16):
+        engine = Engine(model)
+        first = engine.sample(prompts, GREEDY)
+        assert not engine._casts
+        number = engine.add(prompts[0], GREEDY)
+        engine.step()
+        assert engine._casts, "nothing was cast"
+        engine.abort(number)
+        assert not engine._casts
+        weight = model.layers[0].ffn.down.weight
+        with torch.no_grad():
+            weight.mul_(-1)
+        try:
+            assert engine.sample(prompts, GREEDY) == Engine(model).sample(prompts, GREEDY) != first
+        finally:
+            with torch.no_grad():
+                weight.mul_(-1)
+
+
+def test_weights_that_an_optimizer_has_moved_start_the_cache_over(model):
+    """Also in the middle of a request: the fused AdamW counts up no version by itself."""
+    engine, twin = Engine(model), copy.deepcopy(model)
+    optimizer = Optimizer(model, OptimizerConfig())
+    engine.add([1, 2, 3], Sampling(max_tokens=6, temperature=0.0))
+    engine.step()
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+    try:
+        optimizer.step(0.05)
+        ended = []
+        while engine.has_work:
+            ended += engine.step()
+        head = ended[0].completion.token_ids[:1]  # sampled before the step
+        rest = Engine(model).sample([[1, 2, 3, *head]], Sampling(max_tokens=5, temperature=0.0))[0][0]
+        assert ended[0].completion.token_ids[1:] == rest.token_ids
+    finally:
+        model.load_state_dict(twin.state_dict())
+        model.zero_grad()

@@ -10,6 +10,7 @@ from deepwright.config import preset
 from deepwright.data import CountdownCorpus
 from deepwright.recipe.resolve import fill, split_words, to_toml
 from deepwright.recipe.settings import COMMANDS, CorpusSettings, R1Settings, RLSettings, resolve_for
+from deepwright.tasks import Calc3
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
 
@@ -53,6 +54,14 @@ def test_what_a_command_refuses(command, line, said):
     with pytest.raises(ValueError) as caught:
         resolved(command, line)
     assert said in str(caught.value)
+
+
+def test_any_task_by_name():
+    choice = resolved("rl", "--task calc3 --task.options terms=4 layout=tags --task.seed 3").task
+    assert choice.make() == Calc3(seed=3, terms=4, layout="tags")
+    assert resolved("rl", "--config smollm2").task.make() == Calc3()
+    with pytest.raises(ValueError, match="task option is 'terms', expected NAME=VALUE"):
+        resolved("rl", "--task calc3 --task.options terms").task.make()
 
 
 def test_run_is_a_name_or_a_path():
