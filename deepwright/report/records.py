@@ -8,7 +8,7 @@ metrics.jsonl       deepwright.metrics records
 evaluations.jsonl   one evaluation in each record
 samples.jsonl       {"stage", "step", "prompt", "completion", "value", "verdict", "length"}; optional "split", "kind", "answer"
 corpus.json         {"title", "paragraphs": [...], "shares": {kind: fraction}, "samples": [...]}
-decomposition.json  {"parts": {name: fraction}, "sentence"}; or the same under "decomposition" in an evaluation (the last one counts)
+decomposition.json  {"parts": {name: fraction}, "sentence"}; or the same under "decomposition" in an evaluation (the last one counts whose label is its stage)
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def read_run(folder: str | Path) -> Run:
     evaluations = read_records(folder / "evaluations.jsonl")
     decomposition = _read_json(folder / "decomposition.json")
     for evaluation in evaluations:
-        if isinstance(evaluation.get("decomposition"), dict):
+        if isinstance(evaluation.get("decomposition"), dict) and evaluation.get("label") == evaluation.get("stage"):
             decomposition = evaluation["decomposition"]
     return Run(
         folder=folder,
