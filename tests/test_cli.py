@@ -122,3 +122,20 @@ def test_doctor_names_machine_rates_and_implementations(capsys):
     assert cli.main(["doctor"]) == 0
     out = capsys.readouterr().out
     assert all(word in out for word in ("python", "torch", "fp32 matrix product", "memory bandwidth", "expert_mlp", "transformers"))
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("rl --task calc", "task is 'calc', expected one of"),
+        ("rl --task calc3 --task.options terms=abc", "of which one has the wrong type"),
+        ("rl --start nowhere --task calc3", "there is no folder nowhere"),
+        ("r1 --task calc3", "pre-training has a corpus for 'countdown' only"),
+        ("rl --task calc3 --task.reward broken.py:pay", "broken.py:1 is not Python"),
+    ],
+)
+def test_what_cannot_be_trained_leaves_no_run_behind(line, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("broken.py").write_text("def pay(:\n")
+    assert cli.main([*line.split(), "--run", "new"]) == 2
+    assert said in capsys.readouterr().err and not Path("runs").exists()
