@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from deepwright.numerics import table_log_probs
+
 
 def _mix(x: Tensor) -> Tensor:
     """The finaliser of splitmix64 (Steele et al. 2014) on int64: multiplication wraps, shifts are made logical by a mask."""
@@ -43,20 +45,20 @@ def draw(
     `temperature` is one number for all rows or a tensor [R]; 0 is greedy, with log-probabilities at temperature 1. `top_k_R` (0: no
     limit) and `top_p_R` (1: no limit) come together or not at all. All rows greedy need no `u_R`. Overwrites `logits_RV` (fp32).
     """
+    if not isinstance(temperature, Tensor) and temperature == 0:
+        ids_R = logits_RV.argmax(-1)
+        return ids_R, table_log_probs(logits_RV, ids_R, 1.0)[0]
     shifted_RV = logits_RV.sub_(logits_RV.amax(-1, keepdim=True))  # before the division: a tiny temperature must not overflow
     if isinstance(temperature, Tensor):
         shifted_RV.div_(torch.where(temperature == 0, 1.0, temperature)[:, None])
-    elif temperature not in (0, 1):
+    elif temperature != 1:
         shifted_RV.div_(temperature)
     weights_RV = shifted_RV.exp()
     log_total_R = weights_RV.sum(-1).log_()
-    if not isinstance(temperature, Tensor) and temperature == 0:
-        ids_R = shifted_RV.argmax(-1)
-    else:
-        kept_RV = weights_RV if top_k_R is None else truncate(weights_RV, top_k_R, top_p_R)
-        ids_R = invert(kept_RV, u_R)
-        if isinstance(temperature, Tensor):
-            ids_R = torch.where(temperature == 0, shifted_RV.argmax(-1), ids_R)
+    kept_RV = weights_RV if top_k_R is None else truncate(weights_RV, top_k_R, top_p_R)
+    ids_R = invert(kept_RV, u_R)
+    if isinstance(temperature, Tensor):
+        ids_R = torch.where(temperature == 0, shifted_RV.argmax(-1), ids_R)
     return ids_R, shifted_RV.gather(1, ids_R[:, None])[:, 0] - log_total_R
 
 

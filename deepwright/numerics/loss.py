@@ -96,8 +96,8 @@ def cross_entropy(h_TD: Tensor, head_VD: Tensor, targets_T: Tensor, weights_T: T
     return _CrossEntropy.apply(h_TD, head_VD, targets_T, weights_T)
 
 
-def _log_probs(logits: Tensor, target: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """-> log softmax(logits / temperature) at the target, and its entropy, each [t]. May overwrite the logits."""
+def table_log_probs(logits: Tensor, target: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """-> log softmax(logits [t, V] / temperature) at the target, and its entropy (nats), each [t]. May overwrite the logits (fp32)."""
     if compiled.fuses(logits):
         selected, entropy = logits.new_empty(len(logits)), logits.new_empty(len(logits))
         compiled.library().log_probs(
@@ -113,7 +113,7 @@ class _SelectedLogProbs(torch.autograd.Function):
     def forward(ctx, h_TD: Tensor, head_VD: Tensor, targets_T: Tensor, temperature: float):
         _check(targets_T, head_VD)
         tables = _Tables(h_TD, head_VD)
-        found = [_log_probs(tables.logits(rows), targets_T[rows].contiguous(), temperature) for rows in _chunks(h_TD, head_VD)]
+        found = [table_log_probs(tables.logits(rows), targets_T[rows].contiguous(), temperature) for rows in _chunks(h_TD, head_VD)]
         ctx.save_for_backward(h_TD, head_VD, targets_T)
         ctx.temperature = temperature
         none = torch.zeros(0)
