@@ -1,11 +1,12 @@
 """Three ways to keep experts busy, on real text: no balancing, the auxiliary loss, V3's bias method. Same data, same seed, same steps.
 
-    python benchmarks/balance.py                    # a few minutes for each of the three runs on two cores
+    python benchmarks/balance.py                    # six minutes or more for each of the three runs on one core
     python benchmarks/balance.py --tokens 20_000 --validation-tokens 4_000    # a smoke test, figures mean nothing
 
-Prints validation loss and MaxVio over the whole validation text (held-out files of the Python library) and writes them as JSON. An
-interrupted benchmark goes on where it was. The published result at 1B parameters: MaxVio 0.72 with the auxiliary loss, 0.04 with the bias
-method, perplexity 9.56 and 9.50 (arXiv 2408.15664, table 2).
+Prints validation loss and MaxVio over the validation text (held-out files of the Python library and of torch) and writes them as JSON. An
+interrupted benchmark goes on where it was. The schedule is made for measuring balance with few steps: small batches first, so that biases
+travel; then large ones, a learning rate near 0 and a falling bias speed, so that they settle. The published result at 1B parameters: MaxVio
+0.72 with the auxiliary loss, 0.04 with the bias method, perplexity 9.56 and 9.50 (arXiv 2408.15664, table 2).
 """
 
 from __future__ import annotations

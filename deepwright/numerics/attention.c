@@ -10,17 +10,9 @@
 
 #define ROWS 64 /* positions a block of queries spans: smaller wastes less on the upper triangle, larger multiplies better */
 
-typedef void (*sgemm_routine)(const char *, const char *, const int *, const int *, const int *, const float *, const float *, const int *,
-                              const float *, const int *, const float *, float *, const int *);
-static sgemm_routine sgemm;
+sgemm_routine sgemm;
 
 void use_sgemm(void *routine) { sgemm = (sgemm_routine)routine; }
-
-/* C [M, N] = beta C + A B, row by row; A is [M, K], or [K, M] with ta; B is [K, N], or [N, K] with tb. */
-static void multiply(int ta, int tb, int M, int N, int K, const float *A, int lda, const float *B, int ldb, float beta, float *C, int ldc) {
-    const float one = 1.0f;
-    sgemm(tb ? "T" : "N", ta ? "T" : "N", &N, &M, &K, &one, B, &ldb, A, &lda, &beta, C, &ldc);
-}
 
 typedef struct {
     const float *q, *kv, *key;

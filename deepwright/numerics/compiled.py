@@ -95,6 +95,7 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
     for name, arguments in _SIGNATURES.items():
         function = getattr(library, name)
         function.argtypes, function.restype = arguments, None
+    library.use_sgemm(_blas_routine())
     return library, "one pass over memory, and one call, where torch makes several"
 
 
@@ -132,17 +133,18 @@ def fuses(*tensors: Tensor) -> bool:
     return _load()[0] is not None
 
 
+def _blas_routine() -> c_void_p:
+    """The matrix product that torch carries, where it shows one."""
+    try:
+        return ctypes.cast(ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so")).sgemm_, c_void_p)
+    except (OSError, AttributeError):
+        return c_void_p()
+
+
 @functools.cache
 def multiplies() -> bool:
-    """Whether the compiled operations can also multiply: they borrow the BLAS routine that torch carries, where it shows one."""
-    if _load()[0] is None:
-        return False
-    try:
-        routine = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so")).sgemm_
-    except (OSError, AttributeError):
-        return False
-    library().use_sgemm(ctypes.cast(routine, c_void_p))
-    return True
+    """Whether the compiled operations have a BLAS routine to multiply with."""
+    return _load()[0] is not None and bool(_blas_routine().value)
 
 
 def _rows(x: Tensor) -> Tensor:

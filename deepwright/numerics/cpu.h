@@ -119,3 +119,14 @@ static float softmax_numerators(float *p, long J, float scale, float *most) {
 
 /* pointwise.c, also used by decode.c */
 void rms_norm(const float *x, long ldx, const float *weight, float eps, float *y, long ldy, float *inverse, long M, long D);
+
+/* attention.c: the BLAS routine that torch carries, NULL where it shows none. Inside a parallel region it runs on the calling thread. */
+typedef void (*sgemm_routine)(const char *, const char *, const int *, const int *, const int *, const float *, const float *, const int *,
+                              const float *, const int *, const float *, float *, const int *);
+extern sgemm_routine sgemm;
+
+/* C [M, N] = beta C + A B, row by row; A is [M, K], or [K, M] with ta; B is [K, N], or [N, K] with tb. */
+static inline void multiply(int ta, int tb, int M, int N, int K, const float *A, int lda, const float *B, int ldb, float beta, float *C, int ldc) {
+    const float one = 1.0f;
+    sgemm(tb ? "T" : "N", ta ? "T" : "N", &N, &M, &K, &one, B, &ldb, A, &lda, &beta, C, &ldc);
+}

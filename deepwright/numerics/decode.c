@@ -55,9 +55,11 @@ INLINE void product_of(const int half, const float *x, long ldx, const void *dat
     for (; n < end; n++) rows_by_columns(1, x, ldx, w, ldw, n, M, K, y + n - begin, ldy);
 }
 
+#define BLAS_ROWS 24 /* from here on the vendor's routine, on one thread, is the faster one */
 /* y[m][n - begin] = x[m] . w[n], n in [begin, end); rows of w lie ldw apart. */
 static void apart(const float *x, long ldx, matrix w, long ldw, long begin, long end, long M, long K, float *y, long ldy) {
-    if (w.half) product_of(1, x, ldx, w.data, ldw, begin, end, M, K, y, ldy);
+    if (!w.half && M >= BLAS_ROWS && sgemm) multiply(0, 1, M, end - begin, K, x, ldx, (const float *)w.data + begin * ldw, ldw, 0.0f, y, ldy);
+    else if (w.half) product_of(1, x, ldx, w.data, ldw, begin, end, M, K, y, ldy);
     else product_of(0, x, ldx, w.data, ldw, begin, end, M, K, y, ldy);
 }
 
@@ -113,7 +115,8 @@ static void gated(const float *gate, const float *up, long ld, float *h, long ld
 
 /* y_t = sum over k of weight_tk * down_e (silu(gate_e x_t) * up_e x_t), e = ids_tk. gate_up [E, 2I, D] (gate rows first), down
  * [E, D, I]. ids NULL: one expert, every row, weight 1 (a dense feed-forward block). Threads share out (expert, columns). */
-#define COLUMNS 32
+#define COLUMNS 64
+#define TOGETHER 64 /* rows of an expert: both halves of their result stay in the cache */
 void expert_mlp(const float *x, const int64_t *ids, const float *weights, const void *gate_up, const void *down, int half, float *y,
                 long T, long K, long E, long D, long I) {
     long R = T * K, blocks_up = (I + COLUMNS - 1) / COLUMNS, blocks_down = (D + COLUMNS - 1) / COLUMNS;
@@ -143,9 +146,9 @@ void expert_mlp(const float *x, const int64_t *ids, const float *weights, const 
         for (long task = 0; task < met * blocks_up; task++) {
             long e = used[task / blocks_up], begin = task % blocks_up * COLUMNS, end = begin + COLUMNS < I ? begin + COLUMNS : I;
             matrix w = part(up, e * 2 * I * D);
-            for (long row = start[e]; row < start[e + 1]; row += 16) { /* 16 rows at a time: both halves stay in the cache */
-                float gate[16 * COLUMNS], value[16 * COLUMNS];
-                long count = start[e + 1] - row < 16 ? start[e + 1] - row : 16;
+            for (long row = start[e]; row < start[e + 1]; row += TOGETHER) {
+                float gate[TOGETHER * COLUMNS], value[TOGETHER * COLUMNS];
+                long count = start[e + 1] - row < TOGETHER ? start[e + 1] - row : TOGETHER;
                 product(from + row * D, D, w, begin, end, count, D, gate, COLUMNS);
                 product(from + row * D, D, w, I + begin, I + end, count, D, value, COLUMNS);
                 gated(gate, value, COLUMNS, inner + row * I + begin, I, count, end - begin);
