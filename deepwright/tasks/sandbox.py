@@ -84,6 +84,8 @@ _MOUNTS = """
 set -e
 root=$1 size=$2; shift 2
 mount -t tmpfs -o mode=755,nosuid,size=1m sandbox "$root"
+mkdir "$root/proc" "$root/tmp" "$root/old"
+mount -t tmpfs -o mode=1777,nosuid,nodev,size=$size scratch "$root/tmp"
 while [ "$1" != -- ]; do
     if [ -d "$1" ]; then mkdir -p "$root$1"; else mkdir -p "$root${1%/*}"; : > "$root$1"; fi
     mount --bind "$1" "$root$1"
@@ -91,9 +93,7 @@ while [ "$1" != -- ]; do
     shift
 done
 shift
-mkdir "$root/proc" "$root/tmp" "$root/old"
 mount -t proc proc "$root/proc"
-mount -t tmpfs -o mode=1777,nosuid,nodev,size=$size scratch "$root/tmp"
 cd "$root"
 pivot_root . old
 umount -l /old
@@ -163,10 +163,11 @@ def _bubblewrap(shown: Sequence[str]) -> list[str]:
         argv += ["--cap-drop", "ALL", *(word for cap in ("SETUID", "SETGID", "SETPCAP") for word in ("--cap-add", f"CAP_{cap}"))]
     else:
         argv += ["--unshare-user"]
-    argv += [word for path in sorted(parents) for word in ("--perms", "0755", "--dir", path)]
+    argv += ["--perms", "1777", "--size", str(SCRATCH), "--tmpfs", "/tmp"]  # before what is shown: the package may lie below it
+    argv += [word for path in sorted(parents - {"/tmp"}) for word in ("--perms", "0755", "--dir", path)]
     argv += [word for path in shown for word in ("--ro-bind", path, path)]
     argv += [word for path in DEVICES for word in ("--dev-bind", path, path)]
-    return [*argv, "--proc", "/proc", "--perms", "1777", "--size", str(SCRATCH), "--tmpfs", "/tmp", "--remount-ro", "/", "--chdir", "/tmp"]
+    return [*argv, "--proc", "/proc", "--remount-ro", "/", "--chdir", "/tmp"]
 
 
 def run_code(code: str, text: str, limits: Limits = Limits(), *, unconfined: bool = False, arguments: Sequence[str] = ()) -> Ended:

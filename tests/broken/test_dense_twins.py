@@ -28,16 +28,16 @@ def pairs_of_neighbours(original):
 def rotated_before_the_norm(original):
     """A norm without weights commutes with a rotation; one with weights does not."""
 
-    def forward(self, x, positions, turn, cache=None, form=None):
+    def forward(self, x, positions, turn, cache=None, form=None, branch=None):
         if not self.config.qk_norm:
-            return original(self, x, positions, turn, cache, form)
+            return original(self, x, positions, turn, cache, form, branch)
         norms, after = (self.q_norm, self.k_norm), grouped_attention.rotate
         with pytest.MonkeyPatch.context() as patch:
             queue = iter(norms)
             patch.setattr(grouped_attention, "rotate", lambda x, turn, interleave: next(queue)(after(x, turn, interleave)))
             self.q_norm = self.k_norm = torch.nn.Identity()
             try:
-                return original(self, x, positions, turn, cache, form)
+                return original(self, x, positions, turn, cache, form, branch)
             finally:
                 self.q_norm, self.k_norm = norms
 

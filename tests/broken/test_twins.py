@@ -160,8 +160,8 @@ def values_before_keys(original):
 def one_position_ahead(original):
     """Every query sees the key behind its own too."""
 
-    def expanded(q, kv, key, scale, positions):
-        return original(q, kv.roll(-1, 1), key.roll(-1, 1), scale, positions)
+    def expanded(q, kv, key, *rest):
+        return original(q, kv.roll(-1, 1), key.roll(-1, 1), *rest)
 
     return expanded
 
