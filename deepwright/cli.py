@@ -10,6 +10,8 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import deepwright
 
@@ -23,84 +25,70 @@ class Command:
     run: Callable[[list[str]], int]
 
 
+def request(kind: str, command: str, args: list[str], word: str = "") -> Any:
+    """The dataclass `kind` of recipe/requests.py from the options of a command, which for some begin with the one `word` that there is."""
+    from deepwright.recipe import requests
+    from deepwright.recipe.resolve import parse
+
+    if word and args[:1] not in ([word], ["-h"], ["--help"]):
+        raise ValueError(f"deepwright {command} {word} is all there is, asked for was {' '.join([command, *args[:1]])}")
+    return parse(getattr(requests, kind), args[1:] if word and args[0] == word else args, f"deepwright {command} {word}".rstrip())
+
+
 def train(name: str, args: list[str]) -> int:
-    """r1, pretrain and rl: resolve the settings, open the run folder, run."""
+    """r1, pretrain, rl and sft: resolve the settings, open the run folder, run."""
     from deepwright.recipe.resolve import split_words, to_toml
 
     words = split_words(args)
-    from deepwright.recipe.settings import resolve_for
+    if name == "sft":
+        from deepwright.recipe.finetune import resolve_sft
 
-    settings = resolve_for(name, words)
+        settings = resolve_sft(words)
+    else:
+        from deepwright.recipe.settings import resolve_for
+
+        settings = resolve_for(name, words)
     if words.dry_run:
         print(to_toml(settings), end="")
         return 0
-    from deepwright.recipe import r1
-    from deepwright.recipe.session import open_run, use_threads
-
-    use_threads(settings.threads)
-    r1.check(settings)
-    r1.run(settings, open_run(settings, words.resume))
-    return 0
-
-
-def finetune(args: list[str]) -> int:
-    from deepwright.recipe.resolve import split_words, to_toml
-
-    words = split_words(args)
-    from deepwright.recipe.finetune import resolve_sft, run_sft
-
-    settings = resolve_sft(words)
-    if words.dry_run:
-        print(to_toml(settings), end="")
+    if name == "sft":
+        from deepwright.recipe.finetune import run_sft as run_settings
     else:
-        run_sft(settings, words.resume)
+        from deepwright.recipe.r1 import run_checked as run_settings
+    run_settings(settings, words.resume)
     return 0
 
 
 def data(args: list[str]) -> int:
-    from deepwright.recipe.requests import PreviewRequest
-    from deepwright.recipe.resolve import parse
-
-    if args[:1] not in (["preview"], ["-h"], ["--help"]):
-        raise ValueError(f"deepwright data preview is all there is, asked for was {' '.join(['data', *args[:1]])}")
-    request = parse(PreviewRequest, args[1:] if args[0] == "preview" else args, "deepwright data preview")
+    asked = request("PreviewRequest", "data", args, "preview")
     from deepwright.recipe.finetune import preview
 
-    preview(request)
+    preview(asked)
     return 0
 
 
 def evaluate(args: list[str]) -> int:
-    from deepwright.recipe.requests import EvalRequest
-    from deepwright.recipe.resolve import parse
-
-    request = parse(EvalRequest, args, "deepwright eval")
+    asked = request("EvalRequest", "eval", args)
     from deepwright.recipe.use import describe, evaluate_folder
 
-    print("\n".join(describe(evaluate_folder(request))))
+    print("\n".join(describe(evaluate_folder(asked))))
     return 0
 
 
 def generate(args: list[str]) -> int:
-    from deepwright.recipe.requests import GenerateRequest
-    from deepwright.recipe.resolve import parse
-
-    request = parse(GenerateRequest, args, "deepwright generate")
+    asked = request("GenerateRequest", "generate", args)
     from deepwright.recipe.use import generate_texts
 
-    for text in generate_texts(request):
+    for text in generate_texts(asked):
         print(text)
     return 0
 
 
 def chat(args: list[str]) -> int:
-    from deepwright.recipe.requests import ChatRequest
-    from deepwright.recipe.resolve import parse
-
-    request = parse(ChatRequest, args, "deepwright chat")
+    asked = request("ChatRequest", "chat", args)
     from deepwright.recipe.use import Conversation
 
-    conversation = Conversation(request)
+    conversation = Conversation(asked)
     while message := ask("> "):
         for piece in conversation.reply(message):
             print(piece, end="", flush=True)
@@ -137,44 +125,33 @@ def doctor(args: list[str]) -> int:
 
 
 def reward(args: list[str]) -> int:
-    from deepwright.recipe.requests import RewardRequest
-    from deepwright.recipe.resolve import parse
-
-    if args[:1] not in (["test"], ["-h"], ["--help"]):
-        raise ValueError(f"deepwright reward test is all there is, asked for was {' '.join(['reward', *args[:1]])}")
-    request = parse(RewardRequest, args[1:] if args[0] == "test" else args, "deepwright reward test")
+    asked = request("RewardRequest", "reward", args, "test")
     from deepwright.tasks import make_task
     from deepwright.tasks.attacks import report
 
-    if ".py:" in request.target:
-        task = make_task(request.task, request.seed, reward=request.target)
+    if ".py:" in asked.target:
+        task = make_task(asked.task, asked.seed, reward=asked.target)
     else:
-        task = make_task(f"file:{request.target}" if request.target.endswith((".jsonl", ".parquet")) else request.target, request.seed)
-    lines, held = report(task, request.problems)
+        task = make_task(f"file:{asked.target}" if asked.target.endswith((".jsonl", ".parquet")) else asked.target, asked.seed)
+    lines, held = report(task, asked.problems)
     print("\n".join(lines))
     return 0 if held else 1
 
 
 def convert(args: list[str]) -> int:
-    from deepwright.recipe.requests import ConvertRequest
-    from deepwright.recipe.resolve import parse
-
-    request = parse(ConvertRequest, args, "deepwright convert")
+    asked = request("ConvertRequest", "convert", args)
     from deepwright.recipe.session import model_folder
     from deepwright.weights.convert import convert, is_gguf
 
-    print(convert(request.source if is_gguf(request.source) else model_folder(request.source), request.target, request.type))
+    print(convert(asked.source if is_gguf(asked.source) else model_folder(asked.source), asked.target, asked.type))
     return 0
 
 
 def get(args: list[str]) -> int:
-    from deepwright.recipe.requests import GetRequest
-    from deepwright.recipe.resolve import parse
-
-    request = parse(GetRequest, args, "deepwright get")
+    asked = request("GetRequest", "get", args)
     from deepwright.weights.convert import get
 
-    print(get(request.name, request.folder or f"models/{request.name}", request.type))
+    print(get(asked.name, asked.folder or f"models/{asked.name}", asked.type))
     return 0
 
 
@@ -188,13 +165,13 @@ def refuse_arguments(args: list[str], name: str) -> None:
 
 COMMANDS = {
     "r1": Command(
-        "[--quick]", "pre-train a small model from nothing, teach it to reason by RL alone, write a report", lambda args: train("r1", args)
+        "[--quick]", "pre-train a small model from nothing, teach it to reason by RL alone, write a report", partial(train, "r1")
     ),
-    "pretrain": Command("", "the first stage of r1: the base model", lambda args: train("pretrain", args)),
-    "rl": Command(
-        "[--start FOLDER] [--task NAME]", "R1-Zero on any model and task; alone, the second stage of r1", lambda args: train("rl", args)
+    "pretrain": Command("", "the first stage of r1: the base model", partial(train, "pretrain")),
+    "rl": Command("[--start FOLDER] [--task NAME]", "R1-Zero on any model and task; alone, the second stage of r1", partial(train, "rl")),
+    "sft": Command(
+        "FOLDER --data FILE.jsonl", "fine-tune a model on conversations, with loss on what the assistant says", partial(train, "sft")
     ),
-    "sft": Command("FOLDER --data FILE.jsonl", "fine-tune a model on conversations, with loss on what the assistant says", finetune),
     "data": Command("preview FILE --model FOLDER", "show conversations as sft trains on them: text, ids, mask", data),
     "eval": Command("FOLDER", "score a saved model on held-out problems, with error bars", evaluate),
     "generate": Command("FOLDER PROMPT", "continue one prompt", generate),

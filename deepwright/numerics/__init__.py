@@ -10,6 +10,7 @@ from deepwright.numerics.attention import (
     attention,
     attention_at,
     branched_attention,
+    cached_grouped_attention,
     expanded_attention,
     grouped_attention,
 )
@@ -20,9 +21,9 @@ from deepwright.numerics.pointwise import feed_forward, linear, rms_norm, swiglu
 from deepwright.numerics.precision import Casts, cast, compute_dtype, keep_casts
 
 __all__ = [
-    "Casts", "PagedKeys", "absorbed_attention", "attention", "attention_at", "branched_attention", "cast", "compiled", "compute_dtype",
-    "cross_entropy", "expanded_attention", "expert_mlp", "feed_forward", "grouped_attention", "keep_casts", "keep_heap", "linear", "rms_norm",
-    "selected_log_probs", "swiglu", "table", "table_log_probs",
+    "Casts", "PagedKeys", "absorbed_attention", "attention", "attention_at", "branched_attention", "cached_grouped_attention", "cast", "compiled",
+    "compute_dtype", "cross_entropy", "expanded_attention", "expert_mlp", "feed_forward", "grouped_attention", "keep_casts", "keep_heap", "linear",
+    "rms_norm", "selected_log_probs", "swiglu", "table", "table_log_probs",
 ]  # fmt: skip
 
 

@@ -150,20 +150,28 @@ def attention_at(q_BMd: Tensor, k_BTd: Tensor, v_BTv: Tensor, scale: float, posi
     return torch.bmm(score.masked_fill_(future, float("-inf")).softmax(-1).to(v_BTv.dtype), v_BTv)
 
 
-def grouped_attention(q_BSHd: Tensor, keys: Tensor | PagedKeys, scale: float, positions_BS: Tensor) -> Tensor:
-    """Grouped-query attention against cached entries [keys of K heads | values of K heads] -> [B, S, H, d]. Query row s * G + g of a key
-    head belongs to position s, so no key is copied for each of its G query heads."""
-    B, S, H, d = q_BSHd.shape
+def grouped_attention(q_BSHd: Tensor, k_BTKd: Tensor, v_BTKd: Tensor, scale: float, positions_BS: Tensor | None = None) -> Tensor:
+    """Grouped-query attention -> [B, S, H, d]. Query row s * G + g of a key head belongs to position s, so no key is copied for each of its G
+    query heads. positions None: keys are those of the queries, in order."""
+    (B, S, H, d), K = q_BSHd.shape, k_BTKd.shape[2]
+    q_BKMd = q_BSHd.view(B, S, K, H // K, d).transpose(1, 2).reshape(B * K, -1, d)
+    k_BKTd, v_BKTd = (x.transpose(1, 2).flatten(0, 1) for x in (k_BTKd, v_BTKd))
+    if positions_BS is None:
+        out = attention(q_BKMd, k_BKTd, v_BKTd, scale, H // K)
+    else:
+        positions_BKM = positions_BS.repeat_interleave(H // K, dim=1).repeat_interleave(K, dim=0)
+        out = attention_at(q_BKMd, k_BKTd, v_BKTd, scale, positions_BKM)
+    return out.view(B, K, S, -1, d).transpose(1, 2).reshape(B, S, H, d)
+
+
+def cached_grouped_attention(q_BSHd: Tensor, keys: Tensor | PagedKeys, scale: float, positions_BS: Tensor) -> Tensor:
+    """The same against cached entries [keys of K heads | values of K heads]."""
     if isinstance(keys, PagedKeys):
         if compiled.takes(q_BSHd, keys.entries_UE):
             return compiled.grouped_attention(q_BSHd, keys.entries_UE, keys.table_BM, keys.block, scale, positions_BS)
         keys = keys.gathered()
-    K = keys.shape[2] // (2 * d)
-    k_BKTd, v_BKTd = (x.unflatten(-1, (K, d)).transpose(1, 2).flatten(0, 1) for x in keys.chunk(2, dim=-1))
-    q_BKMd = q_BSHd.view(B, S, K, H // K, d).transpose(1, 2).reshape(B * K, -1, d)
-    positions_BKM = positions_BS.repeat_interleave(H // K, dim=1).repeat_interleave(K, dim=0)
-    out = attention_at(q_BKMd, k_BKTd, v_BKTd, scale, positions_BKM)
-    return out.view(B, K, S, -1, d).transpose(1, 2).reshape(B, S, H, d)
+    k_BTKd, v_BTKd = (half.unflatten(-1, (-1, q_BSHd.shape[3])) for half in keys.chunk(2, dim=-1))
+    return grouped_attention(q_BSHd, k_BTKd, v_BTKd, scale, positions_BS)
 
 
 def absorbed_attention(

@@ -133,6 +133,7 @@ def fuses(*tensors: Tensor) -> bool:
     return _load()[0] is not None
 
 
+@functools.cache
 def _blas_routine() -> c_void_p:
     """The matrix product that torch carries, where it shows one."""
     try:
@@ -141,7 +142,6 @@ def _blas_routine() -> c_void_p:
         return c_void_p()
 
 
-@functools.cache
 def multiplies() -> bool:
     """Whether the compiled operations have a BLAS routine to multiply with."""
     return _load()[0] is not None and bool(_blas_routine().value)

@@ -117,6 +117,16 @@ static float softmax_numerators(float *p, long J, float scale, float *most) {
     return sum;
 }
 
+/* h = silu(gate) * up. */
+INLINE void gated(const float *gate, const float *up, float *h, long n) {
+    long i = 0;
+    for (; i < ALIGNED(n); i += LANES) {
+        v16 g = *(const v16 *)(gate + i);
+        *(v16 *)(h + i) = g / (1.0f + exponential(-g)) * *(const v16 *)(up + i);
+    }
+    for (; i < n; i++) h[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
+}
+
 /* pointwise.c, also used by decode.c */
 void rms_norm(const float *x, long ldx, const float *weight, float eps, float *y, long ldy, float *inverse, long M, long D);
 

@@ -98,21 +98,6 @@ static void rotate(const float *x, long row_stride, long head_stride, const floa
         }
 }
 
-/* h = silu(gate) * up, both [M, width] with row stride ld; h may be gate. */
-static void gated(const float *gate, const float *up, long ld, float *h, long ldh, long M, long width) {
-    for (long m = 0; m < M; m++)
-        for (long i = 0; i < width; i += LANES) {
-            long count = width - i < LANES ? width - i : LANES;
-            const float *g = gate + m * ld + i, *u = up + m * ld + i;
-            float *to = h + m * ldh + i;
-            if (count == LANES) {
-                v16 a = *(const v16 *)g;
-                *(v16 *)to = a / (1.0f + exponential(-a)) * *(const v16 *)u;
-            } else
-                for (long j = 0; j < count; j++) to[j] = g[j] / (1.0f + expf(-g[j])) * u[j];
-        }
-}
-
 /* y_t = sum over k of weight_tk * down_e (silu(gate_e x_t) * up_e x_t), e = ids_tk. gate_up [E, 2I, D] (gate rows first), down
  * [E, D, I]. ids NULL: one expert, every row, weight 1 (a dense feed-forward block). Threads share out (expert, columns). */
 #define COLUMNS 64
@@ -151,7 +136,7 @@ void expert_mlp(const float *x, const int64_t *ids, const float *weights, const 
                 long count = start[e + 1] - row < TOGETHER ? start[e + 1] - row : TOGETHER;
                 product(from + row * D, D, w, begin, end, count, D, gate, COLUMNS);
                 product(from + row * D, D, w, I + begin, I + end, count, D, value, COLUMNS);
-                gated(gate, value, COLUMNS, inner + row * I + begin, I, count, end - begin);
+                for (long m = 0; m < count; m++) gated(gate + m * COLUMNS, value + m * COLUMNS, inner + (row + m) * I + begin, end - begin);
             }
         }
 #pragma omp for schedule(dynamic)

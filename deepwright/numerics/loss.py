@@ -64,12 +64,14 @@ class _CrossEntropy(torch.autograd.Function):
     def forward(ctx, h_TD: Tensor, head_VD: Tensor, targets_T: Tensor, weights_T: Tensor) -> Tensor:
         _check(targets_T, head_VD)
         total = torch.zeros((), dtype=torch.float32)
-        d_h, d_head = torch.empty_like(h_TD), torch.zeros(head_VD.shape, dtype=torch.float32)
+        wants_gradient, d_h, d_head = h_TD.requires_grad or head_VD.requires_grad, None, None
+        if wants_gradient:
+            d_h, d_head = torch.empty_like(h_TD), torch.zeros(head_VD.shape, dtype=torch.float32)
         tables = _Tables(h_TD, head_VD)
         for rows in _chunks(h_TD, head_VD):
             logits, weight = tables.logits(rows), weights_T[rows].float()
             total -= (_gradient_(logits, targets_T[rows].contiguous(), -weight, 1.0) * weight).sum()
-            if h_TD.requires_grad or head_VD.requires_grad:
+            if wants_gradient:
                 _multiply_back(logits, h_TD[rows], tables.head, d_h[rows], d_head)
         ctx.save_for_backward(d_h, d_head)
         return total

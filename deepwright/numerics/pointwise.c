@@ -51,15 +51,7 @@ void rms_norm_backward(const float *grad, const float *x, long ldx, const float 
 /* y = silu(gate) * up of gate_up [M, 2I] (gate half first). */
 void swiglu_forward(const float *gate_up, float *y, long M, long I) {
 #pragma omp parallel for if (M * I > SMALL)
-    for (long m = 0; m < M; m++) {
-        const float *gate = gate_up + m * 2 * I, *up = gate + I;
-        long i = 0;
-        for (; i < ALIGNED(I); i += LANES) {
-            v16 g = *(const v16 *)(gate + i);
-            *(v16 *)(y + m * I + i) = g / (1.0f + exponential(-g)) * *(const v16 *)(up + i);
-        }
-        for (; i < I; i++) y[m * I + i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
-    }
+    for (long m = 0; m < M; m++) gated(gate_up + m * 2 * I, gate_up + m * 2 * I + I, y + m * I, I);
 }
 
 /* d_gate_up [M, 2I]: s = sigmoid(gate), d_gate = g up s (1 + gate (1 - s)), d_up = g gate s. */

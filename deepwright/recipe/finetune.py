@@ -20,12 +20,13 @@ from deepwright.metrics import JsonlTracker
 from deepwright.recipe.requests import PreviewRequest
 from deepwright.recipe.resolve import Words, resolve
 from deepwright.recipe.session import model_folder, open_run, use_threads
+from deepwright.recipe.settings import RunSettings
 from deepwright.text import Tokenizer
 from deepwright.train.sft import SFTConfig, describe, sft
 
 
 @dataclass(frozen=True)
-class SFTSettings:
+class SFTSettings(RunSettings):
     """Fine-tunes a model on conversations; the loss is on what the assistant says alone."""
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")] = ""  # the model: a checkpoint, or a run folder
@@ -34,19 +35,7 @@ class SFTSettings:
     turns: Turns = "all"  # what the assistant says: all in one document, one document for each, the last alone
     end: str = ""  # a token that ends a turn beside those of the model, where its template writes another
     run: str = "sft"  # name of a folder under runs/, or a path
-    seed: int = 0  # of the order of documents
-    threads: int = 0  # CPU threads; 0: as many as torch takes
     sft: SFTConfig = SFTConfig()
-
-    def __post_init__(self) -> None:
-        if not self.run.strip():
-            raise ValueError("run is empty, expected the name of a folder under runs/")
-        if self.seed < 0 or self.threads < 0:
-            raise ValueError(f"seed is {self.seed} and threads {self.threads}, expected 0 or a positive number")
-
-    @property
-    def folder(self) -> Path:
-        return Path(self.run) if "/" in self.run else Path("runs") / self.run
 
 
 def resolve_sft(words: Words) -> SFTSettings:

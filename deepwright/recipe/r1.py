@@ -12,7 +12,7 @@ import torch
 from deepwright import weights
 from deepwright.recipe import base, zero
 from deepwright.recipe.journal import Journal
-from deepwright.recipe.session import model_folder
+from deepwright.recipe.session import model_folder, open_run, use_threads
 from deepwright.recipe.settings import PretrainSettings, R1Settings, RLSettings
 
 
@@ -35,6 +35,13 @@ def run(settings: R1Settings | PretrainSettings | RLSettings, folder: Path) -> N
     for line in summary(journal):
         print(line)
     print(f"The report: {folder / 'report.html'}")
+
+
+def run_checked(settings: R1Settings | PretrainSettings | RLSettings, resume: bool) -> None:
+    """`run` in the run folder that the settings name, which is made only when nothing is left to refuse."""
+    use_threads(settings.threads)
+    check(settings)
+    run(settings, open_run(settings, resume))
 
 
 def check(settings: R1Settings | PretrainSettings | RLSettings) -> None:

@@ -78,28 +78,37 @@ def read_options(options: Sequence[str]) -> dict[str, object]:
 
 
 @dataclass(frozen=True)
-class _Run:
-    """What all three share."""
+class RunSettings:
+    """What every training command has."""
 
     run: str = "r1"  # name of a folder under runs/, or a path
     seed: int = 0  # of weights, documents, rollouts and samples
-    quick: bool = False  # the report says that the figures prove nothing
     threads: int = 0  # CPU threads; 0: as many as torch takes
-    task: TaskChoice = TaskChoice()
-    evaluation: EvaluationSettings = EvaluationSettings()
 
     def __post_init__(self) -> None:
         if not self.run.strip():
             raise ValueError("run is empty, expected the name of a folder under runs/")
         if self.seed < 0 or self.threads < 0:
             raise ValueError(f"seed is {self.seed} and threads {self.threads}, expected 0 or a positive number")
-        rl = getattr(self, "rl", None)
-        if rl is not None and rl.seed:
-            raise ValueError(f"rl.seed is {rl.seed}: set seed, from which every part takes its own")
 
     @property
     def folder(self) -> Path:
         return Path(self.run) if "/" in self.run else Path("runs") / self.run
+
+
+@dataclass(frozen=True)
+class _Run(RunSettings):
+    """What r1, pretrain and rl share."""
+
+    quick: bool = False  # the report says that the figures prove nothing
+    task: TaskChoice = TaskChoice()
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        rl = getattr(self, "rl", None)
+        if rl is not None and rl.seed:
+            raise ValueError(f"rl.seed is {rl.seed}: set seed, from which every part takes its own")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ subtract their KL from the reward; here beta always weighs k3 in the loss, and i
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -29,6 +28,7 @@ import torch
 from torch import Tensor
 
 from deepwright.rl.advantages import centred, group_standardised, leave_one_out, standardised_over_tokens
+from deepwright.tasks.task import nearest
 
 
 @dataclass(frozen=True)
@@ -148,9 +148,7 @@ VARIANTS: dict[str, Variant] = {
 
 def find_variant(name: str) -> Variant:
     if name not in VARIANTS:
-        near = difflib.get_close_matches(name, VARIANTS, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"loss variant {name!r} is unknown, expected one of {', '.join(VARIANTS)}{hint}")
+        raise ValueError(f"loss variant {name!r} is unknown, expected one of {', '.join(VARIANTS)}{nearest(name, VARIANTS)}")
     return VARIANTS[name]
 
 

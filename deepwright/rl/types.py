@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -189,27 +189,21 @@ def _of_tokens(rows: Sequence[Row], lengths_B: Tensor, device: torch.device | st
 def micro_batches(rows: Sequence[Row], token_budget: int, packed: bool = False) -> list[list[int]]:
     """Splits rows (given by their places) into micro-batches of at most `token_budget` tokens, padding counted.
 
-    Rows are sorted by length first, so padding is small; a single row longer than the budget stands alone. A function of the lengths only,
-    and, where rows of one prompt are `packed` together, of which prompts are equal.
+    What enters as one sequence (a row, or all rows of one prompt where they are `packed`) is sorted by length first, so padding is small; a single
+    one longer than the budget stands alone. A function of the lengths, and of which prompts are equal, only.
     """
-    if packed:
-        places_of: dict[tuple[int, ...], list[int]] = {}
-        for place, row in enumerate(rows):
-            places_of.setdefault(row.prompt_ids, []).append(place)
-        wholes = []
-        for prompt, places in places_of.items():
-            completions = [token for place in places for token in rows[place].completion_ids]
-            wholes.append(Row(prompt, tuple(completions), (0.0,) * len(completions), 0.0))
-        groups = list(places_of.values())
-        return [[place for number in part for place in groups[number]] for part in micro_batches(wholes, token_budget)]
-    order = sorted(range(len(rows)), key=lambda place: (rows[place].length, place))
-    parts: list[list[int]] = []
-    for place in order:
-        if parts and (len(parts[-1]) + 1) * rows[place].length <= token_budget:
-            parts[-1].append(place)
+    together: dict[Hashable, list[int]] = {}
+    for place, row in enumerate(rows):
+        together.setdefault(row.prompt_ids if packed else place, []).append(place)
+    sequences = list(together.values())
+    lengths = [len(rows[places[0]].prompt_ids) + sum(len(rows[place].completion_ids) for place in places) for places in sequences]
+    parts: list[list[int]] = []  # of numbers of sequences
+    for number in sorted(range(len(sequences)), key=lambda number: (lengths[number], number)):
+        if parts and (len(parts[-1]) + 1) * lengths[number] <= token_budget:
+            parts[-1].append(number)
         else:
-            parts.append([place])
-    return parts
+            parts.append([number])
+    return [[place for number in part for place in sequences[number]] for part in parts]
 
 
 def _flat(parts: Sequence[tuple[float, ...] | None], device: torch.device | str) -> Tensor | None:

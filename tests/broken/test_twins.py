@@ -39,6 +39,23 @@ class Twin:
         original = vars(self.owner)[self.attribute]
         patch.setattr(self.owner, self.attribute, self.wrong(original))
 
+    def must_be_rejected(self) -> None:
+        skip_without_packages(self.check)
+        with pytest.MonkeyPatch.context() as patch:
+            self.apply(patch)
+            with pytest.raises(AssertionError, match=self.check):
+                verify.require(self.check)
+
+
+def must_pass(check: str) -> None:
+    skip_without_packages(check)
+    verify.require(check)
+
+
+def skip_without_packages(check: str) -> None:
+    if CHECKS[check].missing:
+        pytest.skip(f"{CHECKS[check].missing[0]} is not installed")
+
 
 def bent(original, change):
     """A routing that sees another config."""
@@ -367,19 +384,12 @@ TWINS = [
 
 @pytest.mark.parametrize("twin", TWINS, ids=lambda twin: twin.name)
 def test_twin_is_rejected(twin):
-    if CHECKS[twin.check].missing:
-        pytest.skip(f"{CHECKS[twin.check].missing[0]} is not installed")
-    with pytest.MonkeyPatch.context() as patch:
-        twin.apply(patch)
-        with pytest.raises(AssertionError, match=twin.check):
-            verify.require(twin.check)
+    twin.must_be_rejected()
 
 
 @pytest.mark.parametrize("name", sorted({twin.check for twin in TWINS}))
 def test_check_passes_without_its_twins(name):
-    if CHECKS[name].missing:
-        pytest.skip(f"{CHECKS[name].missing[0]} is not installed")
-    verify.require(name)
+    must_pass(name)
 
 
 def test_there_are_enough_and_each_has_its_own_name():
