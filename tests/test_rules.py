@@ -62,6 +62,7 @@ def test_code_lines_leave_out_blanks_comments_and_docstrings(tmp_path):
     path = tmp_path / "m.py"
     path.write_text(text)
     assert rules.code_lines(path) == 6
+    assert rules.code_lines(path, docstrings=True) == 2 + 1 + 3 + 2
 
 
 def test_long_file_and_function_are_found(tmp_path):

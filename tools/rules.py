@@ -65,8 +65,8 @@ def compiled_sources(root: Path = ROOT) -> list[Path]:
     return sorted(path for suffix in ("*.c", "*.h") for path in (root / PACKAGE).rglob(suffix))
 
 
-def code_lines(path: Path) -> int:
-    """Lines that hold something other than blanks, comments and docstrings, as line counters have it."""
+def code_lines(path: Path, docstrings: bool = False) -> int:
+    """Lines that hold something other than blanks, comments and (unless asked for: they too have to be read) docstrings."""
     if path.suffix in (".c", ".h"):
         return sum(1 for line in re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.DOTALL).splitlines() if line.strip())
     skip = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING, tokenize.ENDMARKER}
@@ -76,7 +76,7 @@ def code_lines(path: Path) -> int:
             if token.type not in skip:
                 lines.update(range(token.start[0], token.end[0] + 1))
     text, tree = path.read_text(), ast.parse(path.read_text())
-    for node in ast.walk(tree):
+    for node in () if docstrings else ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and ast.get_docstring(node) is not None:
             lines -= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
     return sum(1 for number in lines if text.splitlines()[number - 1].strip())
@@ -144,6 +144,7 @@ def size_rules(root: Path) -> list[Rule]:
     high = [f"the median function has {median} lines"] if median > MAX_MEDIAN else []
     return [
         Rule("code lines of the package", f"{package:,}", f"{MAX_PACKAGE_LINES:,}", tuple(over)),
+        Rule("the same with docstrings", f"{sum(code_lines(path, True) for path in lines):,}", "told only"),
         Rule("longest file", f"{lines[longest]} ({longest.relative_to(root)})", str(MAX_FILE_LINES), tuple(too_long)),
         Rule("longest function", f"{length} ({name} in {path.relative_to(root)})", str(MAX_FUNCTION_LINES), tuple(too_deep)),
         Rule("median function", f"{median:g}", f"{MAX_MEDIAN} (about 10)", tuple(high)),
