@@ -208,7 +208,7 @@ def sentence(error: BaseException) -> str:
 
 
 # Spins of an idle OpenMP thread before it sleeps, read when torch is loaded. The usual 300,000 keep a core busy that another program could use:
-# with one such program beside it a run on two cores was ten times slower than with these, and alone it is as fast.
+# with one such program beside it a run on two cores was ten times slower than with these; alone the difference is within the noise.
 SPINS = "2000"
 
 
