@@ -69,9 +69,10 @@ def data(args: list[str]) -> int:
 
 def evaluate(args: list[str]) -> int:
     asked = request("EvalRequest", "eval", args)
-    from deepwright.recipe.use import describe, evaluate_folder
+    from deepwright.recipe.use import describe, evaluate_all
 
-    print("\n".join(describe(evaluate_folder(asked))))
+    for found in evaluate_all(asked):
+        print("\n".join(describe(found)), flush=True)
     return 0
 
 
@@ -173,7 +174,7 @@ COMMANDS = {
         "FOLDER --data FILE.jsonl", "fine-tune a model on conversations, with loss on what the assistant says", partial(train, "sft")
     ),
     "data": Command("preview FILE --model FOLDER", "show conversations as sft trains on them: text, ids, mask", data),
-    "eval": Command("FOLDER", "score a saved model on held-out problems, with error bars", evaluate),
+    "eval": Command("FOLDER|URL", "score a saved or served model on held-out problems, with error bars", evaluate),
     "generate": Command("FOLDER PROMPT", "continue one prompt", generate),
     "chat": Command("FOLDER", "talk to a model on the terminal", chat),
     "reward": Command("test TASK|FILE", "attack a reward and say what earns it undeserved", reward),

@@ -18,15 +18,21 @@ Prompt = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PROMPT")]
 class EvalRequest:
     """Scores a saved model on problems that it was not trained on, with error bars."""
 
-    folder: Folder  # a checkpoint: a Hugging Face folder with its tokenizer, or a run folder (its last one)
-    task: str = ""  # which problems: countdown, calc3, reasoning_gym:SET, file:PATH; "": those of the model's run, else countdown
-    options: tuple[str, ...] = ()  # NAME=VALUE: the task's own settings
-    problems: int = 200  # how many of them
+    # A checkpoint (a Hugging Face folder with its tokenizer, or a run folder: its last one), or the URL of a server that serves one: http://host:8000/v1
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER|URL")]
+    tasks: tuple[
+        str, ...
+    ] = ()  # countdown, calc3, arithmetic, reasoning_gym:SET, file:PATH, one after the other; none: that of the model's run
+    options: tuple[str, ...] = ()  # NAME=VALUE: settings of those tasks
+    problems: int = 200  # how many of each
     samples: int = 4  # completions of each
     split: Literal["held_out", "train"] = "held_out"
     temperature: float = 1.0
     top_p: float = 1.0
     max_tokens: int = 256  # longest completion
+    save: str = ""  # FILE.jsonl that gets every completion with its verdict
+    tokenizer: str = ""  # with a URL, and needed there: the folder whose tokenizer and chat template the served model has
+    served: str = "policy"  # with a URL: the name by which the server knows the model
     seed: int = 0  # of the samples
     task_seed: int | None = None  # of the problems; None: that of the run that the folder lies in, else 0
     threads: int = 0  # 0: as many as torch takes

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 CONFIG = "config.toml"
 STAGES = ("zero", "base", ".")  # where a run folder keeps checkpoints, the later stage first
-FREE = {*FREE_PRETRAIN, *FREE_RL, "run", "threads"}  # may differ between the two halves of a resumed run
+FREE = {*FREE_PRETRAIN, *FREE_RL, "run", "threads", "sampler.url", "sampler.reload"}  # may differ between the two halves of a resumed run
 
 
 def use_threads(threads: int) -> None:

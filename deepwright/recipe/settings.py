@@ -78,6 +78,24 @@ def read_options(options: Sequence[str]) -> dict[str, object]:
 
 
 @dataclass(frozen=True)
+class SamplerChoice:
+    """Who samples in RL and its evaluations: the own engine on the trainer's weights, or a server outside (rl/outside.py).
+
+    The environment variable OPENAI_API_KEY is sent as its key."""
+
+    url: str = ""  # of a server with OpenAI's completions that takes and returns token ids: http://host:8000/v1; "": the own engine
+    model: str = "policy"  # name by which the server knows the model
+    # How it takes new weights, which are saved in the run's folder `handed_over`: a command with {folder} in it, or a URL that is sent {"model_path": folder}.
+    reload: str = ""
+
+    def __post_init__(self) -> None:
+        if bool(self.url) != bool(self.reload):
+            raise ValueError(
+                f"sampler.url is {self.url!r} and sampler.reload {self.reload!r}, expected both: it must take the weights as they change"
+            )
+
+
+@dataclass(frozen=True)
 class RunSettings:
     """What every training command has."""
 
@@ -119,6 +137,7 @@ class R1Settings(_Run):
     corpus: CorpusSettings = CorpusSettings()
     pretrain: PretrainConfig = PretrainConfig()
     rl: GRPOConfig = GRPOConfig()
+    sampler: SamplerChoice = SamplerChoice()
 
 
 @dataclass(frozen=True)
@@ -136,6 +155,7 @@ class RLSettings(_Run):
 
     start: str = ""  # the model to start from: a Hugging Face folder, or a run folder (its base stage); "": the base stage of the same run
     rl: GRPOConfig = GRPOConfig()
+    sampler: SamplerChoice = SamplerChoice()
 
 
 COMMANDS: dict[str, type[_Run]] = {"r1": R1Settings, "pretrain": PretrainSettings, "rl": RLSettings}

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from deepwright import weights
-from deepwright.evaluate import Evaluation, evaluate
+from deepwright.evaluate import Evaluation, Generation, evaluate, write_generations
 from deepwright.inference.engine import Engine
 from deepwright.recipe.requests import ChatRequest, EvalRequest, GenerateRequest
 from deepwright.recipe.resolve import fill
 from deepwright.recipe.session import CONFIG, model_folder, use_threads
 from deepwright.recipe.settings import TaskChoice
-from deepwright.sampler import Sampling
+from deepwright.rl.outside import OutsideSampler
+from deepwright.sampler import Sampler, Sampling
 from deepwright.tasks import Task
 from deepwright.text import Tokenizer
 
@@ -38,27 +40,38 @@ def generate_texts(request: GenerateRequest) -> list[str]:
     return [tokenizer.decode(completion.token_ids) for completion in engine.sample([prompt], stopping(request.sampling, tokenizer))[0]]
 
 
-def evaluate_folder(request: EvalRequest) -> Evaluation:
-    """Samples and scores; the task is that of the model's run where its folder lies in one, so that held-out problems are held out."""
-    engine, tokenizer = open_engine(request.folder, request.threads)
-    return evaluate(
-        engine,
-        tokenizer,
-        task_of(request),
-        problems=request.problems,
-        samples=request.samples,
-        max_tokens=request.max_tokens,
-        split=request.split,
-        temperature=request.temperature,
-        top_p=request.top_p,
-        seed=request.seed,
-    )
+def evaluate_all(request: EvalRequest) -> Iterator[Evaluation]:
+    """Samples and scores each task. Where the model's folder lies in a run, the held-out problems are those of the run: the model has not seen them."""
+    tasks = [task_of(request, name) for name in request.tasks or ("",)]
+    if request.save and not Path(request.save).parent.is_dir():
+        raise ValueError(f"--save is {request.save!r}, but there is no folder {Path(request.save).parent}")
+    sampler, tokenizer = open_sampler(request)
+    asked = ("problems", "samples", "max_tokens", "split", "temperature", "top_p", "seed")
+    generations: list[Generation] = []
+    for task in tasks:
+        found = evaluate(sampler, tokenizer, task, **{name: getattr(request, name) for name in asked})
+        generations += found.generations
+        if request.save:
+            write_generations(generations, request.save)
+        yield found
 
 
-def task_of(request: EvalRequest) -> Task:
-    """The asked task; without one that of the run, whose held-out problems the model has not seen."""
-    of_run = fill(TaskChoice(), run_config(Path(request.folder)).get("task", {}), CONFIG)
-    choice = TaskChoice(request.task, of_run.seed) if request.task not in ("", of_run.name) else of_run
+def open_sampler(request: EvalRequest) -> tuple[Sampler, Tokenizer]:
+    """The own engine on a folder, or a server with the weights it has."""
+    if not request.model.startswith(("http://", "https://")):
+        if request.tokenizer:
+            raise ValueError(f"--tokenizer is {request.tokenizer!r}, but the folder {request.model} has its own: only a URL needs one")
+        return open_engine(request.model, request.threads)
+    if not request.tokenizer:
+        raise ValueError(f"{request.model} is a URL: --tokenizer FOLDER says how the served model reads and writes tokens")
+    outside = OutsideSampler(request.model, request.served, key=os.environ.get("OPENAI_API_KEY", ""))
+    return outside, Tokenizer.load(model_folder(request.tokenizer))
+
+
+def task_of(request: EvalRequest, name: str = "") -> Task:
+    """The named task; without a name that of the run, or countdown."""
+    of_run = fill(TaskChoice(), run_config(Path(request.model)).get("task", {}), CONFIG)
+    choice = TaskChoice(name, of_run.seed) if name not in ("", of_run.name) else of_run
     changes = {"options": (*choice.options, *request.options)} | ({} if request.task_seed is None else {"seed": request.task_seed})
     return dataclasses.replace(choice, **changes).make()
 
@@ -81,6 +94,9 @@ def describe(evaluation: Evaluation) -> list[str]:
     lines.append(f"  pass@1        {with_error(e.pass_at_1, e.pass_at_1_se)}")
     lines += [f"  {f'pass@{k}':<12}  {with_error(value, e.pass_at_k_se[k])}" for k, value in e.pass_at_k.items()]
     lines += [f"  {f'cons@{k}':<12}  {with_error(value, e.cons_at_k_se[k])}" for k, value in e.cons_at_k.items()]
+    if len(e.by_kind) > 1:
+        width = max(map(len, e.by_kind))
+        lines += [f"    {kind:<{width}}  {value:.3f} ({count} problems)" for kind, (value, count) in e.by_kind.items()]
     lines.append(f"  right format  {e.format_rate:.3f}")
     lines.append(f"  mean length   {e.mean_length:.1f} tokens, {e.truncated_rate:.1%} cut at {e.max_tokens}")
     if e.self_check_rate is not None:

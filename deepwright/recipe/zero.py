@@ -6,6 +6,7 @@ It is judged on held-out problems before and after, at the same settings, and on
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 from deepwright.evaluate import Evaluation, decompose, evaluate
@@ -15,6 +16,8 @@ from deepwright.numerics import compute_dtype
 from deepwright.recipe.journal import ON_THE_WAY, Journal
 from deepwright.recipe.settings import R1Settings, RLSettings
 from deepwright.rl.grpo import train_grpo
+from deepwright.rl.outside import Handover, OutsideSampler
+from deepwright.sampler import Sampler
 from deepwright.tasks import Task
 from deepwright.text import Tokenizer
 
@@ -24,15 +27,23 @@ STAGE = "zero"
 def run(settings: R1Settings | RLSettings, folder: Path, journal: Journal, model: Transformer, tokenizer: Tokenizer) -> Transformer:
     """Judges the model as it comes, trains it by GRPO, judges it again, and says where the rise came from."""
     with model.computing(compute_dtype(settings.rl.compute)[0]):
-        judge = Judge(settings, settings.task.make(), Engine(model, tokenizer), tokenizer, journal)
+        judge = Judge(settings, settings.task.make(), _sampler(settings, folder, model, tokenizer), tokenizer, journal)
         judge.in_full("base", 0)
         config = dataclasses.replace(settings.rl, seed=settings.seed)
         train_grpo(
-            config, model, tokenizer, judge.task, judge.engine, folder / STAGE, journal.tracker,
+            config, model, tokenizer, judge.task, judge.sampler, folder / STAGE, journal.tracker,
             stage=STAGE, evaluate=judge.glance, samples_path=folder / "samples.jsonl",
         )  # fmt: skip
         judge.in_full(STAGE, config.steps)
     return model
+
+
+def _sampler(settings: R1Settings | RLSettings, folder: Path, model: Transformer, tokenizer: Tokenizer) -> Sampler:
+    outside = settings.sampler
+    if not outside.url:
+        return Engine(model, tokenizer)
+    handover = Handover(model, tokenizer, (folder / "handed_over").resolve(), outside.reload)
+    return OutsideSampler(outside.url, outside.model, handover, key=os.environ.get("OPENAI_API_KEY", ""))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,14 +52,14 @@ class Judge:
 
     settings: R1Settings | RLSettings
     task: Task
-    engine: Engine
+    sampler: Sampler
     tokenizer: Tokenizer
     journal: Journal
 
     def _measure(self, problems: int, samples: int, temperature: float) -> Evaluation:
         s = self.settings
         return evaluate(
-            self.engine, self.tokenizer, self.task, problems=min(problems, self.task.size("held_out")), samples=samples,
+            self.sampler, self.tokenizer, self.task, problems=min(problems, self.task.size("held_out")), samples=samples,
             max_tokens=s.rl.max_tokens, temperature=temperature, top_p=s.evaluation.top_p, seed=s.seed,
         )  # fmt: skip
 

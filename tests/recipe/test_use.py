@@ -86,7 +86,7 @@ def test_held_out_problems_are_those_of_the_run(folder):
     for place in (folder, run):
         assert use.task_of(EvalRequest(str(place))) == Countdown(seed=7, largest=9)
         assert use.task_of(EvalRequest(str(place), task_seed=1)) == Countdown(seed=1, largest=9)
-    assert use.task_of(EvalRequest(str(run.parent))) == Countdown()
+    assert use.task_of(EvalRequest(str(run.parent)), "countdown") == Countdown()
 
 
 def test_chat_command_reads_answers_and_ends(folder, monkeypatch, capsys):
@@ -109,7 +109,7 @@ def test_eval_command_prints_figures_with_error_bars(folder, capsys):
         (["generate", PROMPT + " 5" * 600], "the context holds 512"),
         (["generate", "hello"], "hello"),
         (["generate", PROMPT, "--temperature", "-1"], "temperature is -1.0"),
-        (["eval", "--task", "chess"], "task is 'chess'"),
+        (["eval", "--tasks", "chess"], "task is 'chess'"),
         (["eval", "--problems", "100000"], "problems is 100000"),
         (["eval", "--split", "dev"], "dev"),
     ],

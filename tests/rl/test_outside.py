@@ -14,10 +14,15 @@ import pytest
 import torch
 
 from deepwright import weights
+from deepwright.cli import main
+from deepwright.config import preset
 from deepwright.metrics import JsonlTracker, read_records
+from deepwright.model import Transformer
 from deepwright.rl import train_grpo
 from deepwright.rl.outside import Handover, OutsideSampler
 from deepwright.sampler import Sampler, Sampling, StopReason
+from deepwright.tasks import Countdown
+from deepwright.text import Tokenizer, number_tokenizer
 from tests.rl.fakes import ONE_UPDATE, TOKENIZER, FakeSampler, SayYes, make_model
 
 EOS = TOKENIZER.eos_id
@@ -26,9 +31,10 @@ EOS = TOKENIZER.eos_id
 class Server(ThreadingHTTPServer):
     """Answers /v1/completions in the shape of vLLM's, /reload with the weights of the folder named. `change` bends its answers."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: Transformer | None = None, tokenizer: Tokenizer = TOKENIZER) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.model, self.asked, self.change, self.loads, self.lock = make_model(), [], lambda choice: choice, [], threading.Lock()
+        self.model, self.tokenizer = model or make_model(), tokenizer
+        self.asked, self.change, self.loads, self.lock = [], lambda choice: choice, [], threading.Lock()
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
@@ -36,7 +42,7 @@ class Server(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def complete(self, body: dict) -> dict:
-        prompt = body["prompt"] if isinstance(body["prompt"], list) else TOKENIZER.encode_prompt(body["prompt"])
+        prompt = body["prompt"] if isinstance(body["prompt"], list) else self.tokenizer.encode_prompt(body["prompt"])
         stop = tuple(body["stop_token_ids"])
         sampling = Sampling(body["max_tokens"], body["temperature"], stop_ids=stop, n=body["n"], seed=body["seed"])
         choices = []
@@ -179,3 +185,48 @@ def test_a_reload_command_gets_the_folder_and_its_failure_is_a_sentence(server, 
     ):
         with pytest.raises(ValueError, match=words):
             OutsideSampler(server.url, "tiny", Handover(model, TOKENIZER, tmp_path / "handed", command)).sample(PROMPTS, ASKED)
+
+
+@pytest.fixture
+def countdown_server(tmp_path):
+    """A served model, and the folder that it was loaded from."""
+    tokenizer = number_tokenizer(Countdown().tokenizer_words(), 99)
+    config = replace(preset("laptop"), vocab_size=tokenizer.vocab_size, hidden_size=32, num_hidden_layers=2, num_nextn_predict_layers=0)
+    model = Transformer(config, torch.Generator().manual_seed(0))
+    weights.save(model, tokenizer, tmp_path / "model")
+    made = Server(model, tokenizer)
+    yield made, tmp_path / "model"
+    made.shutdown()
+    made.server_close()
+
+
+def test_eval_asks_a_server_and_saves_what_it_said(countdown_server, tmp_path, monkeypatch, capsys):
+    server, folder = countdown_server
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    sizes = ["--problems", "3", "--samples", "4", "--max-tokens", "6", "--served", "tiny"]
+    asked = [server.url + "/v1", "--tokenizer", str(folder), "--tasks", "countdown", "countdown", "--save", str(tmp_path / "said.jsonl")]
+    assert main(["eval", *asked, *sizes]) == 0
+    out = capsys.readouterr().out
+    assert out.count("3 held-out problems of countdown") == 2 and "pass@4" in out
+    assert {(body["model"], body["n"], key) for _, body, key in server.asked} == {("tiny", 4, "Bearer secret")} and not server.loads
+    saved = read_records(tmp_path / "said.jsonl")
+    assert len(saved) == 2 * 3 * 4 and {"prompt", "text", "verdict", "length"} <= saved[0].keys()
+    for wrong, words in (
+        ([server.url], "is a URL: --tokenizer FOLDER"),
+        ([str(folder), "--tokenizer", str(folder)], "has its own"),
+        ([server.url, "--tokenizer", str(folder), "--save", "/nowhere/x"], "there is no folder /nowhere"),
+    ):
+        assert main(["eval", *wrong]) == 2
+        assert words in capsys.readouterr().err
+
+
+def test_rl_trains_on_what_a_server_samples_with_the_weights_of_each_round(countdown_server, tmp_path, capsys):
+    server, folder = countdown_server
+    line = f"rl --run {tmp_path}/run --start {folder} --sampler.url {server.url}/v1 --rl.steps 3 --rl.prompts 4 --rl.samples 4 --rl.max-tokens 5"
+    line += " --rl.zero-variance keep --evaluation.problems 3 --evaluation.samples 2 --rl.evaluate-every 0 --threads 1 --rl.later-temperature None"
+    assert main(line.split()) == 2
+    assert "expected both: it must take the weights as they change" in capsys.readouterr().err and not (tmp_path / "run").exists()
+    assert main([*line.split(), "--sampler.reload", server.url + "/reload"]) == 0
+    records = read_records(tmp_path / "run" / "metrics.jsonl")
+    assert len(records) == 3 and max(record["log_prob_gap_max"] for record in records) <= 1e-5
+    assert set(server.loads) == {str(tmp_path / "run" / "handed_over")}
