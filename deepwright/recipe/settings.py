@@ -57,10 +57,17 @@ class TaskChoice:
     name: str = Countdown.name
     seed: int = 0  # decides which problems are held out
     options: tuple[str, ...] = ()  # NAME=VALUE, the task's own settings: terms=4
-    reward: str = ""  # FILE.py:FUNCTION, paid instead of the task's own reward
+    reward: str = (
+        ""  # FILE.py:FUNCTION, paid in training instead of the task's own reward; held-out problems are judged by the task's own check
+    )
 
     def make(self) -> Task:
+        """The task with the reward that training pays."""
         return make_task(self.name, self.seed, reward=self.reward, **read_options(self.options))
+
+    def judge(self) -> Task:
+        """The task with its own check: what a user's reward pays for and what is right may come apart, and only this shows it."""
+        return dataclasses.replace(self, reward="").make()
 
 
 def read_options(options: Sequence[str]) -> dict[str, object]:

@@ -27,11 +27,11 @@ STAGE = "zero"
 def run(settings: R1Settings | RLSettings, folder: Path, journal: Journal, model: Transformer, tokenizer: Tokenizer) -> Transformer:
     """Judges the model as it comes, trains it by GRPO, judges it again, and says where the rise came from."""
     with model.computing(compute_dtype(settings.rl.compute)[0]):
-        judge = Judge(settings, settings.task.make(), _sampler(settings, folder, model, tokenizer), tokenizer, journal)
+        judge = Judge(settings, settings.task.judge(), _sampler(settings, folder, model, tokenizer), tokenizer, journal)
         judge.in_full("base", 0)
         config = dataclasses.replace(settings.rl, seed=settings.seed)
         train_grpo(
-            config, model, tokenizer, judge.task, judge.sampler, folder / STAGE, journal.tracker,
+            config, model, tokenizer, settings.task.make(), judge.sampler, folder / STAGE, journal.tracker,
             stage=STAGE, evaluate=judge.glance, samples_path=folder / "samples.jsonl",
         )  # fmt: skip
         judge.in_full(STAGE, config.steps)

@@ -40,10 +40,10 @@ class GRPOConfig:
     compute: str = (
         "float32"  # number format of the blocks in rollouts, updates and evaluations: float32, bfloat16, or auto; weights stay fp32
     )
-    # Takes over for good once format_rate, averaged over three rounds, reaches `later_from`: a policy that has learned the form and samples at 1
-    # soon gives the same answer every time, and then there is nothing left to compare.
-    later_temperature: float | None = None
-    later_from: float = 0.95  # format_rate; only with later_temperature
+    # nats/token: after a round the temperature moves by 5%, up where entropy, averaged over three rounds, is below this, down where it is above twice
+    # this, but not below `temperature`. A policy that has learned the form soon gives one answer every time, and then there is nothing to compare.
+    entropy_target: float | None = None
+    hottest: float = 2.0  # no higher; only with entropy_target
     variant: str = "grpo_token_mean"  # name in deepwright.rl.losses.VARIANTS
     clip: float | None = None  # epsilon of the ratio; needed with several mini-batches, without effect and refused with one
     clip_high: float | None = None  # epsilon above 1, where it is not the same (DAPO section 3.1); only with clip
@@ -93,11 +93,11 @@ class GRPOConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or a positive number")
         if self.samples < 2:
             raise ValueError(f"samples is {self.samples}, expected at least 2: the only member of a group has nothing to be better than")
-        for name in ("temperature", "later_temperature"):
+        for name in ("temperature", "entropy_target", "hottest"):
             if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected a positive number: greedy sampling has no gradient")
-        if not 0 < self.later_from <= 1 or (self.later_temperature is None and self.later_from != 0.95):
-            raise ValueError(f"later_from is {self.later_from}, expected a format_rate in (0, 1], together with later_temperature")
+                raise ValueError(f"{name} is {getattr(self, name)}, expected a positive number")
+        if self.entropy_target is not None and self.hottest < self.temperature:
+            raise ValueError(f"hottest is {self.hottest}, expected at least the temperature, {self.temperature}")
         for name, choices in (("zero_variance", ("drop", "keep")), ("truncated", ("wrong", "mask"))):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected {choices[0]!r} or {choices[1]!r}")

@@ -42,7 +42,7 @@ FREE_SETTINGS = ("micro_batch_tokens", "evaluate_every", "checkpoint_every", "ke
 FREE_SETTINGS += tuple(f"alarms.{field.name}" for field in fields(AlarmConfig))  # who was told of an alarm may go on with another policy
 REFERENCE = "reference."  # prefix of the reference's tensors in a checkpoint
 PAUSED = 3  # exit code of a run that an alarm has stopped
-FORM_ROUNDS = 3  # rounds over which format_rate is averaged before the later temperature takes over
+ENTROPY_ROUNDS, TEMPERATURE_STEP = 3, 1.05  # how entropy_target moves the temperature
 
 Evaluate = Callable[[int, Transformer], Mapping[str, float] | None]
 
@@ -75,10 +75,12 @@ class Learner:
         c, records, backs = self.config, self.alarms.records, self.alarms.roll_backs
         if backs:
             c = replace(c, seed=c.seed + (backs << 32), learning_rate=c.learning_rate / 2**backs)
-        if c.later_temperature is None or len(records) < FORM_ROUNDS:
+        if c.entropy_target is None or not records:
             return c
-        formed = statistics.fmean(record["format_rate"] or 0.0 for record in records[-FORM_ROUNDS:]) >= c.later_from
-        return replace(c, temperature=c.later_temperature) if formed or records[-1]["temperature"] == c.later_temperature else c
+        # A round in which no group had variance trained on nothing and has no entropy: as good as none.
+        entropy = statistics.fmean(record.get("entropy") or 0.0 for record in records[-ENTROPY_ROUNDS:])
+        power = (entropy < c.entropy_target) - (entropy > 2 * c.entropy_target)
+        return replace(c, temperature=min(max(records[-1]["temperature"] * TEMPERATURE_STEP**power, c.temperature), c.hottest))
 
     def learn(self, groups: Sequence[Group]) -> dict[str, float]:
         """All policy updates of one round. Returns metrics; those per token are left out where no group had anything to teach."""

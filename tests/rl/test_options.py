@@ -31,29 +31,33 @@ EOS = TOKENIZER.eos_id
 # --- temperature
 
 
-def at(config: GRPOConfig, *rates: float, temperature: float = 1.0) -> float:
+def at(config: GRPOConfig, *entropies: float | None, temperature: float = 1.0) -> float:
     learner = Learner(config, make_model())
-    for rate in rates:
-        learner.alarms.step({"format_rate": rate, "temperature": temperature})
+    for entropy in entropies:
+        learner.alarms.step({"temperature": temperature} | ({} if entropy is None else {"entropy": entropy}))
     return learner.now.temperature
 
 
-def test_the_later_temperature_takes_over_once_the_form_is_learned_and_stays():
-    config = replace(ONE_UPDATE, later_temperature=1.3)
-    assert at(config) == at(config, 1.0, 1.0) == 1.0  # one lucky round is not enough
-    assert at(config, 0.5, 0.99, 0.99) == 1.0
-    assert at(config, 0.5, 0.94, 0.95, 0.97) == 1.3
-    assert at(config, 0.3, 0.2, 0.1, temperature=1.3) == 1.3  # hotter samples keep the form less often: no way back
-    assert at(ONE_UPDATE, 1.0, 1.0, 1.0) == 1.0
+def test_the_temperature_holds_the_entropy_between_its_target_and_twice_that():
+    config = replace(ONE_UPDATE, entropy_target=0.2, hottest=1.5)
+    assert at(config) == at(config, 0.3, 0.3) == at(config, 0.9, 0.9) == 1.0  # never below the first temperature
+    assert (
+        at(config, 0.1) == pytest.approx(1.05)
+        and at(config, 0.9, 0.1, 0.1) == 1.0
+        and at(config, 9.0, 0.3, 0.1, 0.1) == pytest.approx(1.05)
+    )
+    assert at(config, 0.3, temperature=1.3) == 1.3 and at(config, 0.5, temperature=1.3) == pytest.approx(1.3 / 1.05)
+    assert at(config, None, temperature=1.4) == pytest.approx(1.47) and at(config, None, temperature=1.49) == 1.5
+    assert at(ONE_UPDATE, 0.0, 0.0, 0.0) == 1.0
 
 
-HOTTER = replace(ONE_UPDATE, steps=9, later_temperature=1.3, later_from=0.1)
+HOTTER = replace(ONE_UPDATE, steps=9, entropy_target=10.0)
 
 
 def test_sampler_and_loss_follow_the_schedule_and_a_kill_changes_nothing(tmp_path):
     whole = run(tmp_path / "whole", HOTTER)
     temperatures = [record["temperature"] for record in curve(tmp_path / "whole")]
-    assert temperatures[0] == 1.0 and temperatures[-1] == 1.3 and temperatures == sorted(temperatures)
+    assert temperatures == pytest.approx([1.05**n for n in range(9)])
     assert all(record.get("log_prob_gap_max", 0) <= 1e-5 for record in curve(tmp_path / "whole"))  # the trainer divides by the same T
 
     def interrupt(step: int, model: torch.nn.Module) -> None:
@@ -340,8 +344,8 @@ def test_a_real_fault_is_caught_in_the_loop(tmp_path, capfd):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"later_temperature": 0.0}, "later_temperature is 0.0"),
-        ({"later_from": 0.9}, "later_from is 0.9, expected a format_rate in .0, 1., together with later_temperature"),
+        ({"entropy_target": 0.0}, "entropy_target is 0.0"),
+        ({"entropy_target": 0.1, "hottest": 0.9}, "hottest is 0.9, expected at least the temperature"),
         ({"truncated": "ignore"}, "truncated is 'ignore', expected 'wrong' or 'mask'"),
         ({"resample": 2, "zero_variance": "keep"}, "resample is 2, but with zero_variance 'keep'"),
         ({"resample": -1}, "resample is -1"),
