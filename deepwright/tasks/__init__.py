@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from deepwright.tasks.arithmetic import Arithmetic
 from deepwright.tasks.calc3 import Calc3
 from deepwright.tasks.countdown import Countdown
 from deepwright.tasks.files import DataFile
@@ -14,11 +13,11 @@ from deepwright.tasks.self_checks import SelfCheck, self_checks, tally
 from deepwright.tasks.task import Problem, Score, Split, Task, Verdict, nearest, safe_score, score_all
 from deepwright.tasks.user_reward import UserReward
 
-TASKS = {"countdown": Countdown, "arithmetic": Arithmetic, "calc3": Calc3}
+TASKS = {"countdown": Countdown, "calc3": Calc3}
 FAMILIES = {"reasoning_gym": ReasoningGym, "file": DataFile}  # asked for as FAMILY:MEMBER
 
 __all__ = [
-    "FAMILIES", "TASKS", "Arithmetic", "Calc3", "Countdown", "DataFile", "Problem", "ReasoningGym", "Score", "SelfCheck", "Split", "Task",
+    "FAMILIES", "TASKS", "Calc3", "Countdown", "DataFile", "Problem", "ReasoningGym", "Score", "SelfCheck", "Split", "Task",
     "UserReward", "Verdict", "make_task", "safe_score", "score_all", "self_checks", "tally",
 ]  # fmt: skip
 

@@ -32,7 +32,7 @@ def expansion(n):
 
 @pytest.mark.parametrize(
     "name",
-    ["countdown", "arithmetic", "calc3", "calc3 in tags", "words", "gsm8k", "math", "reasoning_gym:chain_sum", "reasoning_gym:countdown"],
+    ["countdown", "calc3", "calc3 in tags", "words", "gsm8k", "math", "reasoning_gym:chain_sum", "reasoning_gym:countdown"],
 )
 def test_no_attack_earns_the_full_reward(name, rows):
     if name == "math":

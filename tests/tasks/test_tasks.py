@@ -1,4 +1,4 @@
-"""Countdown and arithmetic: disjoint splits, right answers score, structural attacks do not."""
+"""Countdown: disjoint splits, right answers score, structural attacks do not."""
 
 import json
 import subprocess
@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 
 from deepwright.tasks import Problem, Score, Verdict, make_task, safe_score
 from deepwright.tasks.countdown import read_prompt
-from deepwright.tasks.expression import evaluate
 from deepwright.text import number_tokenizer
 
-COUNTDOWN, ARITHMETIC = make_task("countdown", seed=3), make_task("arithmetic", seed=3)
+COUNTDOWN = make_task("countdown", seed=3)
 TWENTY = Problem(0, "nums 3 7 1 make 20 :", "( 3 * 7 ) - 1", "2-3 solutions")
 
 
@@ -45,21 +44,20 @@ def test_training_goes_on_with_new_orders_and_held_out_ends():
 
 def test_items_depend_on_seed_and_place_alone():
     """Also across processes with another hash seed."""
-    tasks = "[make_task('countdown', seed=3), make_task('arithmetic', seed=3)]"
+    tasks = "[make_task('countdown', seed=3), make_task('calc3', seed=3)]"
     prompts = f"[task.problem(i, 'train').prompt for task in {tasks} for i in (0, 7, 2500)]"
     code = f"import json; from deepwright.tasks import make_task; print(json.dumps({prompts}))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "17"})
-    assert json.loads(out.stdout) == [t.problem(i, "train").prompt for t in (COUNTDOWN, ARITHMETIC) for i in (0, 7, 2500)]
+    assert json.loads(out.stdout) == [t.problem(i, "train").prompt for t in (COUNTDOWN, make_task("calc3", seed=3)) for i in (0, 7, 2500)]
     assert make_task("countdown", seed=4).problem(0, "train") != COUNTDOWN.problem(0, "train")
 
 
-@pytest.mark.parametrize("task", [COUNTDOWN, ARITHMETIC])
-def test_reference_answers_are_right_and_in_the_vocabulary(task):
-    tokenizer = number_tokenizer(task.tokenizer_words(), task.largest_number)
+def test_reference_answers_are_right_and_in_the_vocabulary():
+    tokenizer = number_tokenizer(COUNTDOWN.tokenizer_words(), COUNTDOWN.largest_number)
     for split in ("train", "held_out"):
         for i in range(200):
-            problem = task.problem(i, split)
-            score = task.score(problem, framed(problem.answer))
+            problem = COUNTDOWN.problem(i, split)
+            score = COUNTDOWN.score(problem, framed(problem.answer))
             assert score.verdict is Verdict.CORRECT and score.value == 1.1 and score.parts == {"accuracy": 1.0, "format": 0.1}
             tokenizer.encode(problem.prompt + " " + problem.answer)
 
@@ -125,12 +123,11 @@ def test_structural_attacks_earn_nothing(completion):
 
 
 @pytest.mark.parametrize("answer", ["(" * 100_000 + "1" + ")" * 100_000, "9" * 1_000_000, "3 * " * 100_000, "٣", "<think>" * 100_000])
-@pytest.mark.parametrize("task", [COUNTDOWN, ARITHMETIC])
-def test_hostile_completions_cost_little_and_raise_nothing(task, answer):
-    problem = task.problem(0, "held_out")
+def test_hostile_completions_cost_little_and_raise_nothing(answer):
+    problem = COUNTDOWN.problem(0, "held_out")
     start = time.process_time()
     for completion in (framed(answer), framed("1", thought=answer), answer):
-        assert task.score(problem, completion).verdict in (Verdict.WRONG, Verdict.MALFORMED)
+        assert COUNTDOWN.score(problem, completion).verdict in (Verdict.WRONG, Verdict.MALFORMED)
     assert time.process_time() - start < 1  # milliseconds in practice; the processor's time, not the clock's
 
 
@@ -151,28 +148,11 @@ def test_a_check_that_raises_is_failed_not_wrong():
     assert score.verdict is Verdict.FAILED and score.value == 0 and "RecursionError: too deep" in score.detail
 
 
-def test_arithmetic_chains_are_true_graded_and_disjoint():
-    chains = ARITHMETIC.chains
-    assert len({text for text, _, _ in chains}) == len(chains) == 5500
-    for text, value, terms in chains:
-        exact, numbers = evaluate(text)
-        assert exact == value and 0 <= value <= 99 and len(numbers) == terms
-    assert {terms for *_, terms in chains} == {2, 3, 4}
-    division = make_task("arithmetic", operators="+/", train=200, held_out=20)
-    assert all(evaluate(text)[0] == value for text, value, _ in division.chains)
-
-
-@pytest.mark.parametrize("answer", ["3 + 4", "7.0", "+7", "07 + 0", "٧", "7 7"])
-def test_an_arithmetic_answer_is_one_plain_number(answer):
-    assert ARITHMETIC.score(Problem(0, "calc 3 + 4 :", "7", "2 terms"), framed(answer)).verdict is Verdict.WRONG
-
-
 def test_difficulty_options():
     easy, hard = make_task("countdown", largest=6, held_out=100), make_task("countdown", count=4, largest=5, least=10, held_out=50)
     assert easy.size("train") < COUNTDOWN.size("train") < 3000
     numbers, target = read_prompt(hard.problem(0, "train").prompt)
     assert len(numbers) == 4 and max(numbers) <= 5 and target >= 10
-    assert make_task("arithmetic", largest=9).problem(0, "train") != make_task("arithmetic", largest=20).problem(0, "train")
 
 
 @pytest.mark.parametrize(
@@ -185,8 +165,6 @@ def test_difficulty_options():
         ("countdown", {"operators": "+^"}, r"operators is '\+\^'"),
         ("countdown", {"largest": 100}, "largest 100"),
         ("countdown", {"seed": -1}, "seed -1"),
-        ("arithmetic", {"terms": 1}, "terms 1"),
-        ("arithmetic", {"terms": 2, "largest": 1, "train": 500, "held_out": 50}, "different problems"),
     ],
 )
 def test_bad_options_are_one_sentence(name, options, said):
