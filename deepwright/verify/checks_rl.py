@@ -34,32 +34,6 @@ def group_of(*rewards: float, lengths: Sequence[int] = ()) -> Group:
     return Group(tuple(Rollout(Problem(0, "", "", ""), (3,), one, "", score) for one, score in zip(made, scores, strict=True)))
 
 
-@check(
-    "Advantages of two groups with different means with numbers computed by hand; a group of equals gives exactly 0.",
-    "that rewards are good.",
-)
-def advantages_equal_hand_numbers() -> Result:
-    rows = rollout.training_rows(
-        [group_of(0, 1, 1, 0), group_of(10, 10, 10, 14), group_of(3, 3)], losses.find_variant("grpo"), drop_zero_variance=False
-    )
-    by_hand = torch.tensor([-1, 1, 1, -1] + [-1 / math.sqrt(3)] * 3 + [math.sqrt(3)] + [0, 0])  # std of (10, 10, 10, 14): sqrt(3)
-    return Result(relative_error(torch.tensor([row.advantage for row in rows]), by_hand), BOUND)
-
-
-@check("The clipped objective with its KL term, and its slope, with numbers computed by hand.", "which variant learns best.")
-def objective_equals_hand_numbers() -> Result:
-    ratios, advantages = torch.tensor([1.5, 0.5, 1.1, 1.5], dtype=torch.float64), torch.tensor([1.0, -1.0, 2.0, -1.0], dtype=torch.float64)
-    log_probs = ratios.log().requires_grad_()
-    reference = torch.log(torch.tensor([1.5, 0.5, 2.2, 1.5], dtype=torch.float64))
-    terms = losses.Terms(log_probs, torch.zeros(4, dtype=torch.float64), reference, advantages, torch.zeros(4, dtype=torch.int64))
-    value = losses.clipped(terms, losses.Coefficients(clip=0.2, beta=0.5))
-    value.sum().backward()
-    kl = 2 - math.log(2) - 1  # third token: the reference is twice as likely
-    by_hand = torch.tensor([1.2, -0.8, 2.2 - 0.5 * kl, -1.5], dtype=torch.float64)
-    slope = torch.tensor([0.0, 0.0, 2.2 - 0.5 * (1 - 2), -1.5], dtype=torch.float64)  # clipped tokens give none
-    return largest({"value": relative_error(value, by_hand), "slope": relative_error(log_probs.grad, slope)}, BOUND)
-
-
 def published_loss(name: str, new: Sequence[Tensor], old: Sequence[Tensor], reference: Sequence[Tensor]) -> Tensor:
     """-J as each paper writes it, completion by completion in float64, for REWARDS and LENGTHS. Shares nothing with deepwright.rl."""
     advantages: list[Tensor] = []

@@ -153,14 +153,14 @@ def softmax_magnitude(c: ModelConfig) -> float:
     return 1.0 if s is None or s.factor <= 1 else (0.1 * s.mscale_all_dim * math.log(s.factor) + 1) ** 2
 
 
-def rotated(x_SR: Tensor, c: ModelConfig, first: int = 0) -> Tensor:
-    """Channel pairs turned by position * frequency; row i is position first + i. Adjacent channels pair up (interleaved) or halves."""
+def rotated(x_SR: Tensor, c: ModelConfig) -> Tensor:
+    """Channel pairs turned by position * frequency; row i is position i. Adjacent channels pair up (interleaved) or halves."""
     s, half = c.rope_scaling, c.qk_rope_head_dim // 2
     length = 1.0
     if s is not None and s.factor > 1:
         length = (0.1 * s.mscale * math.log(s.factor) + 1) / (0.1 * s.mscale_all_dim * math.log(s.factor) + 1)
     out = [x_SR[:, j] for j in range(2 * half)]
-    positions = torch.arange(first, first + len(x_SR), dtype=torch.float64)
+    positions = torch.arange(len(x_SR), dtype=torch.float64)
     for k in range(half):
         i, j = (2 * k, 2 * k + 1) if c.rope_interleave else (k, k + half)
         cos, sin = torch.cos(positions * yarn_frequency(k, c)) * length, torch.sin(positions * yarn_frequency(k, c)) * length

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,15 +15,6 @@ from deepwright.verify.cases import relative_error
 from deepwright.weights.names import is_copy, place
 
 ORACLE = ("transformers>=5.23",)  # has -inf for excluded groups, the mscale of V2 and MTP modules; earlier ones were not tried
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Relative errors by name. Each is max |ours - theirs| / max |theirs| of one tensor; padding is left out."""
-
-    logits: float
-    states: dict[str, float]
-    gradients: dict[str, float]
 
 
 def twin_of(model: Transformer) -> nn.Module:
@@ -53,18 +43,20 @@ def matching(model: Transformer, theirs: nn.Module, ours: Mapping[str, Tensor]) 
             yield name, ours[parameter][index]
 
 
-def compare(model: Transformer, tokens_BS: Tensor, valid_BS: Tensor, seed: int = 5) -> Comparison:
-    """Runs both forward, and backward from one random direction over the valid positions' logits."""
+def compare(model: Transformer, tokens_BS: Tensor, valid_BS: Tensor) -> dict[str, float]:
+    """Runs both forward, and backward from one random direction over the valid positions' logits. Returns the relative error,
+    max |ours - theirs| / max |theirs| without padding, of "logits", each "state of block N" and each "gradient of NAME"."""
     theirs = twin_of(model)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(5)
     direction = torch.randn(*tokens_BS.shape, model.config.vocab_size, generator=generator) * valid_BS[..., None]
     our_states, their_states = _watch(model.layers), _watch(theirs.model.layers)
     our_logits = model(tokens_BS)
     their_logits = theirs(tokens_BS, attention_mask=valid_BS.long(), use_cache=False).logits
     (our_logits * direction).sum().backward()
     (their_logits * direction).sum().backward()
-    states = {f"layer {i}": relative_error(a[valid_BS], b[valid_BS]) for i, (a, b) in enumerate(zip(our_states, their_states, strict=True))}
-    return Comparison(relative_error(our_logits[valid_BS], their_logits[valid_BS]), states, _gradient_errors(model, theirs))
+    pairs = {f"state of block {i}": pair for i, pair in enumerate(zip(our_states, their_states, strict=True))}
+    pairs["logits"] = (our_logits, their_logits)
+    return {name: relative_error(a[valid_BS], b[valid_BS]) for name, (a, b) in pairs.items()} | _gradient_errors(model, theirs)
 
 
 def _watch(layers: nn.ModuleList) -> list[Tensor]:
@@ -79,7 +71,8 @@ def _gradient_errors(model: Transformer, theirs: nn.Module) -> dict[str, float]:
     ours = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     ours |= {name: buffer for name, buffer in model.named_buffers()}
     parameters = dict(theirs.named_parameters())
-    return {name: relative_error(grad, parameters[name].grad) for name, grad in matching(model, theirs, ours) if name in parameters}
+    pairs = {name: (grad, parameters[name].grad) for name, grad in matching(model, theirs, ours) if name in parameters}
+    return {f"gradient of {name}": relative_error(*pair) for name, pair in pairs.items()}
 
 
 def multi_token_twin(model: Transformer, folder: Path) -> nn.Module:

@@ -76,12 +76,12 @@ def key_rows_saved_as_value_rows(original):
 
 ATTENTION = grouped_attention.GroupedAttention
 TWINS = [
-    Twin("heads dealt out to groups", "logits_equal_transformers", numerics, "grouped_attention", heads_dealt_out_to_groups),
-    Twin("rotary pairs of neighbours", "logits_equal_transformers", grouped_attention, "rotate", pairs_of_neighbours),
-    Twin("rotated before the norm", "logits_equal_transformers", ATTENTION, "forward", rotated_before_the_norm),
-    Twin("bias forgotten", "logits_equal_transformers", layers.Linear, "forward", bias_forgotten),
-    Twin("llama3 stretching ignored", "logits_equal_transformers", rope, "_llama3", stretching_ignored),
-    Twin("llama3 stretching everywhere", "logits_equal_transformers", rope, "_llama3", stretched_everywhere),
+    Twin("heads dealt out to groups", "network_equals_transformers", numerics, "grouped_attention", heads_dealt_out_to_groups),
+    Twin("rotary pairs of neighbours", "network_equals_transformers", grouped_attention, "rotate", pairs_of_neighbours),
+    Twin("rotated before the norm", "network_equals_transformers", ATTENTION, "forward", rotated_before_the_norm),
+    Twin("bias forgotten", "network_equals_transformers", layers.Linear, "forward", bias_forgotten),
+    Twin("llama3 stretching ignored", "network_equals_transformers", rope, "_llama3", stretching_ignored),
+    Twin("llama3 stretching everywhere", "network_equals_transformers", rope, "_llama3", stretched_everywhere),
     Twin("values first in the cache", "chunked_equals_whole", numerics, "cached_grouped_attention", values_first_in_the_cache),
     Twin("cached mask off by one", "chunked_equals_whole", causal, "attention_at", cached_one_position_ahead),
     Twin(

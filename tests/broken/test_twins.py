@@ -272,10 +272,8 @@ def kl_of_the_inverse_ratio(original):
 
 
 def always_clipped(_):
-    def clipped(terms, c):
-        return losses.ratio(terms).clamp(1 - c.clip, 1 + c.clip) * terms.advantages_T - c.beta * losses.k3(
-            terms.log_probs_T, terms.reference_log_probs_T
-        )
+    def clipped(terms, c, ratio_of=losses.ratio):
+        return ratio_of(terms).clamp(*c.interval) * terms.advantages_T - c.beta * losses.k3(terms.log_probs_T, terms.reference_log_probs_T)
 
     return clipped
 
@@ -321,28 +319,27 @@ TWINS = [
     Twin("padding counted as load", "padding_changes_nothing", transformer, "record", padding_counted),
     Twin("bias rule of the wrong sign", "balance_equals_hand_numbers", experts, "update_bias", bias_sign_flipped),
     Twin("balance loss without gradient", "balance_equals_hand_numbers", experts, "_frequency_and_share", balance_without_gradient),
-    Twin("missing mscale", "published_numbers_hold", config.ModelConfig, "softmax_scale", scale_without_magnitude),
-    Twin("missing mscale, seen in the logits", "logits_equal_reference", config.ModelConfig, "softmax_scale", scale_without_magnitude),
+    Twin("missing mscale", "logits_equal_reference", config.ModelConfig, "softmax_scale", scale_without_magnitude),
     Twin("softmax scale of the value width", "logits_equal_reference", config.ModelConfig, "softmax_scale", scale_by_the_value_width),
-    Twin("cosines scaled by one mscale", "rotation_equals_reference", rope, "rotation", cosines_scaled_by_one_mscale),
-    Twin("YaRN's ramp upside down", "published_numbers_hold", rope, "_yarn", ramp_upside_down),
-    Twin("half-split rotary pairs", "rotation_equals_reference", rope, "rotate", half_split_pairs),
+    Twin("cosines scaled by one mscale", "logits_equal_reference", transformer, "rotation", cosines_scaled_by_one_mscale),
+    Twin("YaRN's ramp upside down", "logits_equal_reference", rope, "_yarn", ramp_upside_down),
+    Twin("half-split rotary pairs", "logits_equal_reference", attention, "rotate", half_split_pairs),
     Twin("rotary key normed", "logits_equal_reference", attention, "rotate", rotary_key_normed),
     Twin(
         "latent norms with the config's epsilon",
-        "logits_equal_transformers",
+        "network_equals_transformers",
         attention.LatentAttention,
         "__init__",
         latent_norms_follow_the_config,
     ),
-    Twin("values before keys", "absorbed_equals_expanded", numerics, "expanded_attention", values_before_keys),
-    Twin("causal mask off by one", "future_stays_hidden", numerics, "expanded_attention", one_position_ahead),
+    Twin("values before keys", "logits_equal_reference", numerics, "expanded_attention", values_before_keys),
+    Twin("causal mask off by one", "logits_equal_reference", numerics, "expanded_attention", one_position_ahead),
     Twin("cached mask off by one", "chunked_equals_whole", causal, "attention_at", cached_one_position_ahead),
     Twin("gate and up swapped", "logits_equal_reference", pointwise, "swiglu", gate_and_up_swapped),
-    Twin("MTP reads [hidden; embedding]", "multi_token_equals_reference", multi_token.MultiTokenModule, "merge", hidden_before_embedding),
+    Twin("MTP reads [hidden; embedding]", "losses_equal_reference", multi_token.MultiTokenModule, "merge", hidden_before_embedding),
     Twin(
         "MTP sees the token of its own position",
-        "multi_token_equals_reference",
+        "losses_equal_reference",
         transformer.Transformer,
         "mtp_hidden",
         token_of_the_same_position,
@@ -356,7 +353,7 @@ TWINS = [
         mean_per_micro_batch,
     ),
     Twin("loads counted twice", "loads_count_every_choice_once", objective, "add_loads", loads_counted_twice),
-    Twin("advantage over the batch", "advantages_equal_hand_numbers", rollout, "training_rows", advantage_over_the_batch),
+    Twin("advantage over the batch", "variants_equal_published_losses", rollout, "training_rows", advantage_over_the_batch),
     Twin("token mean per micro-batch in RL", "policy_gradient_ignores_micro_batches", update, "policy_loss", token_mean_per_micro_batch),
     Twin(
         "temperature only in the sampler", "sampled_log_probs_equal_trainers", update, "selected_log_probs", temperature_in_the_sampler_only
@@ -366,8 +363,8 @@ TWINS = [
     ),
     Twin("log-probabilities off by one", "sampled_log_probs_equal_trainers", update, "policy_log_probs", log_probs_off_by_one),
     Twin("old policy not held fixed", "policy_gradient_equals_autograd", update, "loss_terms", old_policy_not_held_fixed),
-    Twin("KL of the inverse ratio", "objective_equals_hand_numbers", losses, "k3", kl_of_the_inverse_ratio),
-    Twin("clipped without the minimum", "objective_equals_hand_numbers", losses, "clipped", always_clipped),
+    Twin("KL of the inverse ratio", "variants_equal_published_losses", losses, "k3", kl_of_the_inverse_ratio),
+    Twin("clipped without the minimum", "variants_equal_published_losses", losses, "clipped", always_clipped),
     Twin(
         "temperature missing in the engine's log-probabilities",
         "sampled_log_probs_equal_trainers",

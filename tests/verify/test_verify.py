@@ -38,7 +38,7 @@ def test_missing_package_skips(only, need):
 
 
 def test_unknown_check_is_refused():
-    with pytest.raises(ValueError, match="check is 'nope', expected one of logits_equal"):
+    with pytest.raises(ValueError, match="check is 'nope', expected one of network_equals"):
         verify.run_all(["nope"])
 
 
