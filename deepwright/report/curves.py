@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import statistics
+from collections.abc import Sequence
 
 from deepwright.metrics import GLOSSARY
 from deepwright.report.charts import Line, heat_map, plot, stacked_bar
 from deepwright.report.figures import PLUS_MINUS, compact, count, duration, number, percent
 from deepwright.report.frame import grid, not_yet, paragraph, section
-from deepwright.report.records import Run, moving_average
+from deepwright.report.records import Point, Run, moving_average
 
 GREY, BLUE, ORANGE, GREEN, PURPLE = 6, 1, 2, 3, 4
 
@@ -22,11 +24,19 @@ def reinforcement(run: Run) -> str:
         "Reinforcement learning, step by step",
         paragraph(_averaging(run), "soft"),
         grid(_accuracy(run), _smooth(run, "mean_length", "Answer length"), _smooth(run, "self_check_rate", "Self-check rate"),
-             _smooth(run, "self_checks_per_answer", "Self-checks per answer"), _self_check(run), _judgement(run),
-             _smooth(run, "turned_right_rate", "Turned right")),
+             _smooth(run, "self_checks_per_answer", "Self-checks per answer"),
+             _several(run, "Self-check: righter or not?", _SELF_CHECK, "Accuracy among the completions that check themselves at least once, "
+                      "and among the others.", unit="fraction"),
+             _judgement(run), _smooth(run, "turned_right_rate", "Turned right")),
         paragraph(self_check_sentence(run)),
-        grid(_rewards(run), _rates(run), _smooth(run, "entropy", "Entropy"), _smooth(run, "zero_variance_rate", "Groups without variance"),
-             _gap(run), _ratio(run), _unless_zero(run, "kl", "Divergence from the reference"),
+        grid(_several(run, "Reward and its parts", _REWARDS, GLOSSARY["reward"].sentence, unit="points"),
+             _several(run, "Format and truncation", _RATES, "Completions that keep the asked format, and completions cut at the token limit.",
+                      unit="fraction"),
+             _smooth(run, "entropy", "Entropy"), _smooth(run, "zero_variance_rate", "Groups without variance"),
+             _several(run, "Sampler against trainer", _GAP, GLOSSARY["log_prob_gap_mean"].sentence, unit="nats", average=False, log=True),
+             _several(run, "Probability ratio, new to old policy", _RATIO, "1 when each batch is used for one update only.", average=False,
+                      zero=False),
+             _unless_zero(run, "kl", "Divergence from the reference"),
              _unless_zero(run, "clip_fraction", "Clipped tokens"), _plain(run, "zero", "grad_norm", "Gradient norm"),
              _plain(run, "zero", "learning_rate", "Learning rate")),
     )  # fmt: skip
@@ -42,10 +52,10 @@ def pre_training(run: Run) -> str:
     ]
     series = run.series
     loss = [Line("training", series("base", "loss"), BLUE, "faint"),
-            Line("training, average", moving_average(series("base", "loss"), _width(series("base", "loss"))), BLUE),
+            Line("training, average", _average(run, "base", "loss"), BLUE),
             Line("validation", series("base", "validation_loss"), ORANGE, "dots"),
             Line("validation, averaged weights", series("base", "validation_loss_ema"), GREEN, "dots")]  # fmt: skip
-    balance = [Line("batches, average", moving_average(series("base", "max_vio"), _width(series("base", "max_vio"))), BLUE),
+    balance = [Line("batches, average", _average(run, "base", "max_vio"), BLUE),
                Line("single batches", series("base", "max_vio"), BLUE, "faint"),
                Line("whole validation set", series("base", "max_vio_global"), ORANGE, "dots")]  # fmt: skip
     checker = [
@@ -88,8 +98,7 @@ def timing(run: Run) -> str:
     parts = []
     speed, tokens = [value for _, value in run.series("base", "tokens_per_second")], run.last("base", "tokens")
     if speed and tokens:
-        middle = sorted(speed)[len(speed) // 2]
-        parts.append(paragraph(f"Pre-training: {count(tokens)} tokens at {count(middle)} tokens/s (median over steps)."))
+        parts.append(paragraph(f"Pre-training: {count(tokens)} tokens at {count(statistics.median(speed))} tokens/s (median over steps)."))
     names = {"rollout": "rollout_seconds", "reward": "reward_seconds", "update": "update_seconds", "evaluation": "evaluation_seconds"}
     spent = [(name, sum(value for _, value in run.series("zero", metric))) for name, metric in names.items()]
     steps, total = len(run.series("zero", "rollout_seconds")), sum(value for _, value in spent)
@@ -117,6 +126,22 @@ def self_check_sentence(run: Run) -> str:
     )
 
 
+# What stands together in one figure: metric, label, colour.
+_SELF_CHECK = (("correct_with_self_check", "with self-check", GREEN), ("correct_without_self_check", "without", GREY))
+_JUDGED = (
+    ("checker_yes", "accepts the target", GREEN),
+    ("checker_no", "turns down the rest", ORANGE),
+    ("equations_right", "equations true", GREY),
+)
+_REWARDS = (
+    ("reward", "all", BLUE),
+    ("reward_accuracy", "accuracy", GREEN),
+    ("reward_format", "format", ORANGE),
+    ("reward_language", "language", PURPLE),
+)
+_RATES = (("format_rate", "format kept", BLUE), ("truncated_rate", "cut at the limit", ORANGE))
+_GAP = (("log_prob_gap_mean", "mean", BLUE), ("log_prob_gap_max", "largest", ORANGE))
+_RATIO = (("ratio_mean", "mean", BLUE), ("ratio_max", "largest", ORANGE))
 _JUDGEMENT = "Held out: verdicts on its own attempts against the truth, and its arithmetic."
 _CHECKER = "Verdicts of the base model on attempts, against the truth. Without this, checking oneself cannot pay."
 _MAP = "A row for each layer with experts. No colour: the mean load; orange is more (full colour: 2.8 times or above), blue is less."
@@ -140,6 +165,11 @@ def _width(points: list) -> int:
     return max(1, min(10, len(points) // 4))
 
 
+def _average(run: Run, stage: str, name: str) -> list[Point]:
+    points = run.series(stage, name)
+    return moving_average(points, _width(points))
+
+
 def _held_out(run: Run, name: str, error: str = "", label: str = "held out", colour: int = ORANGE) -> Line:
     """The dots of a curve: every held-out evaluation at the temperature of the first one, one for each step."""
     chosen = {}
@@ -156,11 +186,9 @@ def _held_out(run: Run, name: str, error: str = "", label: str = "held out", col
 
 
 def _smooth(run: Run, name: str, title: str) -> str:
-    points, metric = run.series("zero", name), GLOSSARY[name]
-    average = Line("training", moving_average(points, _width(points)), BLUE)
-    return plot(
-        title, [average, Line("single steps", points, BLUE, "faint"), _held_out(run, name)], unit=metric.unit, sentence=metric.sentence
-    )
+    metric, single = GLOSSARY[name], Line("single steps", run.series("zero", name), BLUE, "faint")
+    lines = [Line("training", _average(run, "zero", name), BLUE), single, _held_out(run, name)]
+    return plot(title, lines, unit=metric.unit, sentence=metric.sentence)
 
 
 def _plain(run: Run, stage: str, name: str, title: str, zero: bool = True) -> str:
@@ -173,69 +201,26 @@ def _unless_zero(run: Run, name: str, title: str) -> str:
 
 
 def _accuracy(run: Run) -> str:
-    points = run.series("zero", "accuracy")
     lines = [
-        Line("training prompts, average", moving_average(points, _width(points)), BLUE),
-        Line("single steps", points, BLUE, "faint"),
+        Line("training prompts, average", _average(run, "zero", "accuracy"), BLUE),
+        Line("single steps", run.series("zero", "accuracy"), BLUE, "faint"),
         _held_out(run, "pass_at_1", "pass_at_1_se"),
     ]
     sentence = "Share of sampled answers that are right. Held out: pass@1 on problems that no stage of training has seen."
     return plot("Accuracy", lines, unit="fraction", sentence=sentence, wide=True)
 
 
-def _self_check(run: Run) -> str:
-    lines = []
-    for name, label, colour in (("correct_with_self_check", "with self-check", GREEN), ("correct_without_self_check", "without", GREY)):
-        points = run.series("zero", name)
-        lines += [Line(label, moving_average(points, _width(points)), colour)]
-    return plot(
-        "Self-check: righter or not?",
-        lines,
-        unit="fraction",
-        sentence="Accuracy among the completions that check themselves at least once, and among the others.",
-    )
-
-
 def _judgement(run: Run) -> str:
-    names = (
-        ("checker_yes", "accepts the target", GREEN),
-        ("checker_no", "turns down the rest", ORANGE),
-        ("equations_right", "equations true", GREY),
-    )
-    lines = [_held_out(run, name, label=label, colour=colour) for name, label, colour in names]
+    lines = [_held_out(run, name, label=label, colour=colour) for name, label, colour in _JUDGED]
     return plot("Are its own checks right?", lines, unit="fraction", sentence=_JUDGEMENT)
 
 
-def _rewards(run: Run) -> str:
-    names = (
-        ("reward", "all", BLUE),
-        ("reward_accuracy", "accuracy", GREEN),
-        ("reward_format", "format", ORANGE),
-        ("reward_language", "language", PURPLE),
-    )
-    lines = [Line(label, moving_average(run.series("zero", n), _width(run.series("zero", n))), colour) for n, label, colour in names]
-    return plot("Reward and its parts", lines, unit="points", sentence=GLOSSARY["reward"].sentence)
-
-
-def _rates(run: Run) -> str:
-    names = (("format_rate", "format kept", BLUE), ("truncated_rate", "cut at the limit", ORANGE))
-    lines = [Line(label, moving_average(run.series("zero", n), _width(run.series("zero", n))), colour) for n, label, colour in names]
-    return plot(
-        "Format and truncation",
-        lines,
-        unit="fraction",
-        sentence="Completions that keep the asked format, and completions cut at the token limit.",
-    )
-
-
-def _gap(run: Run) -> str:
-    lines = [Line("mean", run.series("zero", "log_prob_gap_mean"), BLUE), Line("largest", run.series("zero", "log_prob_gap_max"), ORANGE)]
-    return plot("Sampler against trainer", lines, unit="nats", log=True, sentence=GLOSSARY["log_prob_gap_mean"].sentence)
-
-
-def _ratio(run: Run) -> str:
-    lines = [Line("mean", run.series("zero", "ratio_mean"), BLUE), Line("largest", run.series("zero", "ratio_max"), ORANGE)]
-    return plot("Probability ratio, new to old policy", lines, zero=False, sentence="1 when each batch is used for one update only.")
+def _several(
+    run: Run, title: str, curves: Sequence[tuple[str, str, int]], sentence: str, *, unit: str = "1", average: bool = True, **axis: bool
+) -> str:
+    """Some metrics of reinforcement learning, (name, label, colour), in one figure."""
+    lines = [Line(label, _average(run, "zero", name) if average else run.series("zero", name), colour) for name, label, colour in curves]
+    return plot(title, lines, unit=unit, sentence=sentence, **axis)
 
 
 def _ends(loads: list) -> list:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any
 
-from deepwright.config import ModelConfig
 from deepwright.metrics import GLOSSARY
 from deepwright.report.charts import stacked_bar, whisker
 from deepwright.report.figures import (
@@ -51,9 +49,9 @@ def identity(run: Run) -> str:
 
 def describe(run: Run) -> str:
     """What was trained, on what, how, and how far it is, in two or three sentences."""
-    total, active = model_size(run)
+    total, active = number(run.facts.get("parameters")), number(run.facts.get("active_parameters"))
     layers, experts, chosen = (run.setting(n) for n in ("num_hidden_layers", "n_routed_experts", "num_experts_per_tok"))
-    size = f" of {_millions(total)} parameters, of which {_millions(active)} work on each token" if total and active else ""
+    size = f" of {count(total)} parameters, of which {count(active)} work on each token" if total and active else ""
     shape = (
         f" ({layers} layers, {experts} routed experts in a layer, {chosen} chosen for each token)" if layers and experts and chosen else ""
     )
@@ -77,17 +75,6 @@ def _learning(run: Run) -> str:
         f"learns {task} by reinforcement learning alone: rewards come from fixed rules, and no worked answer is shown to it in that stage"
     )
     return f", and then {rules}" if run.has("base") else f" {rules}"
-
-
-def model_size(run: Run) -> tuple[float | None, float | None]:
-    """(parameters, those that work on each token): from run.json, or computed from the settings."""
-    named = {f.name: run.setting(f.name) for f in fields(ModelConfig)}
-    given = {name: None if value == "none" else value for name, value in named.items() if value is not None}
-    required = {f.name for f in fields(ModelConfig) if f.type == "int" and f.default is f.default_factory}
-    if "parameters" in run.facts or any(not isinstance(given.get(name), int) for name in required):
-        return number(run.facts.get("parameters")), number(run.facts.get("active_parameters"))
-    model = ModelConfig(**{name: value for name, value in given.items() if name != "rope_scaling"})
-    return model.parameters, model.active_parameters
 
 
 def headline(run: Run) -> str:
@@ -119,22 +106,19 @@ def headline(run: Run) -> str:
 def headline_sentence(run: Run) -> str:
     """The main result in one sentence."""
     before, after = run.before or {}, run.after
-    start = percent_with_error(number(before.get("pass_at_1")), number(before.get("pass_at_1_se")))
     if after is None:
-        return f"Before reinforcement learning one sampled answer is right with probability {start} (pass@1)."
-    end = percent_with_error(number(after.get("pass_at_1")), number(after.get("pass_at_1_se")))
-    cold = [
-        e for e in run.held_out if e.get("stage") == "base" and (number(e.get("pass_at_1")) or 0) > (number(before.get("pass_at_1")) or 0)
-    ]
-    best = max(cold, key=lambda e: number(e.get("pass_at_1")) or 0, default=None)
-    also = f" Sampled otherwise, the base itself reaches {percent(number(best['pass_at_1']))} ({best.get('label')})." if best else ""
-    return f"The chance that one sampled answer is right (pass@1) went from {start} to {end} after {_step(after):g} steps.{also}"
+        return f"Before reinforcement learning one sampled answer is right with probability {_pass_at_1(before)} (pass@1)."
+    share = {place: number(e.get("pass_at_1")) or 0.0 for place, e in enumerate(run.held_out) if e.get("stage") == "base"}
+    best = max(share, key=share.__getitem__, default=None)
+    better = best is not None and share[best] > (number(before.get("pass_at_1")) or 0.0)
+    also = f" Sampled otherwise, the base itself reaches {percent(share[best])} ({run.held_out[best].get('label')})." if better else ""
+    went = f"went from {_pass_at_1(before)} to {_pass_at_1(after)} after {_step(after):g} steps"
+    return f"The chance that one sampled answer is right (pass@1) {went}.{also}"
 
 
 def decomposition(run: Run) -> str:
     """How much of the rise is format, better guessing, search."""
-    parts = run.decomposition.get("parts")
-    found = [(str(name), value) for name, part in parts.items() if (value := number(part)) is not None] if isinstance(parts, dict) else []
+    found = _shares(run.decomposition, "parts")
     if not found:
         return section("rise", "What the rise is made of", not_yet("it is worked out from the evaluations before and after."))
     bar = stacked_bar(found, lambda value: f"{100 * value:+.1f} points".replace("-", MINUS))
@@ -146,10 +130,7 @@ def corpus(run: Run) -> str:
     known, title = run.corpus, "What was in the base corpus"
     if not known:
         return section("corpus", title, not_yet("corpus.json has not been written."))
-    shares = known.get("shares")
-    found = (
-        [(str(kind), value) for kind, share in shares.items() if (value := number(share)) is not None] if isinstance(shares, dict) else []
-    )
+    found = _shares(known, "shares")
     samples = "".join(f'<div class="sample"><pre>{_highlight(_clip(text))}</pre></div>' for text in _strings(known.get("samples"))[:6])
     return section(
         "corpus",
@@ -167,10 +148,8 @@ def samples(run: Run) -> str:
     if not run.samples:
         return section("samples", title, not_yet("no completion has been saved."))
     shown = [s for s in run.samples if s.get("split", "held_out") == "held_out"] or run.samples
-    first, last = (
-        _first_of_prompt(shown, "base", 0),
-        _first_of_prompt(shown, "zero", max((_step(s) for s in shown if s.get("stage") == "zero"), default=0)),
-    )
+    last_step = max((_step(s) for s in shown if s.get("stage") == "zero"), default=0)
+    first, last = _first_of_prompt(shown, "base", 0), _first_of_prompt(shown, "zero", last_step)
     prompts = [prompt for prompt in first if prompt in last][:MOST_PAIRS]
     pairs = "".join(
         f'<h3><code>{_clip(prompt)}</code></h3><div class="pair">{_sample(first[prompt], "before")}{_sample(last[prompt], "after")}</div>'
@@ -210,19 +189,10 @@ def glossary(run: Run) -> str:
         seen |= {name: value for name, value in record.items() if name in GLOSSARY}
     if not seen:
         return section("glossary", "Glossary", not_yet("nothing has been logged."))
-    rows = [
-        [
-            f"<code>{name}</code>",
-            escape(metric.sentence),
-            escape(metric.unit),
-            escape(compact(number(seen[name]))) if number(seen[name]) is not None else "",
-        ]
-        for name, metric in GLOSSARY.items()
-        if name in seen
-    ]
-    return section(
-        "glossary", "Glossary", fold(f"The {len(rows)} metrics of this run", table(["metric", "meaning", "unit", "last"], rows, numeric=3))
-    )
+    last = {name: "" if number(value) is None else compact(number(value)) for name, value in seen.items()}
+    rows = [[f"<code>{name}</code>", *map(escape, (m.sentence, m.unit, last[name]))] for name, m in GLOSSARY.items() if name in seen]
+    listed = table(["metric", "meaning", "unit", "last"], rows, numeric=3)
+    return section("glossary", "Glossary", fold(f"The {len(rows)} metrics of this run", listed))
 
 
 _LIMITS = (
@@ -242,8 +212,18 @@ def _banner(run: Run) -> str:
     return f'<p class="banner"><b>Quick run.</b> {text}</p>'
 
 
-def _millions(value: float) -> str:
-    return count(value) if value >= 1e6 else f"{value / 1e6:.2g} M"
+def _table(record: dict[str, Any] | None, name: str) -> dict[str, Any]:
+    """What a record holds by name; {} where it holds no table."""
+    found = (record or {}).get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _shares(record: dict[str, Any], name: str) -> list[tuple[str, float]]:
+    return [(str(part), value) for part, share in _table(record, name).items() if (value := number(share)) is not None]
+
+
+def _pass_at_1(evaluation: dict[str, Any]) -> str:
+    return percent_with_error(number(evaluation.get("pass_at_1")), number(evaluation.get("pass_at_1_se")))
 
 
 def _or_unknown(value: Any) -> str:
@@ -292,17 +272,14 @@ def _how_measured(run: Run) -> str:
 
 def _largest_k(before: dict[str, Any], after: dict[str, Any] | None) -> list[int]:
     """The largest k with a consensus figure, before or after, as a list of at most one."""
-    known = [table for e in (after, before) if e and isinstance(table := e.get("cons_at_k"), dict)]
-    return [max(ks)] if (ks := [int(k) for table in known for k in table if str(k).isdecimal()]) else []
+    ks = [int(k) for e in (after, before) for k in _table(e, "cons_at_k") if str(k).isdecimal()]
+    return [max(ks)] if ks else []
 
 
 def _at_k(evaluation: dict[str, Any] | None, k: int) -> dict[str, Any] | None:
     """The evaluation with its consensus among k under "cons", and that figure's error if one is known."""
-    if evaluation is None:
-        return None
-    found, error = evaluation.get("cons_at_k"), evaluation.get("cons_at_k_se")
-    value = found.get(str(k)) if isinstance(found, dict) else None
-    return {**evaluation, "cons": value, "cons_se": error.get(str(k)) if isinstance(error, dict) else error}
+    of_k = {short: _table(evaluation, name).get(str(k)) for short, name in (("cons", "cons_at_k"), ("cons_se", "cons_at_k_se"))}
+    return None if evaluation is None else evaluation | of_k
 
 
 def _by_kind(before: dict[str, Any], after: dict[str, Any] | None) -> str:
@@ -321,9 +298,8 @@ def _by_kind(before: dict[str, Any], after: dict[str, Any] | None) -> str:
 
 def _kinds(evaluation: dict[str, Any] | None) -> dict[str, tuple[float, float, float]]:
     """kind -> (accuracy, the most that its standard error over n problems can be, n)."""
-    table = (evaluation or {}).get("by_kind")
     found = {}
-    for kind, pair in table.items() if isinstance(table, dict) else ():
+    for kind, pair in _table(evaluation, "by_kind").items():
         if isinstance(pair, list) and len(pair) == 2 and number(pair[0]) is not None and (number(pair[1]) or 0) >= 1:
             found[str(kind)] = (float(pair[0]), math.sqrt(max(pair[0] * (1 - pair[0]), 0.0) / pair[1]), float(pair[1]))
     return found
@@ -332,17 +308,12 @@ def _kinds(evaluation: dict[str, Any] | None) -> dict[str, tuple[float, float, f
 def _all_evaluations(run: Run) -> str:
     rows = []
     for e in run.evaluations:
-        votes = ", ".join(f"@{k} {percent(number(v))}" for k, v in e["cons_at_k"].items()) if isinstance(e.get("cons_at_k"), dict) else ""
-        passes = ", ".join(f"@{k} {percent(number(v))}" for k, v in e["pass_at_k"].items()) if isinstance(e.get("pass_at_k"), dict) else ""
-        accuracy = percent_with_error(number(e.get("pass_at_1")), number(e.get("pass_at_1_se")))
-        cells = [
-            e.get("label") or e.get("stage"),
-            f"{_step(e):g}",
-            _or_unknown(e.get("temperature")),
-            _sizes(e, None).removeprefix("n = "),
-            accuracy,
+        cells = [e.get("label") or e.get("stage"), f"{_step(e):g}", _or_unknown(e.get("temperature")), _sizes(e, None).removeprefix("n = ")]
+        cells += [
+            _pass_at_1(e),
+            *(", ".join(f"@{k} {percent(number(v))}" for k, v in _table(e, f"{name}_at_k").items()) for name in ("cons", "pass")),
         ]
-        cells += [votes, passes, *(percent(number(e.get(name))) for name in ("format_rate", "self_check_rate", "truncated_rate"))]
+        cells += [percent(number(e.get(name))) for name in ("format_rate", "self_check_rate", "truncated_rate")]
         rows.append([escape(cell) for cell in [*cells, compact(number(e.get("mean_length")))]])
     head = ["evaluation", "step", "T", "n", "pass@1", "cons", "pass", "format", "self-check", "cut", "length"]
     return table(head, rows)

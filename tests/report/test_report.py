@@ -13,7 +13,6 @@ from deepwright.report import write_report
 from deepwright.report.charts import Line, nice_ticks, plot, thin
 from deepwright.report.figures import compact, count, duration, percent_with_error
 from deepwright.report.records import moving_average, read_run
-from deepwright.report.sections import model_size
 from tests.report.fabricated import evaluation, make_run, write_lines
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
@@ -189,13 +188,6 @@ def test_of_a_repeated_step_the_last_record_counts(tmp_path):
     for step, value in ((1, 0.1), (3, 0.3), (2, 0.9), (2, 0.2)):
         tracker.log("zero", step, {"accuracy": value})
     assert read_run(tmp_path).series("zero", "accuracy") == [(1, 0.1), (2, 0.2), (3, 0.3)]
-
-
-def test_model_size_is_computed_from_the_settings(tmp_path):
-    run = read_run(make_run(tmp_path / "run", 1, 1))
-    total, active = model_size(run)
-    expert = 3 * 128 * 96
-    assert total - active == 3 * (16 - 2) * expert  # three layers of 16 experts, two chosen
 
 
 def test_thinning_keeps_spikes_ends_and_order():
