@@ -6,7 +6,9 @@ import math
 
 import pytest
 
-from deepwright.config import PRESETS, ModelConfig, RopeScaling, preset
+from deepwright.config import FP8_BLOCK, PRESETS, ModelConfig, RopeScaling, preset
+from deepwright.model import Transformer
+from deepwright.weights.names import memory, official
 
 # As released with DeepSeek-V3 (transformers 4 spelling).
 RELEASED_V3 = json.loads("""{
@@ -149,7 +151,7 @@ def test_released_dense_models(name):
     parameters, values = RELEASED_DENSE[name]
     config = ModelConfig.from_hf(values)
     assert config.parameters == parameters == config.active_parameters
-    assert sum(math.prod(shape) for shape, _ in config.tensor_inventory().values()) == parameters
+    assert sum(tensor.numel() for tensor in checkpoint(config).values()) == parameters
     assert ModelConfig.from_hf(json.loads(json.dumps(config.to_hf()))) == config
     transformers = pytest.importorskip("transformers")
     kind = getattr(transformers, values["architectures"][0].replace("ForCausalLM", "Config"))
@@ -240,29 +242,36 @@ def test_parts_of_v3():
     assert v3.parameters + v3.mtp_parameters + 2 * v3.embedding_parameters == 684_489_845_504  # the "685B" of the model card
 
 
-def bytes_of(inventory):
-    return sum(math.prod(shape) * {"F8_E4M3": 1, "BF16": 2, "F32": 4}[dtype] for shape, dtype in inventory.values())
+def checkpoint(config):
+    """Every tensor of the Hugging Face folder, without memory behind it."""
+    return dict(official(config, memory(Transformer(config, device="meta"))))
 
 
-def test_v3_checkpoint_inventory():
-    inventory = preset("v3").tensor_inventory(fp8=True)
-    assert (len(inventory), bytes_of(inventory)) == (91_991, 688_574_839_360)
-    assert inventory["model.layers.0.self_attn.kv_a_proj_with_mqa.weight_scale_inv"] == ((5, 56), "F32")  # 576 rows in blocks of 128
-    assert inventory["model.layers.61.eh_proj.weight"] == ((7168, 14336), "BF16")
-    assert inventory["model.layers.60.mlp.gate.e_score_correction_bias"] == ((256,), "F32")
+def test_v3_checkpoint_is_as_released():
+    """91,991 tensors, 688,574,839,360 bytes: matrices of the blocks in FP8 with an FP32 scale for each 128 x 128, biases FP32, the rest BF16."""
+    stored, count, size = checkpoint(preset("v3")), 0, 0
+    for name, tensor in stored.items():
+        quantised = tensor.ndim == 2 and (".self_attn." in name or ".mlp." in name) and not name.endswith("mlp.gate.weight")
+        scales = math.prod(-(-n // FP8_BLOCK) for n in tensor.shape) if quantised else 0
+        count += 1 + quantised
+        size += tensor.numel() * (1 if quantised else 4 if name.endswith("e_score_correction_bias") else 2) + 4 * scales
+    assert (count, size) == (91_991, 688_574_839_360)
+    assert stored["model.layers.0.self_attn.kv_a_proj_with_mqa.weight"].shape == (576, 7168)
+    assert stored["model.layers.61.eh_proj.weight"].shape == (7168, 14336)
+    assert stored["model.layers.60.mlp.gate.e_score_correction_bias"].shape == (256,)
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_inventory_adds_up_to_the_parameters(name):
+def test_a_checkpoint_adds_up_to_the_parameters(name):
     config = preset(name)
     copies = 2 * config.num_nextn_predict_layers * config.embedding_parameters
-    assert sum(math.prod(shape) for shape, _ in config.tensor_inventory().values()) == config.parameters + config.mtp_parameters + copies
+    assert sum(tensor.numel() for tensor in checkpoint(config).values()) == config.parameters + config.mtp_parameters + copies
 
 
 def test_tied_embedding_counts_once():
     tied = dataclasses.replace(preset("laptop"), tie_word_embeddings=True)
     assert preset("laptop").parameters - tied.parameters == tied.embedding_parameters
-    assert "lm_head.weight" not in tied.tensor_inventory()
+    assert "lm_head.weight" not in checkpoint(tied)
 
 
 def test_cache_bytes():

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-Tensor = tuple[tuple[int, ...], str]  # shape, and the safetensors word for the dtype: F32, BF16, F8_E4M3
 FP8_BLOCK = 128  # side of the square of weights that shares one scale in an FP8 checkpoint
 DENSE = ("llama", "qwen2", "qwen3")
 
@@ -265,9 +264,28 @@ class ModelConfig:
         return self.cache_width * bytes_per_number * (self.num_hidden_layers + with_mtp * self.num_nextn_predict_layers)
 
     @property
+    def attention_matrices(self) -> int:
+        """Parameters of one block's attention that multiply."""
+        width, heads = self.hidden_size, self.num_attention_heads
+        if self.is_dense:
+            return 2 * width * (heads + self.num_key_value_heads) * self.head_dim
+        queries, rank = heads * self.qk_head_dim, self.q_lora_rank
+        query = width * queries if rank is None else rank * (width + queries)
+        key_value = self.kv_lora_rank * heads * (self.qk_nope_head_dim + self.v_head_dim)
+        return query + width * self.cache_width + key_value + heads * self.v_head_dim * width
+
+    @property
+    def attention_vectors(self) -> int:
+        """Its norms and biases."""
+        if not self.is_dense:
+            return (self.q_lora_rank or 0) + self.kv_lora_rank
+        biases = self.qkv_bias * (self.num_attention_heads + 2 * self.num_key_value_heads) * self.head_dim
+        return biases + self.attention_bias * self.hidden_size + self.qk_norm * 2 * self.head_dim
+
+    @property
     def attention_parameters(self) -> int:
         """One block's attention, its norms and biases included."""
-        return sum(math.prod(shape) for _, shape in self._attention_shapes())
+        return self.attention_matrices + self.attention_vectors
 
     @property
     def expert_parameters(self) -> int:
@@ -315,9 +333,8 @@ class ModelConfig:
 
     def _matmul_parameters(self, layer: int) -> int:
         """Active parameters of a block that multiply: no norms, no biases."""
-        vectors = 2 * self.hidden_size + sum(shape[0] for _, shape in self._attention_shapes() if len(shape) == 1)
-        biases = self.n_routed_experts * self.has_router_bias * self.is_moe(layer)
-        return self.block_parameters(layer, active=True) - vectors - biases
+        router_bias = self.n_routed_experts * self.has_router_bias * self.is_moe(layer)
+        return self.block_parameters(layer, active=True) - 2 * self.hidden_size - self.attention_vectors - router_bias
 
     def forward_flops(self, keys: float, with_mtp: bool = False) -> float:
         """Floating-point operations of one token's forward pass that attends to `keys` keys, attention expanded.
@@ -339,85 +356,6 @@ class ModelConfig:
         V3 at 4096 without MTP: 250 GFLOP (ISCA'25, table 2). Recomputation is not counted.
         """
         return 3 * self.forward_flops((length + 1) / 2, with_mtp)
-
-    def tensor_inventory(self, dtype: str = "BF16", fp8: bool = False) -> dict[str, Tensor]:
-        """Every tensor of the Hugging Face checkpoint, MTP layers with their copies of embedding and head included.
-
-        With `fp8` the linear layers of the blocks are F8_E4M3 with an F32 `weight_scale_inv` for each block of 128 x 128.
-        V3 in FP8: 91,991 tensors, 688,574,839,360 bytes.
-        """
-        inventory: dict[str, Tensor] = {}
-        for name, shape, quantised in self._tensors():
-            kept = "F32" if name.endswith("e_score_correction_bias") else dtype
-            inventory[name] = (shape, "F8_E4M3" if fp8 and quantised else kept)
-            if fp8 and quantised:
-                inventory[f"{name}_scale_inv"] = (tuple(-(-n // FP8_BLOCK) for n in shape), "F32")
-        return inventory
-
-    def _tensors(self) -> Iterator[tuple[str, tuple[int, ...], bool]]:
-        """(name, shape, whether FP8 checkpoints quantise it) in file order."""
-        width, table = self.hidden_size, (self.vocab_size, self.hidden_size)
-        yield "model.embed_tokens.weight", table, False
-        for layer in range(self.num_hidden_layers + self.num_nextn_predict_layers):
-            prefix = f"model.layers.{layer}."
-            if layer >= self.num_hidden_layers:
-                yield prefix + "embed_tokens.weight", table, False
-                yield prefix + "enorm.weight", (width,), False
-                yield prefix + "hnorm.weight", (width,), False
-                yield prefix + "eh_proj.weight", (width, 2 * width), False
-                yield prefix + "shared_head.norm.weight", (width,), False
-                yield prefix + "shared_head.head.weight", table, False
-            yield prefix + "input_layernorm.weight", (width,), False
-            yield prefix + "post_attention_layernorm.weight", (width,), False
-            for name, shape in self._attention_shapes():
-                yield f"{prefix}self_attn.{name}", shape, len(shape) == 2
-            yield from self._ffn_tensors(prefix + "mlp.", layer)
-        yield "model.norm.weight", (width,), False
-        if not self.tie_word_embeddings:
-            yield "lm_head.weight", table, False
-
-    def _attention_shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        return self._grouped_shapes() if self.is_dense else self._latent_shapes()
-
-    def _latent_shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        width, heads, latent = self.hidden_size, self.num_attention_heads, self.kv_lora_rank
-        if self.q_lora_rank is None:
-            yield "q_proj.weight", (heads * self.qk_head_dim, width)
-        else:
-            yield "q_a_proj.weight", (self.q_lora_rank, width)
-            yield "q_a_layernorm.weight", (self.q_lora_rank,)
-            yield "q_b_proj.weight", (heads * self.qk_head_dim, self.q_lora_rank)
-        yield "kv_a_proj_with_mqa.weight", (self.cache_width, width)
-        yield "kv_a_layernorm.weight", (latent,)
-        yield "kv_b_proj.weight", (heads * (self.qk_nope_head_dim + self.v_head_dim), latent)
-        yield "o_proj.weight", (width, heads * self.v_head_dim)
-
-    def _grouped_shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        heads = {"q": self.num_attention_heads, "k": self.num_key_value_heads, "v": self.num_key_value_heads}
-        for name, count in heads.items():
-            yield f"{name}_proj.weight", (count * self.head_dim, self.hidden_size)
-            if self.qkv_bias:
-                yield f"{name}_proj.bias", (count * self.head_dim,)
-        yield "o_proj.weight", (self.hidden_size, self.num_attention_heads * self.head_dim)
-        if self.attention_bias:
-            yield "o_proj.bias", (self.hidden_size,)
-        if self.qk_norm:
-            yield "q_norm.weight", (self.head_dim,)
-            yield "k_norm.weight", (self.head_dim,)
-
-    def _ffn_tensors(self, prefix: str, layer: int) -> Iterator[tuple[str, tuple[int, ...], bool]]:
-        widths = {"": self.intermediate_size}
-        if self.is_moe(layer):
-            yield prefix + "gate.weight", (self.n_routed_experts, self.hidden_size), False
-            if self.has_router_bias:
-                yield prefix + "gate.e_score_correction_bias", (self.n_routed_experts,), False
-            widths = {f"experts.{expert}.": self.moe_intermediate_size for expert in range(self.n_routed_experts)}
-            if self.n_shared_experts:
-                widths["shared_experts."] = self.n_shared_experts * self.moe_intermediate_size
-        for mlp, inner in widths.items():
-            for name in ("gate_proj", "up_proj"):
-                yield f"{prefix}{mlp}{name}.weight", (inner, self.hidden_size), True
-            yield f"{prefix}{mlp}down_proj.weight", (self.hidden_size, inner), True
 
 
 DENSE_POSITIVE = ("num_key_value_heads", "head_dim")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from deepwright.model import Transformer
 from deepwright.verify.cases import relative_error
-from deepwright.weights.names import is_copy, place
+from deepwright.weights.names import is_copy, memory, official, stacked
 
 ORACLE = ("transformers>=5.23",)  # has -inf for excluded groups, the mscale of V2 and MTP modules; earlier ones were not tried
 
@@ -30,17 +30,17 @@ def twin_of(model: Transformer) -> nn.Module:
     if not model.config.is_dense:
         theirs.set_experts_implementation("eager")
     with torch.no_grad():
-        for name, tensor in matching(model, theirs, model.state_dict()):
+        for name, tensor in matching(model, theirs, memory(model)):
             theirs.state_dict()[name].copy_(tensor)
     return theirs
 
 
 def matching(model: Transformer, theirs: nn.Module, ours: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     """(their name, the part of `ours` of the same meaning) for every stored tensor of theirs that has numbers in it."""
+    named = dict(official(model.config, ours)) | {name: tensor for name, tensor, _ in stacked(model.config, ours)}
     for name, tensor in theirs.state_dict().items():
         if tensor.numel() and not is_copy(model.config, name):
-            parameter, index = place(model.config, name)
-            yield name, ours[parameter][index]
+            yield name, named[name]
 
 
 def compare(model: Transformer, tokens_BS: Tensor, valid_BS: Tensor) -> dict[str, float]:
@@ -68,8 +68,7 @@ def _watch(layers: nn.ModuleList) -> list[Tensor]:
 
 
 def _gradient_errors(model: Transformer, theirs: nn.Module) -> dict[str, float]:
-    ours = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    ours |= {name: buffer for name, buffer in model.named_buffers()}
+    ours = {name: p.grad if p.requires_grad else p for name, p in memory(model).items() if not name.startswith("mtp.")}
     parameters = dict(theirs.named_parameters())
     pairs = {name: (grad, parameters[name].grad) for name, grad in matching(model, theirs, ours) if name in parameters}
     return {f"gradient of {name}": relative_error(*pair) for name, pair in pairs.items()}

@@ -62,7 +62,7 @@ def read_gguf(path: str | Path, dtype: torch.dtype | None = None) -> tuple[Trans
     except (TypeError, ZeroDivisionError) as error:
         raise ValueError(f"{path} has metadata that makes no model ({error})") from error
     stored = torch.bfloat16 if tensors["token_embd.weight"].tensor_type.name == "BF16" else torch.float32
-    model = allocate(config, dtype or stored, with_mtp=True)
+    model = allocate(config, dtype or stored)
     targets = {name: (view, shape) for name, view, shape in parts(model, whole_kv_b="blk.0.attn_kv_b.weight" in tensors)}
     if missing := sorted(set(targets) - set(tensors)):
         raise ValueError(f"{path} lacks {listed(missing)}")

@@ -19,7 +19,7 @@ from deepwright.config import Llama3Scaling, ModelConfig, RopeScaling
 from deepwright.model.attention import LATENT_EPS
 from deepwright.model.rope import frequencies
 from deepwright.model.transformer import Transformer
-from deepwright.weights.loading import memory
+from deepwright.weights.names import memory, pieces
 
 Part = tuple[str, Tensor, tuple[int, ...]]  # name, a view of the model's memory, the shape that it has in the file
 
@@ -27,15 +27,13 @@ ARCHITECTURES = {"deepseek2": ("deepseek_v3", "deepseek_v2"), "llama": ("llama",
 ROPE_FREQS = "rope_freqs.weight"  # Llama 3.1's stretching: what each frequency is divided by
 _TOP = {"embed.weight": "token_embd.weight", "norm.weight": "output_norm.weight", "head.weight": "output.weight"}
 _BLOCK = {
-    "attention_norm.weight": "attn_norm.weight", "ffn_norm.weight": "ffn_norm.weight", "ffn.down.weight": "ffn_down.weight",
-    "attention.q.weight": "attn_q.weight", "attention.q_a.weight": "attn_q_a.weight", "attention.q_a_norm.weight": "attn_q_a_norm.weight",
-    "attention.q_b.weight": "attn_q_b.weight", "attention.kv_a.weight": "attn_kv_a_mqa.weight",
-    "attention.kv_a_norm.weight": "attn_kv_a_norm.weight", "attention.q_norm.weight": "attn_q_norm.weight",
-    "attention.k_norm.weight": "attn_k_norm.weight", "attention.o.weight": "attn_output.weight", "attention.o.bias": "attn_output.bias",
-    "ffn.shared.down.weight": "ffn_down_shexp.weight", "ffn.experts.down": "ffn_down_exps.weight",
-    "ffn.router.weight": "ffn_gate_inp.weight", "ffn.router.bias": "exp_probs_b.bias",
+    "attention_norm": "attn_norm", "attention.q": "attn_q", "attention.k": "attn_k", "attention.v": "attn_v", "attention.o": "attn_output",
+    "attention.q_norm": "attn_q_norm", "attention.k_norm": "attn_k_norm", "attention.q_a": "attn_q_a", "attention.q_a_norm": "attn_q_a_norm",
+    "attention.q_b": "attn_q_b", "attention.kv_a": "attn_kv_a_mqa", "attention.kv_a_norm": "attn_kv_a_norm", "attention.kv_b": "attn_kv_b",
+    "ffn_norm": "ffn_norm", "ffn.gate": "ffn_gate", "ffn.up": "ffn_up", "ffn.down": "ffn_down",
+    "ffn.shared.gate": "ffn_gate_shexp", "ffn.shared.up": "ffn_up_shexp", "ffn.shared.down": "ffn_down_shexp",
+    "ffn.experts.gate": "ffn_gate_exps", "ffn.experts.up": "ffn_up_exps", "ffn.experts.down": "ffn_down_exps", "ffn.router": "ffn_gate_inp",
 }  # fmt: skip
-_GATE_UP = {"ffn.gate_up.weight": "", "ffn.shared.gate_up.weight": "_shexp", "ffn.experts.gate_up": "_exps"}
 
 _SIZES = {
     "num_hidden_layers": "block_count", "max_position_embeddings": "context_length", "hidden_size": "embedding_length",
@@ -75,28 +73,22 @@ def parts(model: Transformer, whole_kv_b: bool = False) -> Iterator[Part]:
         if name in _TOP:
             yield _TOP[name], tensor, tuple(tensor.shape)
         elif name.startswith("layers."):
-            _, layer, rest = name.split(".", 2)
-            for inner, view, shape in _block_parts(model.config, rest, tensor, whole_kv_b):
-                yield f"blk.{layer}.{inner}", view, shape
+            _, layer, inner = name.split(".", 2)
+            for piece in pieces(model.config, inner, tensor):
+                for theirs, view, shape in _block_parts(model.config, *piece, whole_kv_b):
+                    yield f"blk.{layer}.{theirs}", view, shape
 
 
-def _block_parts(config: ModelConfig, name: str, tensor: Tensor, whole_kv_b: bool) -> Iterator[Part]:
-    if name in _GATE_UP:
-        for half, view in zip(("gate", "up"), tensor.chunk(2, dim=-2), strict=True):
-            yield f"ffn_{half}{_GATE_UP[name]}.weight", view, tuple(view.shape)
-    elif name.startswith("attention.qkv."):
-        heads = (config.num_attention_heads, config.num_key_value_heads, config.num_key_value_heads)
-        for letter, count, view in zip("qkv", heads, tensor.split([h * config.head_dim for h in heads]), strict=True):
-            shape = tuple(view.shape)
-            if config.model_type == "llama" and letter != "v":  # from halves (x_i, x_{i + d/2}) to neighbours
-                view = view.unflatten(0, (count, 2, -1)).transpose(1, 2)
-            yield f"attn_{letter}.{name.rpartition('.')[2]}", view, shape
-    elif name == "attention.kv_b.weight" and not whole_kv_b:
+def _block_parts(config: ModelConfig, stem: str, kind: str, tensor: Tensor, whole_kv_b: bool) -> Iterator[Part]:
+    shape = tuple(tensor.shape)
+    if stem == "attention.kv_b" and not whole_kv_b:
         key, value = tensor.unflatten(0, (config.num_attention_heads, -1)).split((config.qk_nope_head_dim, config.v_head_dim), dim=1)
         yield "attn_k_b.weight", key.transpose(1, 2), tuple(key.transpose(1, 2).shape)
         yield "attn_v_b.weight", value, tuple(value.shape)
+    elif config.model_type == "llama" and stem in ("attention.q", "attention.k"):  # from halves (x_i, x_{i + d/2}) to neighbours
+        yield f"{_BLOCK[stem]}.{kind}", tensor.unflatten(0, (-1, 2, config.head_dim // 2)).transpose(1, 2), shape
     else:
-        yield "attn_kv_b.weight" if name == "attention.kv_b.weight" else _BLOCK[name], tensor, tuple(tensor.shape)
+        yield "exp_probs_b.bias" if (stem, kind) == ("ffn.router", "bias") else f"{_BLOCK[stem]}.{kind}", tensor, shape
 
 
 def rope_divisors(config: ModelConfig) -> Tensor:

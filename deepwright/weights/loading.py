@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import Tensor
 from deepwright.config import ModelConfig
 from deepwright.model.transformer import Transformer
 from deepwright.text.tokenizer import Tokenizer
-from deepwright.weights.names import fused_names, is_copy, place
+from deepwright.weights.names import is_copy, memory, official, stacked
 from deepwright.weights.tensor_files import TensorFiles
 
 SHOWN = 3  # names listed in an error before "and N more"
@@ -32,17 +33,20 @@ def load(folder: str | Path, dtype: torch.dtype | None = None) -> tuple[Transfor
     return model, tokenizer
 
 
-def load_model(folder: str | Path, dtype: torch.dtype | None = None, *, with_mtp: bool = True) -> Transformer:
+def load_model(folder: str | Path, dtype: torch.dtype | None = None) -> Transformer:
     """The model in `folder`, in `dtype` or as stored (FP8 becomes the dtype of the embedding; router biases stay fp32).
 
-    `with_mtp` false builds it without MTP modules and passes over their tensors (transformers writes neither).
+    Without MTP modules, and with a warning, where their tensors are all absent (transformers writes none, whatever its config.json says).
     Raises ValueError naming tensors that are missing, left over or of another shape than config.json says.
     """
     folder = Path(folder)
-    config = read_config(folder)
-    files = TensorFiles(folder)
-    model = allocate(config, dtype or _stored_dtype(files), with_mtp)
-    _fill(model, config, files)
+    config, files = read_config(folder), TensorFiles(folder)
+    mtp = tuple(f"model.layers.{config.num_hidden_layers + depth}." for depth in range(config.num_nextn_predict_layers))
+    if mtp and not any(name.startswith(mtp) for name in files.names()):
+        warnings.warn(f"{folder} holds no tensor of the MTP modules in its config.json: the model is loaded without them", stacklevel=2)
+        config = dataclasses.replace(config, num_nextn_predict_layers=0)
+    model = allocate(config, dtype or _stored_dtype(files))
+    _fill(model, files)
     return model
 
 
@@ -52,7 +56,7 @@ def load_into(model: Transformer, folder: str | Path) -> None:
     if config != model.config:
         name = next(name for name in vars(config) if getattr(config, name) != getattr(model.config, name))
         raise ValueError(f"{folder} holds a model with {name} {getattr(config, name)!r}, expected {getattr(model.config, name)!r}")
-    _fill(model, config, TensorFiles(Path(folder)))
+    _fill(model, TensorFiles(Path(folder)))
 
 
 def read_config(folder: str | Path) -> ModelConfig:
@@ -94,21 +98,18 @@ def _stored_dtype(files: TensorFiles) -> torch.dtype:
     return files.dtype(name) if name in files.names() else torch.float32
 
 
-def allocate(config: ModelConfig, dtype: torch.dtype, with_mtp: bool) -> Transformer:
+def allocate(config: ModelConfig, dtype: torch.dtype) -> Transformer:
     """Uninitialised memory: `_fill` writes every number of it, or raises."""
-    if not with_mtp:
-        config = dataclasses.replace(config, num_nextn_predict_layers=0)
     return Transformer(config, dtype=dtype, device="meta").to_empty(device="cpu")
 
 
 @torch.no_grad()
-def _fill(model: Transformer, stored: ModelConfig, files: TensorFiles) -> None:
-    """`stored` is the folder's config: its MTP tensors are passed over when the model has no MTP modules."""
-    targets = _targets(model, stored, files)
+def _fill(model: Transformer, files: TensorFiles) -> None:
+    targets = _targets(model, files)
     for name, target in targets.items():
         if files.shape(name) != tuple(target.shape):
             raise ValueError(f"{name} has shape {files.shape(name)} in {files.folder}, expected {tuple(target.shape)} from config.json")
-    copies = {name for name in targets if is_copy(stored, name)}  # compared last, when the originals are there
+    copies = {name for name in targets if is_copy(model.config, name)}  # compared last, when the originals are there
     for name in targets:
         if name not in copies:
             targets[name].copy_(finite(files.tensor(name), name, files.folder))
@@ -124,37 +125,25 @@ def finite(tensor: Tensor, name: str, where: Path) -> Tensor:
     return tensor
 
 
-def _targets(model: Transformer, stored: ModelConfig, files: TensorFiles) -> dict[str, Tensor]:
+def _targets(model: Transformer, files: TensorFiles) -> dict[str, Tensor]:
     """Stored name -> the part of the model's memory that it fills. Raises ValueError for missing and left-over tensors."""
     config, ours = model.config, memory(model)
-    expected, passed_over = set(config.tensor_inventory()), set(stored.tensor_inventory()) - set(config.tensor_inventory())
+    targets = dict(official(config, ours))
     found = {name for name in files.names() if 0 not in files.shape(name)}  # transformers writes empty tensors for 0 shared experts
-    found = {
-        name for name in found if not (config.is_dense and name.endswith("rotary_emb.inv_freq"))
-    }  # early Llamas; follows from config.json
-    for fused, parts in fused_names(stored):
-        if fused in found:
-            (expected if parts[0] in expected else passed_over).add(fused)
-            expected.difference_update(parts)
+    if config.is_dense:  # early Llamas stored a table that follows from config.json
+        found = {name for name in found if not name.endswith("rotary_emb.inv_freq")}
+    for name, tensor, parts in stacked(config, ours):
+        if name in found:
+            for part in parts:
+                del targets[part]
+            targets[name] = tensor
     if config.tie_word_embeddings:
-        expected.add("lm_head.weight")
-    missing = sorted(name for name in expected - found if not is_copy(config, name))
-    if missing and all(name.startswith(_mtp_prefixes(config)) for name in missing):
-        raise ValueError(f"{files.folder} has no {listed(missing)} of the MTP layer in its config.json; with_mtp=False loads it without")
-    if missing:
+        targets["lm_head.weight"] = ours["embed.weight"]
+    if missing := sorted(name for name in targets.keys() - found if not is_copy(config, name)):
         raise ValueError(f"{files.folder} lacks {listed(missing)}")
-    if left_over := sorted(found - expected - passed_over):
+    if left_over := sorted(found - targets.keys()):
         raise ValueError(f"{files.folder} holds {listed(left_over)}, which a model of its config.json does not have")
-    places = {name: place(config, name) for name in files.names() if name in found & expected}  # in file order
-    return {name: ours[parameter][index] for name, (parameter, index) in places.items()}
-
-
-def memory(model: Transformer) -> dict[str, Tensor]:
-    return dict(model.named_parameters()) | {name: buffer for name, buffer in model.named_buffers() if name.endswith("router.bias")}
-
-
-def _mtp_prefixes(config: ModelConfig) -> tuple[str, ...]:
-    return tuple(f"model.layers.{config.num_hidden_layers + k}." for k in range(config.num_nextn_predict_layers))
+    return {name: targets[name] for name in files.names() if name in found}  # in file order
 
 
 def listed(names: list[str]) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 from deepwright.model.transformer import Transformer
 from deepwright.text.tokenizer import Tokenizer
 from deepwright.weights.loading import check_vocabulary
-from deepwright.weights.names import is_copy, place
+from deepwright.weights.names import is_copy, memory, official
 from deepwright.weights.tensor_files import write_tensors
 
 SHARD_BYTES = 5 << 30
@@ -42,12 +42,9 @@ def save_model(model: Transformer, folder: str | Path, *, generation: Mapping[st
 
 
 def official_tensors(model: Transformer) -> Iterator[tuple[str, Tensor]]:
-    """(official name, view of the model's memory) in file order; for MTP layers also real copies of embedding and head."""
-    ours = model.state_dict(keep_vars=True)
-    for name in model.config.tensor_inventory():
-        parameter, index = place(model.config, name)
-        tensor = ours[parameter].detach()[index]
-        yield name, tensor.clone() if is_copy(model.config, name) else tensor
+    """(official name, view of the model's memory) of all tensors; for MTP layers also real copies of embedding and head."""
+    for name, tensor in official(model.config, memory(model)):
+        yield name, tensor.detach().clone() if is_copy(model.config, name) else tensor.detach()
 
 
 def _write_model(model: Transformer, folder: Path, generation: Mapping[str, Any] | None, max_shard_bytes: int) -> None:

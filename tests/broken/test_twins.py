@@ -7,6 +7,7 @@ must pass again.
 import copy
 import dataclasses
 import importlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -303,7 +304,8 @@ def biases_saved_as_zeros(original):
 
 
 def fused_rows_saved_up_first(original):
-    return lambda c, name: original(c, name.replace("gate_proj", "?").replace("up_proj", "gate_proj").replace("?", "up_proj"))
+    swapped = {"gate_proj": "up_proj", "up_proj": "gate_proj"}
+    return lambda c, ours: ((re.sub("gate_proj|up_proj", lambda m: swapped[m[0]], name), part) for name, part in original(c, ours))
 
 
 TWINS = [
@@ -375,7 +377,7 @@ TWINS = [
     Twin("a shared block written by two", "engine_equals_whole_forward", paged_cache.BlockPool, "copy", no_copy_on_write),
     Twin("random numbers by row", "group_equals_alone", rows, "stream_keys", random_numbers_by_row),
     Twin("router biases saved as zeros", "folder_comes_back_bit_exact", saving, "official_tensors", biases_saved_as_zeros),
-    Twin("gate and up swapped in the file", "folder_opens_in_transformers", saving, "place", fused_rows_saved_up_first),
+    Twin("gate and up swapped in the file", "folder_opens_in_transformers", saving, "official", fused_rows_saved_up_first),
 ]
 
 

@@ -12,7 +12,8 @@ from deepwright import weights
 from deepwright.config import preset
 from deepwright.verify import checks_weights, require  # noqa: F401 - registers the checks
 from deepwright.verify.cases import ALL_CASES, CASES, DENSE_CASES, random_model, random_tokens
-from deepwright.weights.names import fused_names, place
+from deepwright.weights.names import memory, official, stacked
+from deepwright.weights.saving import official_tensors
 from deepwright.weights.tensor_files import dequantize
 
 FILE = "model.safetensors"
@@ -47,27 +48,25 @@ def test_names_are_a_bijection():
         model = random_model(dataclasses.replace(config, vocab_size=61))
         filled = {name: torch.zeros_like(tensor) for name, tensor in model.state_dict().items()}
         copies = ("embed_tokens.weight", "shared_head.head.weight")
-        for name in model.config.tensor_inventory():
+        for name, part in official(model.config, filled):
             if not (name.startswith("model.layers.") and name.endswith(copies)):
-                parameter, index = place(model.config, name)
-                filled[parameter][index] += 1
+                part += 1
         assert all(bool((count == 1).all()) for count in filled.values())
 
 
-def test_shapes_and_dtypes_on_disk_are_the_inventory(tmp_path):
+def test_shapes_and_dtypes_on_disk_are_those_of_the_model(tmp_path):
     model, folder = saved(tmp_path, "v3 two MTP modules")
-    stored = {name: (tuple(tensor.shape), "F32") for name, tensor in load_file(folder / FILE).items()}
-    assert stored == model.config.tensor_inventory("F32")
+    stored = {name: (tensor.shape, tensor.dtype) for name, tensor in load_file(folder / FILE).items()}
+    assert stored == {name: (tensor.shape, torch.float32) for name, tensor in official_tensors(model)}
 
 
 def test_stacked_experts_load(tmp_path):
     model, folder = saved(tmp_path, "v3 two MTP modules")
 
     def stack(tensors):
-        for fused, parts in fused_names(model.config):
-            pieces = [tensors.pop(part) for part in parts]
-            experts = model.config.n_routed_experts
-            tensors[fused] = torch.cat(pieces).unflatten(0, (experts, -1)) if "gate_up" in fused else torch.stack(pieces)
+        for fused, _, parts in stacked(model.config, memory(model)):
+            kinds = [[tensors.pop(part) for part in parts if kind in part] for kind in ("gate_proj", "up_proj", "down_proj")]
+            tensors[fused] = torch.cat([torch.stack(experts) for experts in kinds if experts], dim=1)
 
     rewrite(folder, stack)
     assert same(model, weights.load_model(folder))
@@ -106,7 +105,7 @@ def test_dtype_on_request_and_bias_stays_fp32(tmp_path):
 def test_shards_have_an_index(tmp_path):
     model, folder = saved(tmp_path, max_shard_bytes=40_000)
     index = json.loads((folder / "model.safetensors.index.json").read_text())
-    assert set(index["weight_map"]) == set(model.config.tensor_inventory())
+    assert set(index["weight_map"]) == {name for name, _ in official_tensors(model)}
     assert index["metadata"]["total_size"] == sum(
         t.nbytes for f in set(index["weight_map"].values()) for t in load_file(folder / f).values()
     )
@@ -157,11 +156,12 @@ def test_folder_written_by_transformers_has_no_mtp(tmp_path):
     transformers = pytest.importorskip("transformers")
     model, folder = saved(tmp_path, "v3 two MTP modules")
     transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).save_pretrained(tmp_path / "theirs")
-    with pytest.raises(ValueError, match="with_mtp=False loads it without"):
-        weights.load_model(tmp_path / "theirs")
-    tokens = random_tokens(2)
-    assert torch.equal(weights.load_model(tmp_path / "theirs", with_mtp=False)(tokens), model(tokens))
-    assert torch.equal(weights.load_model(folder, with_mtp=False)(tokens), model(tokens))
+    with pytest.warns(UserWarning, match="the model is loaded without them"):
+        back, tokens = weights.load_model(tmp_path / "theirs"), random_tokens(2)
+    assert back.config.num_nextn_predict_layers == 0 and torch.equal(back(tokens), model(tokens))
+    rewrite(folder, lambda t: t.pop("model.layers.4.eh_proj.weight"))
+    with pytest.raises(ValueError, match="lacks model.layers.4.eh_proj.weight"):  # some of it is damage
+        weights.load_model(folder)
 
 
 @pytest.mark.parametrize("name", ["llama, llama3 stretching", "llama, biases everywhere", "qwen2", "qwen2, tied", "qwen3", "qwen3, yarn"])
