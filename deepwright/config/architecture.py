@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from deepwright.config.refusals import expect, expect_each
+
 FP8_BLOCK = 128  # side of the square of weights that shares one scale in an FP8 checkpoint
 DENSE = ("llama", "qwen2", "qwen3")
 
@@ -142,11 +144,10 @@ class ModelConfig:
             expect(getattr(self, name) == default, name, getattr(self, name), f"{default} for {self.model_type}")
 
     def _check_sizes(self) -> None:
-        for name in _POSITIVE + (DENSE_POSITIVE if self.is_dense else _LATENT_POSITIVE):
-            value = getattr(self, name)
-            expect(value is None or value > 0, name, value, "a positive number")
-        for name in ("first_k_dense_replace", "n_shared_experts", "num_nextn_predict_layers"):
-            expect(getattr(self, name) >= 0, name, getattr(self, name), "0 or a positive number")
+        positive = _POSITIVE + (DENSE_POSITIVE if self.is_dense else _LATENT_POSITIVE)
+        expect_each(self, positive, lambda value: value > 0, "a positive number")
+        counts = ("first_k_dense_replace", "n_shared_experts", "num_nextn_predict_layers")
+        expect_each(self, counts, lambda value: value >= 0, "0 or a positive number")
         name = "head_dim" if self.is_dense else "qk_rope_head_dim"
         expect(self.rotary_width % 2 == 0, name, self.rotary_width, "an even number: rotary channels come in pairs")
         expect(len(self.eos_token_ids) > 0, "eos_token_id", self.eos_token_id, "at least one id")
@@ -379,8 +380,3 @@ def fields_of(model_type: str) -> list[str]:
     """The fields that a model of this type has in its config.json."""
     other = _LATENT_ONLY if model_type in DENSE else DENSE_ONLY
     return [field.name for field in dataclasses.fields(ModelConfig) if field.name not in other]
-
-
-def expect(condition: bool, name: str, value: object, expected: str) -> None:
-    if not condition:
-        raise ValueError(f"{name} is {value!r}, expected {expected}")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from deepwright.config.architecture import DENSE, FP8_BLOCK, GATES, Llama3Scaling, ModelConfig, RopeScaling, expect, fields_of
+from deepwright.config.architecture import DENSE, FP8_BLOCK, GATES, Llama3Scaling, ModelConfig, RopeScaling, fields_of
+from deepwright.config.refusals import expect, nearest
 
 ARCHITECTURES = {
     "deepseek_v3": "DeepseekV3ForCausalLM",
@@ -128,8 +128,7 @@ def _check_window(given: Mapping[str, Any]) -> None:
 def _refuse_unknown(values: Mapping[str, Any], known: set[str], where: str) -> None:
     for key in values:
         if key not in known:
-            near = difflib.get_close_matches(key, sorted(known), n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = nearest(key, sorted(known))
             raise ValueError(f"{where} has the unknown key {key!r}, which might change the computation{hint}")
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from deepwright.config.refusals import expect
+
 
 @torch.inference_mode()
 def acceptance_rate(model: nn.Module, tokens_BS: Tensor, temperature: float = 1.0) -> dict[str, float]:
@@ -19,8 +21,7 @@ def acceptance_rate(model: nn.Module, tokens_BS: Tensor, temperature: float = 1.
     """
     if tokens_BS.shape[1] < 3:
         raise ValueError(f"sequences of {tokens_BS.shape[1]} tokens, expected at least 3: the draft at position i is for token i+2")
-    if temperature <= 0:
-        raise ValueError(f"temperature is {temperature}, expected a positive number (the greedy rate is always given)")
+    expect(temperature > 0, "temperature", temperature, "a positive number (the greedy rate is always given)")
     agreed, shared, positions = 0, 0.0, 0
     for tokens_1S in tokens_BS.split(1):  # one row at a time: two [S, vocab] tables in memory
         hidden_1SD = model.hidden(tokens_1S)

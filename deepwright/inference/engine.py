@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from deepwright import numerics
+from deepwright.config.refusals import expect
 from deepwright.inference.paged_cache import BlockPool, PagedView
 from deepwright.inference.request import Finished, Prefill, Request, Sequence
 from deepwright.inference.rows import Rows
@@ -42,8 +43,7 @@ class Engine:
         prefill_chunk: int = 2048,
     ):
         for name, value in (("max_batch", max_batch), ("block", block), ("prefill_chunk", prefill_chunk), ("cache_tokens", cache_tokens)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}, expected at least 1")
+            expect(value is None or value >= 1, name, value, "at least 1")
         self.model, self.tokenizer, self.cache_tokens = model, tokenizer, cache_tokens
         config, head = model.config, model.head_weight
         self.context, self.vocab = config.max_position_embeddings, config.vocab_size

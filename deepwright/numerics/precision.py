@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from deepwright.config.refusals import expect
+
 NAMES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _NATIVE = ("avx512_bf16", "amx_bf16", "bf16")  # CPU features that multiply bfloat16 in hardware; without them it is slower than float32
 
@@ -19,8 +21,7 @@ def compute_dtype(name: str, setting: str = "compute") -> tuple[torch.dtype, str
     """
     if name in NAMES:
         return NAMES[name], "asked for"
-    if name != "auto":
-        raise ValueError(f"{setting} is {name!r}, expected 'auto', {' or '.join(map(repr, NAMES))}")
+    expect(name == "auto", setting, name, f"'auto', {' or '.join(map(repr, NAMES))}")
     if torch.cuda.is_available():
         return torch.bfloat16, "an accelerator is present"
     features = getattr(torch.cpu, "get_capabilities", dict)()  # newer torch only; without it nothing is known, and float32 is safe

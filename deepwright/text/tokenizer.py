@@ -20,6 +20,7 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 
+from deepwright.config.refusals import expect, read_json
 from deepwright.text.templates import ASSISTANT, DEEPSEEK_TEMPLATE, PLAIN_TEMPLATE, USER, Spans, marks_generation, render
 
 BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
@@ -97,11 +98,6 @@ class Tokenizer:
         """Ids of fill-in-the-middle begin, hole and end; None when this vocabulary has none."""
         ids = tuple(self.backend.token_to_id(token) for token in (FIM_BEGIN, FIM_HOLE, FIM_END))
         return None if None in ids else ids
-
-    @property
-    def begin_ids(self) -> list[int]:
-        """[BOS] where the model saw one at the start of every text, else []."""
-        return [self.bos_id] if self.bos_id is not None and (self.adds_bos or "bos_token" in self.template) else []
 
     def render(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True, **variables: Any) -> str:
         """The text of a conversation of {"role", "content"} messages, with exactly one BOS where the model wants one.
@@ -192,10 +188,9 @@ class Tokenizer:
         """Opens a Hugging Face folder, ours or another's (one that has tokenizer.json). End tokens are the tokenizer's and those that
         generation_config.json lists. BOS is wanted where tokenizer_config.json says so, or where tokenizer.json itself adds it."""
         folder = Path(folder)
-        for name in ("tokenizer.json", "tokenizer_config.json"):
-            if not (folder / name).is_file():
-                raise ValueError(f"{folder} has no {name}")
-        named = {name: token for name, token in _read_json(folder / "tokenizer_config.json").items() if token is not None}
+        if not (folder / "tokenizer.json").is_file():
+            raise ValueError(f"{folder} has no tokenizer.json")
+        named = {name: token for name, token in read_json(folder / "tokenizer_config.json").items() if token is not None}
         config = _read_if_there(folder / "special_tokens_map.json") | named
         try:
             backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -210,18 +205,8 @@ class Tokenizer:
                          stop_ids=[ends] if isinstance(ends, int) else ends)  # fmt: skip
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} holds {type(values).__name__}, expected an object")
-    return values
-
-
 def _read_if_there(path: Path) -> dict[str, Any]:
-    return _read_json(path) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}
 
 
 def _read_template(file: Path, config: Mapping[str, Any]) -> str:
@@ -231,8 +216,7 @@ def _read_template(file: Path, config: Mapping[str, Any]) -> str:
     template = config.get("chat_template") or PLAIN_TEMPLATE
     if isinstance(template, list):
         template = next((entry["template"] for entry in template if entry.get("name") == "default"), None)
-    if not isinstance(template, str):
-        raise ValueError(f"tokenizer_config.json: chat_template is {config['chat_template']!r:.80}, expected a text or one named 'default'")
+    expect(isinstance(template, str), "tokenizer_config.json: chat_template", config.get("chat_template"), "a text or one named 'default'")
     return template
 
 
@@ -244,8 +228,7 @@ def _content(config: Mapping[str, object], key: str) -> str:
     """A special token stands in tokenizer_config.json as text or as an object with "content"."""
     token = config.get(key)
     text = token.get("content") if isinstance(token, Mapping) else token
-    if not isinstance(text, str):
-        raise ValueError(f"tokenizer_config.json: {key} is {token!r}, expected the token's text")
+    expect(isinstance(text, str), f"tokenizer_config.json: {key}", token, "the token's text")
     return text
 
 
@@ -261,8 +244,7 @@ def number_tokenizer(words: Sequence[str], largest: int, *, fim: bool = False) -
     """Word level on blanks: every word of `words` and every whole number 0..largest is one token.
 
     The order is specials, words as given, numbers: ids depend on the arguments alone."""
-    if largest < 0:
-        raise ValueError(f"largest is {largest}, expected a whole number >= 0")
+    expect(largest >= 0, "largest", largest, "a whole number >= 0")
     numbers = [str(n) for n in range(largest + 1)]
     taken = set(numbers) | {BOS, EOS, UNKNOWN}
     for word in words:
@@ -283,8 +265,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, *, fim: bool = True) -> Tok
     The result has `vocab_size` entries, or fewer when `texts` has too few different pairs."""
     specials = [BOS, EOS, *([FIM_BEGIN, FIM_HOLE, FIM_END] if fim else []), USER, ASSISTANT]
     least = 256 + len(specials)
-    if vocab_size < least:
-        raise ValueError(f"vocab_size is {vocab_size}, expected at least {least}: 256 bytes and {len(specials)} special tokens")
+    expect(vocab_size >= least, "vocab_size", vocab_size, f"at least {least}: 256 bytes and {len(specials)} special tokens")
     backend = tokenizers.Tokenizer(models.BPE())
     splits = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in _BPE_SPLITS]
     backend.pre_tokenizer = pre_tokenizers.Sequence([*splits, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])

@@ -26,6 +26,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from deepwright import weights
+from deepwright.config.refusals import expect, read_json
 
 TENSORS, STATE, MANIFEST = "trainer/tensors.safetensors", "trainer/state.json", "trainer/manifest.json"
 DRAFT = ".draft-"  # prefix of folders that are no checkpoint: being written, or on their way out
@@ -68,8 +69,7 @@ def save_checkpoint(
 
     Raises CheckpointError in one sentence when the disk is full or cannot be written; nothing half-written stays.
     """
-    if keep < 1:
-        raise ValueError(f"keep is {keep}, expected at least 1 checkpoint")
+    expect(keep >= 1, "keep", keep, "at least 1 checkpoint")
     parent = Path(run_dir) / "checkpoints"
     target, draft = parent / f"step-{step}", parent / f"{DRAFT}step-{step}"
     try:
@@ -111,8 +111,11 @@ def find_damage(folder: Path) -> str | None:
     path = folder / MANIFEST
     if not path.is_file():
         return f"{MANIFEST} is missing"
-    manifest = _parse_manifest(path.read_bytes())
-    if manifest is None:
+    try:
+        manifest = read_json(path)
+    except ValueError:
+        manifest = {}
+    if not {TENSORS, STATE} <= manifest.keys():
         return f"{MANIFEST} is not a list of checksums"
     for name, digest in manifest.items():
         if not (folder / name).is_file():
@@ -157,14 +160,6 @@ def _write_manifest(folder: Path) -> None:
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     for path in [*files, folder / MANIFEST, folder / "trainer", folder]:
         _sync(path)
-
-
-def _parse_manifest(text: bytes) -> dict[str, str] | None:
-    try:
-        manifest = json.loads(text)
-    except ValueError:
-        return None
-    return manifest if isinstance(manifest, dict) and TENSORS in manifest and STATE in manifest else None
 
 
 def _by_step(parent: Path) -> list[tuple[int, Path]]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from deepwright.config.refusals import expect, expect_each
 from deepwright.numerics import compute_dtype
 
 # Quintic a*x + b*x^3 + c*x^5 of Jordan et al. (2024): few iterations push every singular value into about [0.7, 1.2].
@@ -41,17 +42,12 @@ class OptimizerConfig:
     skip_limit: int = 3  # this many non-finite gradients in a row end the run
 
     def __post_init__(self) -> None:
-        if self.name not in ("adamw", "muon"):
-            raise ValueError(f"optimizer name is {self.name!r}, expected 'adamw' or 'muon'")
+        expect(self.name in ("adamw", "muon"), "optimizer name", self.name, "'adamw' or 'muon'")
         compute_dtype(self.muon_dtype, "muon_dtype")  # refuses an unknown name
-        for name in ("beta1", "beta2", "muon_momentum"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected a number in [0, 1)")
-        for name in ("eps", "weight_decay", "clip_norm", "muon_rms"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or a positive number")
-        if self.muon_iterations < 1 or self.skip_limit < 1:
-            raise ValueError(f"muon_iterations is {self.muon_iterations} and skip_limit {self.skip_limit}, expected at least 1")
+        expect_each(self, ("beta1", "beta2", "muon_momentum"), lambda value: 0 <= value < 1, "a number in [0, 1)")
+        sizes = ("eps", "weight_decay", "clip_norm", "muon_rms")
+        expect_each(self, sizes, lambda value: 0 <= value < float("inf"), "0 or a positive number")
+        expect_each(self, ("muon_iterations", "skip_limit"), lambda value: value >= 1, "at least 1")
 
 
 @dataclass(frozen=True)
@@ -167,8 +163,7 @@ class Average:
     """Exponential moving average of a model's parameters (V3 section 3.2.3 keeps one to judge late learning-rate decay early)."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        if not 0 < decay < 1:
-            raise ValueError(f"decay of averaged weights is {decay}, expected a number in (0, 1)")
+        expect(0 < decay < 1, "decay of averaged weights", decay, "a number in (0, 1)")
         self.decay = decay
         self.parameters = dict(model.named_parameters())
         self.weights = {name: p.detach().clone() for name, p in self.parameters.items()}

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from deepwright.config.refusals import expect, expect_each
 from deepwright.metrics import Tracker
 from deepwright.numerics import compute_dtype
 from deepwright.train.checkpoint import Checkpoint, check_settings, latest_checkpoint, save_checkpoint
@@ -60,16 +61,10 @@ class PretrainConfig:
     validate_every: int = 0  # steps; 0: only after the last step, and only if validation batches are given
 
     def __post_init__(self) -> None:
-        if self.balance not in ("bias", "auxiliary", "none"):
-            raise ValueError(f"balance is {self.balance!r}, expected 'bias', 'auxiliary' or 'none'")
+        expect(self.balance in ("bias", "auxiliary", "none"), "balance", self.balance, "'bias', 'auxiliary' or 'none'")
         compute_dtype(self.compute)  # refuses an unknown name
-        for name in ("length", "checkpoint_every", "keep", "load_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
-        if self.micro_rows is not None and self.micro_rows < 1:
-            raise ValueError(f"micro_rows is {self.micro_rows}, expected at least 1")
-        if not 0 <= self.average_decay < 1:
-            raise ValueError(f"average_decay is {self.average_decay}, expected 0 (off) or a number below 1")
+        expect_each(self, ("length", "checkpoint_every", "keep", "load_every", "micro_rows"), lambda value: value >= 1, "at least 1")
+        expect(0 <= self.average_decay < 1, "average_decay", self.average_decay, "0 (off) or a number below 1")
 
     def terms_at(self, tokens: int, model: nn.Module) -> Terms:
         mtp = self.schedule.mtp_weight_at(tokens) if len(model.mtp) else 0.0

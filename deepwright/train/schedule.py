@@ -7,8 +7,9 @@ laptop model. Bounds are fractions of the token budget, rounded to whole tokens,
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
+
+from deepwright.config.refusals import expect, expect_each
 
 V3_TOKENS = 14_800_000_000_000
 
@@ -40,19 +41,15 @@ class Schedule:
     bias_decay: bool = False  # instead: from constant_until linearly to 0 at the end, for the noisy loads of small batches
 
     def __post_init__(self) -> None:
-        for name in ("total_tokens", "batch_rows", "batch_multiple"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
-        for name in ("learning_rate", "warmup_steps", "cosine_ratio", "tail_ratio", "mtp_weight", "mtp_weight_late", "bias_speed"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or a positive number")
-        if not 0 <= self.constant_until <= self.cosine_until <= self.tail_until <= 1:
-            bounds = (self.constant_until, self.cosine_until, self.tail_until)
-            raise ValueError(f"constant_until, cosine_until, tail_until are {bounds}, expected rising fractions between 0 and 1")
-        if not 0 <= self.batch_rows_start <= self.batch_rows:
-            raise ValueError(f"batch_rows_start is {self.batch_rows_start}, expected 0 (no ramp) to batch_rows ({self.batch_rows})")
-        if not 0 <= self.batch_ramp <= 1:
-            raise ValueError(f"batch_ramp is {self.batch_ramp}, expected a fraction of total_tokens between 0 and 1")
+        expect_each(self, ("total_tokens", "batch_rows", "batch_multiple"), lambda value: value >= 1, "at least 1")
+        sizes = ("learning_rate", "warmup_steps", "cosine_ratio", "tail_ratio", "mtp_weight", "mtp_weight_late", "bias_speed")
+        expect_each(self, sizes, lambda value: 0 <= value < math.inf, "0 or a positive number")
+        bounds = (self.constant_until, self.cosine_until, self.tail_until)
+        expect(0 <= bounds[0] <= bounds[1] <= bounds[2] <= 1, "(constant_until, cosine_until, tail_until)", bounds,
+               "rising fractions between 0 and 1")  # fmt: skip
+        start, rows = self.batch_rows_start, self.batch_rows
+        expect(0 <= start <= rows, "batch_rows_start", start, f"0 (no ramp) to batch_rows ({rows})")
+        expect(0 <= self.batch_ramp <= 1, "batch_ramp", self.batch_ramp, "a fraction of total_tokens between 0 and 1")
 
     def _bound(self, fraction: float) -> int:
         return round(fraction * self.total_tokens)
@@ -89,20 +86,3 @@ class Schedule:
             start = self._bound(self.constant_until)
             return self.bias_speed * min(1.0, max(0, self.total_tokens - tokens) / max(1, self.total_tokens - start))
         return self.bias_speed if tokens < self._bound(self.cosine_until) else 0.0
-
-    def steps(self, length: int) -> Iterator[tuple[int, int]]:
-        """(tokens read before it, rows) of every step with sequences of `length` tokens; the last step reaches `total_tokens`."""
-        tokens = 0
-        while tokens < self.total_tokens:
-            rows = self.rows_at(tokens)
-            yield tokens, rows
-            tokens += rows * length
-
-    def step_count(self, length: int) -> int:
-        """Number of steps, without walking through the part in which the batch is constant."""
-        count = 0
-        for tokens, rows in self.steps(length):
-            if rows == self.batch_rows and tokens >= self._bound(self.batch_ramp):
-                return count + -(-(self.total_tokens - tokens) // (rows * length))
-            count += 1
-        return count

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from deepwright.config.refusals import expect
 from deepwright.weights.gguf_files import TYPES, read_gguf, write_gguf
 from deepwright.weights.loading import load, load_model
 from deepwright.weights.saving import save, save_model
@@ -52,8 +53,7 @@ def convert(source: str | Path, target: str | Path, kind: str | None = None) -> 
 
     `kind`: one of TYPES for a .gguf, f32 or bf16 for a folder; None keeps the numbers as they are (quantised ones become f32)."""
     known = TYPES if is_gguf(target) else DTYPES
-    if kind is not None and kind not in known:
-        raise ValueError(f"type is {kind!r}, expected {' or '.join(known)} for {target}")
+    expect(kind is None or kind in known, "type", kind, f"{' or '.join(known)} for {target}")
     if is_gguf(source):
         model, tokenizer = read_gguf(source, DTYPES.get(kind))
     elif (Path(source) / "tokenizer.json").is_file():

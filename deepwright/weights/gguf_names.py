@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from deepwright.config import Llama3Scaling, ModelConfig, RopeScaling
+from deepwright.config.refusals import expect
 from deepwright.model.attention import LATENT_EPS
 from deepwright.model.rope import frequencies
 from deepwright.model.transformer import Transformer
@@ -149,8 +150,7 @@ def read_config(fields: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
 
     Raises ValueError for an unknown architecture, an unknown or missing key, and for what this implementation does not compute."""
     arch = fields.get("general.architecture")
-    if arch not in ARCHITECTURES:
-        raise ValueError(f"general.architecture is {arch!r}, expected {' or '.join(ARCHITECTURES)}")
+    expect(arch in ARCHITECTURES, "general.architecture", arch, " or ".join(ARCHITECTURES))
     given = {key.removeprefix(f"{arch}."): exact(value) for key, value in fields.items() if key.startswith(f"{arch}.")}
     names = _SIZES | (_LATENT_SIZES if arch == "deepseek2" else _DENSE_SIZES)
     if unknown := sorted(set(given) - set(names.values()) - _OTHER):
@@ -200,8 +200,7 @@ def _latent_values(given: Mapping[str, Any]) -> dict[str, Any]:
 def _dense_values(given: Mapping[str, Any], values: Mapping[str, Any], shapes: Mapping[str, Any]) -> dict[str, Any]:
     width = given.get("attention.key_length", values["hidden_size"] // values["num_attention_heads"])
     for key in ("attention.value_length", "rope.dimension_count"):
-        if given.get(key, width) != width:
-            raise ValueError(f"{key} is {given[key]}, expected {width}, the width of a key")
+        expect(given.get(key, width) == width, key, given.get(key), f"{width}, the width of a key")
     biased = values["model_type"] != "qwen2" and "blk.0.attn_q.bias" in shapes
     return {"head_dim": width, "attention_bias": biased, "initializer_range": 0.02}
 

@@ -8,7 +8,6 @@ stacked (transformers 5 in memory); FP8 weights are multiplied by their block sc
 from __future__ import annotations
 
 import dataclasses
-import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from deepwright.config import ModelConfig
+from deepwright.config.refusals import read_json
 from deepwright.model.transformer import Transformer
 from deepwright.text.tokenizer import Tokenizer
 from deepwright.weights.names import is_copy, memory, official, stacked
@@ -60,13 +60,13 @@ def load_into(model: Transformer, folder: str | Path) -> None:
 
 
 def read_config(folder: str | Path) -> ModelConfig:
-    return ModelConfig.from_hf(_read_json(Path(folder) / "config.json"))
+    return ModelConfig.from_hf(read_json(Path(folder) / "config.json"))
 
 
 def read_generation(folder: str | Path) -> dict[str, Any]:
     """generation_config.json (temperature, top_p, token ids ...), empty where there is none."""
     path = Path(folder) / "generation_config.json"
-    return _read_json(path) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}
 
 
 def check_vocabulary(config: ModelConfig, tokenizer: Tokenizer) -> None:
@@ -78,18 +78,6 @@ def check_vocabulary(config: ModelConfig, tokenizer: Tokenizer) -> None:
         raise ValueError(f"eos_token_id is {config.eos_token_id} in the model's config, expected the tokenizer's {tokenizer.eos_id}")
     if not config.is_dense and config.bos_token_id != tokenizer.bos_id:  # released Qwen folders contradict themselves here
         raise ValueError(f"bos_token_id is {config.bos_token_id} in the model's config, expected the tokenizer's {tokenizer.bos_id}")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ValueError(f"{path} is missing")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} holds {type(values).__name__}, expected an object")
-    return values
 
 
 def _stored_dtype(files: TensorFiles) -> torch.dtype:

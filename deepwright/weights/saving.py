@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from deepwright.config.refusals import expect
 from deepwright.model.transformer import Transformer
 from deepwright.text.tokenizer import Tokenizer
 from deepwright.weights.loading import check_vocabulary
@@ -48,8 +49,7 @@ def official_tensors(model: Transformer) -> Iterator[tuple[str, Tensor]]:
 
 
 def _write_model(model: Transformer, folder: Path, generation: Mapping[str, Any] | None, max_shard_bytes: int) -> None:
-    if max_shard_bytes < 1:
-        raise ValueError(f"max_shard_bytes is {max_shard_bytes}, expected a positive number of bytes")
+    expect(max_shard_bytes >= 1, "max_shard_bytes", max_shard_bytes, "a positive number of bytes")
     config = model.config
     dtype = str(model.embed.weight.dtype).removeprefix("torch.")
     ends = {"bos_token_id": config.bos_token_id, "eos_token_id": config.eos_token_id}

@@ -25,7 +25,7 @@ REOPEN_BYTES = 256 << 20
 class TensorFiles:
     """Names, shapes and tensors of a folder's safetensors files. FP8 weights come out multiplied by their block scales.
 
-    Raises ValueError for a folder without safetensors, an index that names a missing file or tensor, or a damaged file.
+    Raises ValueError for a folder without safetensors, an index that names a missing file, or a damaged file.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -33,12 +33,6 @@ class TensorFiles:
         self._files = {name: _open(folder / name) for name in _file_names(folder)}
         self._home = {key: name for name, file in self._files.items() for key in file.keys()}  # noqa: SIM118 - not a dict
         self._touched = 0
-        self._check_index()
-
-    def _check_index(self) -> None:
-        for key, file in _weight_map(self.folder).items():
-            if key not in self._home:
-                raise ValueError(f"{self.folder / INDEX} says that {file} holds {key}, but it does not")
 
     def names(self) -> list[str]:
         """Every tensor but the scales, which belong to their weights."""

@@ -81,7 +81,7 @@ def test_a_saved_folder_is_the_same_tokenizer_to_us_and_to_transformers(folders,
     ours = Tokenizer.load(folders[name])
     ours.save(tmp_path)
     again = Tokenizer.load(tmp_path)
-    fields = ("template", "bos_id", "eos_id", "pad_id", "stop_ids", "adds_bos", "begin_ids", "vocab_size")
+    fields = ("template", "bos_id", "eos_id", "pad_id", "stop_ids", "adds_bos", "vocab_size")
     assert [getattr(again, field) for field in fields] == [getattr(ours, field) for field in fields]
     if model_type:
         (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
@@ -101,7 +101,6 @@ def test_ends_and_beginnings_of_each_family(folders):
         assert tokenizer.pad_id == ids[1] and tokenizer.turn_end_id == ids[0]
         assert tokenizer.decode([*tokenizer.encode("4"), ids[0]]) == "4"
     assert [tokenizers[name].adds_bos for name in FAMILIES] == [False, True, False, True, False]
-    assert [len(tokenizers[name].begin_ids) for name in FAMILIES] == [0, 1, 0, 1, 0]
     assert tokenizers["qwen"].bos_id is None and tokenizers["smollm"].bos == "<|im_start|>"
 
 

@@ -17,7 +17,7 @@ from deepwright.train.checkpoint import latest_checkpoint
 from deepwright.train.objective import validate
 from deepwright.train.optimizer import TrainingDiverged
 from deepwright.train.progress import Progress, StopRequest
-from tests.train.tiny import CLOCK, CONFIG, LENGTH, MUON, CountingStream, make_model, random_tokens, run
+from tests.train.tiny import CLOCK, CONFIG, LENGTH, MUON, CountingStream, make_model, random_tokens, run, steps
 
 
 def curve(folder: Path) -> list[dict]:
@@ -46,7 +46,7 @@ def unbroken(tmp_path_factory):
 def test_it_learns_and_records(unbroken):
     folder, config = unbroken
     records = curve(folder)
-    assert [record["step"] for record in records] == list(range(1, config.schedule.step_count(LENGTH) + 1))
+    assert [record["step"] for record in records] == list(range(1, len(steps(config.schedule, LENGTH)) + 1))
     assert records[-1]["loss"] < 0.8 * records[0]["loss"]
     assert records[-1]["tokens"] >= config.schedule.total_tokens > records[-2]["tokens"]
     assert {len(records[3]["expert_load"]), len(records[3]["expert_load"][0])} == {3, 8}
@@ -150,7 +150,7 @@ def test_an_interrupt_finishes_the_step_saves_and_says_so(unbroken, tmp_path, nu
 def test_an_interrupt_in_the_last_step_is_not_swallowed(unbroken, tmp_path):
     folder, config = unbroken
     with pytest.raises(SystemExit):
-        run(tmp_path, config, callback=stop_at(config.schedule.step_count(LENGTH)))
+        run(tmp_path, config, callback=stop_at(len(steps(config.schedule, LENGTH))))
     assert_equal_runs(folder, tmp_path)
 
 

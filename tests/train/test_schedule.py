@@ -5,6 +5,7 @@ import math
 import pytest
 
 from deepwright.train.schedule import V3_TOKENS, Schedule
+from tests.train.tiny import steps
 
 V3 = Schedule()
 TRILLION = 10**12
@@ -51,22 +52,21 @@ def test_batch_ramp_of_v3():
 def test_step_count_of_v3():
     # About 227.8K steps after the ramp. In it rows rise linearly in tokens: it takes tokens / length / (log. mean of rows).
     ramp = 469e9 / 4096 / ((15360 - 3072) / math.log(5))
-    assert V3.step_count(4096) == pytest.approx(ramp + (V3_TOKENS - 469e9) / (15360 * 4096), rel=1e-3)
+    assert len(steps(V3, 4096)) == pytest.approx(ramp + (V3_TOKENS - 469e9) / (15360 * 4096), rel=1e-3)
 
 
 def test_laptop_schedule_counts_its_steps_and_ramps_in_multiples():
     laptop = Schedule(total_tokens=100_000, warmup_steps=10, batch_rows=40, batch_rows_start=8, batch_ramp=0.3, batch_multiple=8)
-    steps = list(laptop.steps(100))
-    assert laptop.step_count(100) == len(steps)
-    assert {rows % 8 for _, rows in steps} == {0}
-    assert [rows for _, rows in steps] == sorted(rows for _, rows in steps)
-    last_tokens, last_rows = steps[-1]
+    taken = steps(laptop, 100)
+    assert {rows % 8 for _, rows in taken} == {0}
+    assert [rows for _, rows in taken] == sorted(rows for _, rows in taken)
+    last_tokens, last_rows = taken[-1]
     assert last_tokens < 100_000 <= last_tokens + last_rows * 100
     assert laptop.learning_rate_at(1, 0) == pytest.approx(2.2e-5)
 
 
 def test_no_ramp():
-    assert {rows for _, rows in Schedule(total_tokens=1000, batch_rows=5, batch_rows_start=0).steps(10)} == {5}
+    assert {rows for _, rows in steps(Schedule(total_tokens=1000, batch_rows=5, batch_rows_start=0), 10)} == {5}
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,15 @@ MUON = replace(CONFIG, optimizer=OptimizerConfig(name="muon"))
 CLOCK = ("time", "tokens_per_second", "step_seconds")  # what may differ between two runs
 
 
+def steps(schedule: Schedule, length: int) -> list[tuple[int, int]]:
+    """(tokens read before it, rows) of every step with sequences of `length` tokens; the last step reaches `total_tokens`."""
+    taken, tokens = [], 0
+    while tokens < schedule.total_tokens:
+        taken.append((tokens, schedule.rows_at(tokens)))
+        tokens += taken[-1][1] * length
+    return taken
+
+
 def make_model(config: ModelConfig = MODEL, seed: int = 0) -> Transformer:
     return Transformer(config, torch.Generator().manual_seed(seed))
 
