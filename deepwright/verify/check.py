@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -31,8 +31,26 @@ class Check:
     needs: tuple[str, ...] = ()  # packages without which it is skipped, as "name" or "name>=major.minor"
 
     @property
+    def part(self) -> str:
+        """`rl` for what checks_rl.py holds."""
+        return self.run.__module__.rpartition("checks_")[2]
+
+    @property
     def missing(self) -> list[str]:
         return [need for need in self.needs if not _installed(need)]
+
+    def reported(self, report: Callable[[str], None]) -> Result | None:
+        """Runs it and says in three lines what came out; None, in one line, for want of a package."""
+        if self.missing:
+            report(f"skipped  {self.name}: {self.missing[0]} not installed")
+            return None
+        start, r = time.perf_counter(), self.run()
+        seconds, word = time.perf_counter() - start, "ok      " if r.passed else "FAILED  "
+        detail = f" ({r.detail})" if r.detail else ""
+        report(f"{word} {self.name}: error {r.error:.2g}, bound {r.bound:.2g}{detail}, {seconds:.1f} s")
+        report(f"         {self.compares}")
+        report(f"         Not established: {self.leaves_open}")
+        return r
 
 
 def _installed(need: str) -> bool:
@@ -44,22 +62,6 @@ def _installed(need: str) -> bool:
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".")[:2])
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """`result` is None when the check was skipped for want of a package."""
-
-    check: Check
-    result: Result | None
-    seconds: float = 0.0
-
-    def lines(self) -> list[str]:
-        if self.result is None:
-            return [f"skipped  {self.check.name}: {self.check.missing[0]} not installed"]
-        word, r = ("ok      " if self.result.passed else "FAILED  "), self.result
-        head = f"{word} {self.check.name}: error {r.error:.2g}, bound {r.bound:.2g}{f' ({r.detail})' if r.detail else ''}, {self.seconds:.1f} s"
-        return [head, f"         {self.check.compares}", f"         Not established: {self.check.leaves_open}"]
 
 
 CHECKS: dict[str, Check] = {}
@@ -80,22 +82,6 @@ def require(name: str) -> None:
     """Runs one check; AssertionError when it fails."""
     result = CHECKS[name].run()
     assert result.passed, f"{name}: error {result.error:.3g} exceeds {result.bound:.3g} {result.detail}"
-
-
-def run_all(names: Iterable[str] = (), report: Callable[[str], None] = print) -> list[Outcome]:
-    """Runs every check (or those named) and reports each as it ends. Raises ValueError for an unknown name."""
-    chosen = list(names) or list(CHECKS)
-    for name in chosen:
-        if name not in CHECKS:
-            raise ValueError(f"check is {name!r}, expected one of {', '.join(CHECKS)}")
-    outcomes = []
-    for name in chosen:
-        found, start = CHECKS[name], time.perf_counter()
-        result = None if found.missing else found.run()
-        outcomes.append(Outcome(found, result, time.perf_counter() - start))
-        for line in outcomes[-1].lines():
-            report(line)
-    return outcomes
 
 
 def largest(errors: dict[str, float], bound: float) -> Result:
