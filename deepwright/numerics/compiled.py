@@ -52,14 +52,11 @@ _SIGNATURES = {
 }
 
 
-def _processor() -> str:
+def processor_flags() -> str:
+    """The instruction sets that the kernel reports (Linux), blanks between them, else ''."""
     info = Path("/proc/cpuinfo")
-    flags = (
-        next((line for line in info.read_text().splitlines() if line.lower().startswith(("flags", "features"))), "")
-        if info.exists()
-        else ""
-    )
-    return f"{platform.system()} {platform.machine()} {flags}"
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.lower().startswith(("flags", "features"))), "")
 
 
 def build() -> Path:
@@ -68,9 +65,9 @@ def build() -> Path:
     if compiler is None:
         raise RuntimeError("no C compiler (gcc or clang) was found")
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
-    key = hashlib.sha256(
-        "\n".join((*(file.read_text() for file in (HEADER, *SOURCES)), version, _processor(), *OPTIONS)).encode()
-    ).hexdigest()[:16]
+    machine = (platform.system(), platform.machine(), processor_flags())
+    parts = (*(file.read_text() for file in (HEADER, *SOURCES)), version, *machine, *OPTIONS)
+    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deepwright"
     target = folder / f"numerics-{key}.so"
     if not target.exists():

@@ -38,22 +38,16 @@ class Finding:
 
 
 def machine() -> list[Finding]:
+    flags = numerics.compiled.processor_flags().split()
     return [
         Finding("python", platform.python_version(), platform.platform(terse=True)),
         Finding("torch", torch.__version__, f"CPU kernels for {torch.backends.cpu.get_cpu_capability()}"),
         Finding("threads", str(torch.get_num_threads()), f"of {len(os.sched_getaffinity(0))} cores"),
-        Finding("cpu flags", " ".join(flag for flag in CPU_FLAGS if flag in cpu_flags()) or "unknown"),
+        Finding("cpu flags", " ".join(flag for flag in CPU_FLAGS if flag in flags) or "unknown"),
         Finding("accelerator", torch.cuda.get_device_name() if torch.cuda.is_available() else "none", "not needed"),
         Finding("memory", f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB"),
         Finding("free disk", f"{shutil.disk_usage(Path.cwd()).free / 2**30:.1f} GiB", "where runs/ would be"),
     ]
-
-
-def cpu_flags() -> set[str]:
-    """Instruction sets that the kernel reports (Linux), else nothing."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return set(next((line.partition(":")[2] for line in lines if line.lower().startswith(("flags", "features"))), "").split())
 
 
 def best_seconds(work: Callable[[], object], budget: float = 0.4) -> float:
@@ -88,16 +82,8 @@ def rates() -> list[Finding]:
     ]
 
 
-def packages() -> list[Finding]:
-    return [Finding(name, installed_version(name), use) for name, use in OPTIONAL.items()]
-
-
-def installed_version(name: str) -> str:
-    return importlib.metadata.version(name) if importlib.util.find_spec(name) else "not found"
-
-
-def implementations() -> list[Finding]:
-    return [Finding(operation, used, reason) for operation, used, reason in numerics.table()]
+def version_of(package: str) -> str:
+    return importlib.metadata.version(package) if importlib.util.find_spec(package) else "not found"
 
 
 def examine() -> dict[str, list[Finding]]:
@@ -105,6 +91,6 @@ def examine() -> dict[str, list[Finding]]:
     return {
         "machine": machine(),
         "measured rates": rates(),
-        "optional packages": packages(),
-        "what runs for each operation": implementations(),
+        "optional packages": [Finding(name, version_of(name), use) for name, use in OPTIONAL.items()],
+        "what runs for each operation": [Finding(*row) for row in numerics.table()],
     }
