@@ -41,7 +41,7 @@ def train(name: str, args: list[str]) -> int:
 
     words = split_words(args)
     if name == "sft":
-        from deepwright.recipe.finetune import resolve_sft
+        from deepwright.recipe.sft import resolve_sft
 
         settings = resolve_sft(words)
     else:
@@ -52,7 +52,7 @@ def train(name: str, args: list[str]) -> int:
         print(to_toml(settings), end="")
         return 0
     if name == "sft":
-        from deepwright.recipe.finetune import run_sft as run_settings
+        from deepwright.recipe.sft import run_sft as run_settings
     else:
         from deepwright.recipe.r1 import run_checked as run_settings
     run_settings(settings, words.resume)
@@ -61,7 +61,7 @@ def train(name: str, args: list[str]) -> int:
 
 def data(args: list[str]) -> int:
     asked = request("PreviewRequest", "data", args, "preview")
-    from deepwright.recipe.finetune import preview
+    from deepwright.recipe.sft import preview
 
     preview(asked)
     return 0
@@ -69,10 +69,10 @@ def data(args: list[str]) -> int:
 
 def evaluate(args: list[str]) -> int:
     asked = request("EvalRequest", "eval", args)
-    from deepwright.recipe.use import describe, evaluate_all
+    from deepwright.recipe.use import eval_lines
 
-    for found in evaluate_all(asked):
-        print("\n".join(describe(found)), flush=True)
+    for lines in eval_lines(asked):
+        print("\n".join(lines), flush=True)
     return 0
 
 

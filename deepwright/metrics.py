@@ -64,6 +64,9 @@ ZERO = _metrics(
     ("reward_std", "points", "Standard deviation of the reward over all completions of this step."),
     ("reward_accuracy", "points", "The part of the mean reward that was paid for right answers."),
     ("reward_format", "points", "The part of the mean reward that was paid for keeping the format."),
+    ("reward_language", "points", "The part of the mean reward that was paid for thoughts in the language of the prompt."),
+    ("reward_helpful", "points", "The part of the mean reward that the reward model of helpfulness paid."),
+    ("reward_safe", "points", "The part of the mean reward that the reward model of safety paid."),
     ("reward_language", "points", "The part of the mean reward that was paid for keeping to one language."),
     (
         "accuracy",
@@ -112,7 +115,12 @@ EVALUATION = _metrics(
     ("accuracy_with_self_check", "fraction", "Held-out accuracy among the completions with a self-check."),
     ("accuracy_without_self_check", "fraction", "Held-out accuracy among the completions without one."),
 )
-GLOSSARY: dict[str, Metric] = TRAINING | BASE | ZERO | EVALUATION
+PREFERENCES = _metrics(
+    ("reward_model_loss", "nats", "Mean negative log-likelihood of this step's preferences, or labels, under the reward model."),
+    ("preference_accuracy", "fraction", "Share of this step's pairs that the reward model ranks right before it learns them."),
+    ("win_rate", "fraction", "Share of held-out comparisons that another judge than the reward model decides for the policy."),
+)
+GLOSSARY: dict[str, Metric] = TRAINING | BASE | ZERO | EVALUATION | PREFERENCES
 RESERVED = ("stage", "step", "time", "not_finite")
 
 

@@ -25,6 +25,10 @@ PRESETS = {
         qk_rope_head_dim=16, v_head_dim=32, max_position_embeddings=512, num_nextn_predict_layers=1,
         initializer_range=0.04,  # 0.006 is for a width of 7168; at 128 it leaves the first hundred steps without signal
     ),
+    "laptop-student": ModelConfig(  # dense, for distillation: a third of the laptop model
+        model_type="llama", vocab_size=128, hidden_size=96, intermediate_size=256, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=24, max_position_embeddings=512, initializer_range=0.04,
+    ),
     "benchmark": ModelConfig(
         vocab_size=8192, hidden_size=256, intermediate_size=768, moe_intermediate_size=128, num_hidden_layers=8, first_k_dense_replace=1,
         num_attention_heads=8, n_routed_experts=16, n_shared_experts=1, num_experts_per_tok=4, q_lora_rank=96, kv_lora_rank=64,

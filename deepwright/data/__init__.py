@@ -1,7 +1,8 @@
 """Token streams: corpora that every machine has, fill-in-the-middle, packing, exact resume."""
 
 from deepwright.data.countdown_corpus import CountdownCorpus
+from deepwright.data.mixed_corpus import MixedCorpus
 from deepwright.data.packing import Documents, PackedStream
 from deepwright.data.text_corpus import TextCorpus
 
-__all__ = ["CountdownCorpus", "Documents", "PackedStream", "TextCorpus"]
+__all__ = ["CountdownCorpus", "Documents", "MixedCorpus", "PackedStream", "TextCorpus"]

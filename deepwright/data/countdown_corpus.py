@@ -22,7 +22,8 @@ from random import Random
 from typing import Protocol
 
 from deepwright.seeds import pick, shuffled, stream
-from deepwright.text.thoughts import ANSWER, END_ANSWER, END_THINK, THINK, WAIT, YES
+from deepwright.text.languages import LANGUAGES
+from deepwright.text.thoughts import ANSWER, END_ANSWER, END_THINK, THINK
 
 _DOCUMENT = 96  # purpose of the random stream
 Tree = tuple  # (value, ...): how one value is made
@@ -43,7 +44,9 @@ class PuzzleTask(Protocol):
     puzzles: Mapping[str, Sequence[Puzzle]]
     equations: Sequence[str]
 
-    def prompt(self, numbers: Sequence[int], target: int) -> str: ...
+    languages: Sequence[str]
+
+    def prompt(self, numbers: Sequence[int], target: int, language: str = "en") -> str: ...
 
     def worked(self, tree: Tree, flips: int) -> tuple[tuple[str, ...], str]: ...
 
@@ -70,10 +73,11 @@ class CountdownCorpus:
     heuristic: float = 0.5  # searchers that look at `candidates` attempts and take the one nearest the target
     candidates: int = 3
     slips: float = 0.0  # chance of an equation with a wrong result
+    mixed: float = 0.0  # documents whose author takes each word from any language of the task
 
     def __post_init__(self) -> None:
         shares = ("facts", "exercises", "direct", "single", "searchers", "tagged", "empty_thought", "short_exercises",
-                  "exercise_right", "heuristic", "slips")  # fmt: skip
+                  "exercise_right", "heuristic", "slips", "mixed")  # fmt: skip
         for name in shares:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a share in [0, 1]")
@@ -96,28 +100,31 @@ class CountdownCorpus:
         if rng.random() < self.facts:
             return "facts", self._facts(rng)
         puzzle = pick(rng, self.task.puzzles["train"])
-        prompt = self.task.prompt(shuffled(rng, puzzle.numbers), puzzle.target)
+        numbers, languages = shuffled(rng, puzzle.numbers), self.task.languages
+        language = pick(rng, languages) if len(languages) > 1 else languages[0]
+        speaks = languages if self.mixed and rng.random() < self.mixed else (language,)
+        prompt = self.task.prompt(numbers, puzzle.target, language)
         if rng.random() < self.exercises:
-            return "exercises", f"{prompt} {self._exercise(rng, puzzle)}"
+            return "exercises", f"{prompt} {self._exercise(rng, puzzle, speaks)}"
         style = rng.random()
         if style < self.direct:
             kind, (thought, answer) = "direct", self._direct(rng, puzzle)
         elif style < self.direct + self.single:
             kind, (thought, answer) = "single", self._single(rng, puzzle)
         else:
-            kind, (thought, answer) = "searchers", self._search(rng, puzzle)
-        return kind, f"{prompt} {self._laid_out(rng, thought, answer)}"
+            kind, (thought, answer) = "searchers", self._search(rng, puzzle, speaks)
+        return kind, f"{prompt} {self._laid_out(rng, thought, answer, speaks)}"
 
     def _facts(self, rng: Random) -> str:
         return " ; ".join(self._slipped(rng, pick(rng, self.task.equations)) for _ in range(_between(rng, self.facts_per_document)))
 
-    def _exercise(self, rng: Random, puzzle: Puzzle) -> str:
+    def _exercise(self, rng: Random, puzzle: Puzzle, speaks: Sequence[str]) -> str:
         short = rng.random() < self.short_exercises
         parts = []
         for _ in range(_between(rng, self.attempts_per_exercise)):
             right = not puzzle.wrong or rng.random() < self.exercise_right
             equations, _, value = self._worked(rng, pick(rng, puzzle.right if right else puzzle.wrong))
-            parts.append(f"{equations[-1] if short else ' , '.join(equations)} {self._mark(value, puzzle.target)}")
+            parts.append(f"{equations[-1] if short else ' , '.join(equations)} {_mark(rng, value == puzzle.target, speaks)}")
         return " ".join(parts)
 
     def _direct(self, rng: Random, puzzle: Puzzle) -> tuple[str, str]:
@@ -129,7 +136,7 @@ class CountdownCorpus:
         equations, expression, _ = self._worked(rng, _any_tree(rng, puzzle))
         return " , ".join(equations), expression
 
-    def _search(self, rng: Random, puzzle: Puzzle) -> tuple[str, str]:
+    def _search(self, rng: Random, puzzle: Puzzle, speaks: Sequence[str]) -> tuple[str, str]:
         """Attempts until one is right. Who gives up, or has nothing left to try, answers the last attempt all the same."""
         untried = list(puzzle.right + puzzle.wrong)
         give_up = pick(rng, self.give_up)
@@ -139,23 +146,23 @@ class CountdownCorpus:
         for _ in range(self.longest_search):
             tree = _take_nearest(rng, untried, puzzle.target, looks)
             equations, expression, value = self._worked(rng, tree)
-            thought.append(f"{' , '.join(equations)} {self._mark(value, puzzle.target)}")
+            thought.append(f"{' , '.join(equations)} {_mark(rng, value == puzzle.target, speaks)}")
             if value == puzzle.target or not untried or rng.random() < give_up:
                 break
         return " ".join(thought), expression
 
-    def _laid_out(self, rng: Random, thought: str, answer: str) -> str:
+    def _laid_out(self, rng: Random, thought: str, answer: str, speaks: Sequence[str]) -> str:
         if rng.random() < self.tagged:
             return " ".join(filter(None, (THINK, thought, END_THINK, ANSWER, answer, END_ANSWER)))
-        style = int(rng.random() * 4)
+        style, said = int(rng.random() * 4), LANGUAGES[speaks[0]]
         if style == 0:
-            words = (thought, "answer", ":", answer)
+            words = (thought, said.answer, said.colon, answer)
         elif style == 1:
             words = (thought, ANSWER, answer, END_ANSWER)
         elif style == 2:
-            words = (THINK, thought, END_THINK, "answer", ":", answer)
+            words = (THINK, thought, END_THINK, said.answer, said.colon, answer)
         else:
-            words = (thought if thought != answer else "", "answer", answer)
+            words = (thought if thought != answer else "", said.answer, answer)
         return " ".join(filter(None, words))
 
     def _worked(self, rng: Random, tree: Tree) -> tuple[tuple[str, ...], str, int]:
@@ -169,8 +176,11 @@ class CountdownCorpus:
     def _slipped(self, rng: Random, equation: str) -> str:
         return _wrong_result(rng, equation, self.task.limit) if self.slips and rng.random() < self.slips else equation
 
-    def _mark(self, value: int, target: int) -> str:
-        return YES if value == target else WAIT
+
+def _mark(rng: Random, right: bool, speaks: Sequence[str]) -> str:
+    """What an author who speaks these languages writes after an attempt."""
+    language = LANGUAGES[pick(rng, speaks) if len(speaks) > 1 else speaks[0]]
+    return language.yes if right else language.wait
 
 
 def _between(rng: Random, bounds: tuple[int, int]) -> int:

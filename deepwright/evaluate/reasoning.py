@@ -9,10 +9,11 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 from deepwright.tasks import Countdown, Problem, Task
-from deepwright.tasks.countdown import WAIT, read_prompt
+from deepwright.tasks.countdown import read_prompt
 from deepwright.tasks.expression import ExpressionError, evaluate
 from deepwright.tasks.self_checks import Tally, self_checks, tally
 from deepwright.tasks.task import INSTRUCTIONS, read_layout
+from deepwright.text.thoughts import WAIT
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -42,13 +41,15 @@ class PagedKeys:
 
 class _CausalAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, q_GMd: Tensor, k_GTd: Tensor, v_GTv: Tensor, scale: float, heads: int) -> Tensor:
+    def forward(ctx, q_GMd: Tensor, k_GTd: Tensor, v_GTv: Tensor, scale: float, heads: int, hidden_GMT: Tensor | None) -> Tensor:
         out = q_GMd.new_empty(q_GMd.shape[0], q_GMd.shape[1], v_GTv.shape[2])
         probs = []
         for start, end in _blocks(k_GTd.shape[1]):
             rows = slice(start * heads, end * heads)
             score = torch.bmm(q_GMd[:, rows], k_GTd[:, :end].transpose(1, 2)).float().mul_(scale)
             score[:, :, start:end].add_(_future(end - start, heads))
+            if hidden_GMT is not None:
+                score.masked_fill_(hidden_GMT[:, rows, :end], float("-inf"))
             prob = torch.softmax(score, dim=-1).to(v_GTv.dtype)
             out[:, rows] = torch.bmm(prob, v_GTv[:, :end])
             probs.append(prob)
@@ -69,7 +70,7 @@ class _CausalAttention(torch.autograd.Function):
             d_score = torch.ops.aten._softmax_backward_data(d_prob, prob, -1, prob.dtype).mul_(ctx.scale)
             d_q[:, rows] = torch.bmm(d_score, k[:, :end])
             d_k[:, :end] += torch.bmm(d_score.transpose(1, 2), q[:, rows])
-        return d_q, d_k, d_v, None, None
+        return d_q, d_k, d_v, None, None, None
 
 
 def _future(positions: int, heads: int) -> Tensor:
@@ -77,20 +78,18 @@ def _future(positions: int, heads: int) -> Tensor:
     return torch.full((positions, positions), float("-inf")).triu_(1).repeat_interleave(heads, dim=0)
 
 
-def attention(q_GMd: Tensor, k_GTd: Tensor, v_GTv: Tensor, scale: float, heads: int = 1) -> Tensor:
-    """softmax(scale * q k^T) v -> [G, M, v]; query row s * heads + h sees keys 0..s. Softmax in fp32."""
-    return _CausalAttention.apply(q_GMd, k_GTd, v_GTv, scale, heads)
+def attention(q_GMd: Tensor, k_GTd: Tensor, v_GTv: Tensor, scale: float, heads: int = 1, hidden_GMT: Tensor | None = None) -> Tensor:
+    """softmax(scale * q k^T) v -> [G, M, v]; query row s * heads + h sees keys 0..s, but those that `hidden_GMT` (bool) hides. Softmax in fp32."""
+    return _CausalAttention.apply(q_GMd, k_GTd, v_GTv, scale, heads, hidden_GMT)
 
 
 def branched_attention(q_BSHd: Tensor, k_BSKd: Tensor, v_BSKv: Tensor, scale: float, branch_BS: Tensor) -> Tensor:
     """Causal attention over rows that hold one prompt (branch 0) and several continuations of it (branches 1..): a query sees the prompt and
     its own branch -> [B, S, H, v]. H is a multiple of the key heads K."""
-    S = branch_BS.shape[1]
-    seen_BSS = (branch_BS[:, None] == 0) | (branch_BS[:, None] == branch_BS[:, :, None])
-    seen_BSS = seen_BSS & torch.ones(S, S, dtype=torch.bool, device=branch_BS.device).tril()
-    q, k, v = (x.transpose(1, 2) for x in (q_BSHd, k_BSKd, v_BSKv))
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen_BSS[:, None], scale=scale, enable_gqa=q.shape[1] != k.shape[1])
-    return out.transpose(1, 2)
+    K, G = k_BSKd.shape[2], q_BSHd.shape[2] // k_BSKd.shape[2]
+    hidden_BST = (branch_BS[:, None] != 0) & (branch_BS[:, None] != branch_BS[:, :, None])
+    hidden = hidden_BST.repeat_interleave(K, dim=0).repeat_interleave(G, dim=1)
+    return grouped_attention(q_BSHd, k_BSKd, v_BSKv, scale, hidden=hidden)
 
 
 class _ExpandedAttention(torch.autograd.Function):
@@ -150,18 +149,20 @@ def attention_at(q_BMd: Tensor, k_BTd: Tensor, v_BTv: Tensor, scale: float, posi
     return torch.bmm(score.masked_fill_(future, float("-inf")).softmax(-1).to(v_BTv.dtype), v_BTv)
 
 
-def grouped_attention(q_BSHd: Tensor, k_BTKd: Tensor, v_BTKd: Tensor, scale: float, positions_BS: Tensor | None = None) -> Tensor:
-    """Grouped-query attention -> [B, S, H, d]. Query row s * G + g of a key head belongs to position s, so no key is copied for each of its G
-    query heads. positions None: keys are those of the queries, in order."""
+def grouped_attention(
+    q_BSHd: Tensor, k_BTKd: Tensor, v_BTKv: Tensor, scale: float, positions_BS: Tensor | None = None, hidden: Tensor | None = None
+) -> Tensor:
+    """Grouped-query attention -> [B, S, H, v]. Query row s * G + g of a key head belongs to position s, so no key is copied for each of its G
+    query heads. positions None: keys are those of the queries, in order; `hidden` as in `attention`."""
     (B, S, H, d), K = q_BSHd.shape, k_BTKd.shape[2]
     q_BKMd = q_BSHd.view(B, S, K, H // K, d).transpose(1, 2).reshape(B * K, -1, d)
-    k_BKTd, v_BKTd = (x.transpose(1, 2).flatten(0, 1) for x in (k_BTKd, v_BTKd))
+    k_BKTd, v_BKTv = (x.transpose(1, 2).flatten(0, 1) for x in (k_BTKd, v_BTKv))
     if positions_BS is None:
-        out = attention(q_BKMd, k_BKTd, v_BKTd, scale, H // K)
+        out = attention(q_BKMd, k_BKTd, v_BKTv, scale, H // K, hidden)
     else:
         positions_BKM = positions_BS.repeat_interleave(H // K, dim=1).repeat_interleave(K, dim=0)
-        out = attention_at(q_BKMd, k_BKTd, v_BKTd, scale, positions_BKM)
-    return out.view(B, K, S, -1, d).transpose(1, 2).reshape(B, S, H, d)
+        out = attention_at(q_BKMd, k_BKTd, v_BKTv, scale, positions_BKM)
+    return out.view(B, K, S, H // K, -1).transpose(1, 2).reshape(B, S, H, -1)
 
 
 def cached_grouped_attention(q_BSHd: Tensor, keys: Tensor | PagedKeys, scale: float, positions_BS: Tensor) -> Tensor:

@@ -11,12 +11,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from deepwright.data import CountdownCorpus, PackedStream
+from deepwright.data import CountdownCorpus, MixedCorpus, PackedStream
 from deepwright.inference.draft import acceptance_rate
 from deepwright.model import Transformer
 from deepwright.recipe.journal import Journal
 from deepwright.recipe.settings import PretrainSettings, R1Settings
 from deepwright.tasks import Countdown
+from deepwright.tasks.requests import Requests
 from deepwright.text import Tokenizer, number_tokenizer
 from deepwright.train.pretrain import pretrain
 
@@ -34,9 +35,22 @@ def countdown(settings: R1Settings | PretrainSettings) -> Countdown:
     return task
 
 
-def corpus_of(settings: R1Settings | PretrainSettings, seed: int) -> CountdownCorpus:
+def corpus_of(settings: R1Settings | PretrainSettings, seed: int) -> CountdownCorpus | MixedCorpus:
     knobs = {field.name: getattr(settings.corpus, field.name) for field in dataclasses.fields(settings.corpus)}
-    return CountdownCorpus(countdown(settings), seed, **knobs)
+    share, task = knobs.pop("requests"), countdown(settings)
+    puzzles = CountdownCorpus(task, seed, **knobs)
+    return (
+        MixedCorpus([(1 - share, puzzles), (share, Requests(settings.task.seed, task.languages, document_seed=seed))], seed)
+        if share
+        else puzzles
+    )
+
+
+def tokenizer_of(settings: R1Settings | PretrainSettings) -> Tokenizer:
+    """Word level: the words of the task and, where the corpus has them, of requests."""
+    task = countdown(settings)
+    more = Requests(settings.task.seed, task.languages).tokenizer_words() if settings.corpus.requests else ()
+    return number_tokenizer((*task.tokenizer_words(), *more), task.largest_number)
 
 
 def new_model(settings: R1Settings | PretrainSettings, tokenizer: Tokenizer) -> Transformer:
@@ -50,19 +64,20 @@ def validation_rows(settings: R1Settings | PretrainSettings, tokenizer: Tokenize
     return PackedStream(unseen, tokenizer, settings.pretrain.length, carry=False).batch(settings.evaluation.validation_rows)
 
 
-def run(settings: R1Settings | PretrainSettings, folder: Path, journal: Journal) -> tuple[Transformer, Tokenizer]:
-    """Trains, or goes on training, the base model of a run; returns it as it is at the end of the stage."""
-    tokenizer = number_tokenizer(countdown(settings).tokenizer_words(), countdown(settings).largest_number)
+def run(settings: R1Settings | PretrainSettings, folder: Path, journal: Journal, stage: str = STAGE) -> tuple[Transformer, Tokenizer]:
+    """Trains, or goes on training, the base model of a run (or of its student); returns it as it is at the end of the stage."""
+    tokenizer = tokenizer_of(settings)
     model = new_model(settings, tokenizer)
     corpus = corpus_of(settings, settings.seed)
-    journal.start(model.config)
-    journal.corpus(corpus)
+    if stage == STAGE:
+        journal.start(model.config)
+        journal.corpus(corpus)
     stream = PackedStream(corpus, tokenizer, settings.pretrain.length, seed=settings.seed, carry=False)
     validation = validation_rows(settings, tokenizer)
     trainer = pretrain(
-        settings.pretrain, model, stream, tokenizer, folder / STAGE, journal.tracker,
-        stage=STAGE, validation=list(validation.split(16)), callback=lambda step, model: journal.report(),
+        settings.pretrain, model, stream, tokenizer, folder / stage, journal.tracker,
+        stage=stage, validation=list(validation.split(16)), callback=lambda step, model: journal.report(),
     )  # fmt: skip
-    if len(model.mtp) and "mtp_acceptance" not in journal.known:
+    if stage == STAGE and len(model.mtp) and "mtp_acceptance" not in journal.known:
         journal.facts(mtp_acceptance=acceptance_rate(model, validation[:_DRAFTED_ROWS, :-1]), base_step=trainer.steps)
     return model, tokenizer

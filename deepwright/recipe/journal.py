@@ -18,7 +18,7 @@ from typing import Any
 
 import deepwright
 from deepwright.config import ModelConfig
-from deepwright.data import CountdownCorpus
+from deepwright.data import CountdownCorpus, MixedCorpus
 from deepwright.evaluate import Evaluation
 from deepwright.metrics import JsonlTracker, read_records
 from deepwright.report import write_report
@@ -61,7 +61,7 @@ class Journal:
         self._facts["seconds"] = round(self._seconds_before + time.monotonic() - self._begun, 1)
         _write_json(self.folder / "run.json", self._facts)
 
-    def corpus(self, corpus: CountdownCorpus) -> None:
+    def corpus(self, corpus: CountdownCorpus | MixedCorpus) -> None:
         labelled = [corpus.labelled(i) for i in range(2000)]
         counts = Counter(kind for kind, _ in labelled)
         first_of = {kind: text for kind, text in reversed(labelled)}

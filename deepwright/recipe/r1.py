@@ -1,7 +1,4 @@
-"""`deepwright r1`, `pretrain` and `rl`: the stages of a run in their order, each skipped where it is already done.
-
-What exists today: `base` (pre-training) and `zero` (R1-Zero).
-"""
+"""`deepwright r1`, `pretrain` and `rl`: the stages of a run in their order, each skipped where it is already done."""
 
 from __future__ import annotations
 
@@ -10,10 +7,15 @@ from pathlib import Path
 import torch
 
 from deepwright import weights
-from deepwright.recipe import base, zero
+from deepwright.model import Transformer
+from deepwright.recipe import align, base, cold_start, distill, finetune, reasoning_rl, zero
 from deepwright.recipe.journal import Journal
 from deepwright.recipe.session import model_folder, open_run, use_threads
 from deepwright.recipe.settings import PretrainSettings, R1Settings, RLSettings
+from deepwright.recipe.stage import Recipe
+from deepwright.text import Tokenizer
+
+AFTER_ZERO = {module.STAGE: module for module in (cold_start, reasoning_rl, finetune, align, distill)}
 
 
 def run(settings: R1Settings | PretrainSettings | RLSettings, folder: Path) -> None:
@@ -21,13 +23,12 @@ def run(settings: R1Settings | PretrainSettings | RLSettings, folder: Path) -> N
     journal = Journal(folder)
     status = "stopped"
     try:
-        if isinstance(settings, RLSettings):
-            start = model_folder(settings.start or folder, stages=("base", "."))
-            model, tokenizer = weights.load(start, torch.float32)  # masters, whatever the folder holds
-            journal.start(model.config)
+        if isinstance(settings, R1Settings):
+            run_stages(settings, folder, journal)
+        elif isinstance(settings, PretrainSettings):
+            base.run(settings, folder, journal)
         else:
-            model, tokenizer = base.run(settings, folder, journal)
-        if not isinstance(settings, PretrainSettings):
+            model, tokenizer = load_start(settings.start or folder, journal)
             zero.run(settings, folder, journal, model, tokenizer)
         status = "finished"
     finally:
@@ -35,6 +36,32 @@ def run(settings: R1Settings | PretrainSettings | RLSettings, folder: Path) -> N
     for line in summary(journal):
         print(line)
     print(f"The report: {folder / 'report.html'}")
+
+
+def load_start(start: str | Path, journal: Journal) -> tuple[Transformer, Tokenizer]:
+    """A model to start from, with fp32 masters whatever the folder holds."""
+    model, tokenizer = weights.load(model_folder(start, stages=("base", ".")), torch.float32)
+    journal.start(model.config)
+    return model, tokenizer
+
+
+def run_stages(settings: R1Settings, folder: Path, journal: Journal) -> None:
+    """The stages that are asked for, in the order of the recipe."""
+    if settings.start:
+        model, tokenizer = load_start(settings.start, journal)
+    elif "base" in settings.stages:
+        model, tokenizer = base.run(settings, folder, journal)
+    else:
+        model, tokenizer = load_start(folder, journal)
+    recipe = Recipe(settings, folder, journal, tokenizer)
+    if "zero" in settings.stages:
+        recipe.judged("base", 0, model)
+        zero.run(settings, folder, journal, model, tokenizer)
+        recipe.judged("zero", settings.rl.steps, model)
+    del model
+    for name, module in AFTER_ZERO.items():
+        if name in settings.stages:
+            module.run(recipe)
 
 
 def run_checked(settings: R1Settings | PretrainSettings | RLSettings, resume: bool) -> None:

@@ -29,7 +29,8 @@ class EvalRequest:
     split: Literal["held_out", "train"] = "held_out"
     temperature: float = 1.0
     top_p: float = 1.0
-    max_tokens: int = 256  # longest completion
+    max_tokens: int = 256  # longest completion; with budgets, what may follow a thought
+    budgets: tuple[int, ...] = ()  # longest thoughts in tokens: closed by force at each of these, and judged; none: no limit
     save: str = ""  # FILE.jsonl that gets every completion with its verdict
     tokenizer: str = ""  # with a URL, and needed there: the folder whose tokenizer and chat template the served model has
     served: str = "policy"  # with a URL: the name by which the server knows the model

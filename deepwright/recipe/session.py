@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from deepwright.recipe.settings import PretrainSettings, R1Settings, RLSettings
 
 CONFIG = "config.toml"
-STAGES = ("zero", "base", ".")  # where a run folder keeps checkpoints, the later stage first
+STAGES = (
+    "align",
+    "finetune",
+    "reasoning_rl",
+    "cold_start",
+    "zero",
+    "base",
+    ".",
+)  # where a run folder keeps checkpoints, the later stage first
 FREE = {*FREE_PRETRAIN, *FREE_RL, "run", "threads", "sampler.url", "sampler.reload"}  # may differ between the two halves of a resumed run
 
 

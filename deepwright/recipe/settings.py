@@ -15,10 +15,13 @@ from pathlib import Path
 
 from deepwright.config import ModelConfig, preset
 from deepwright.data import CountdownCorpus
+from deepwright.recipe.harvest import HarvestSettings
 from deepwright.recipe.resolve import Words, resolve
 from deepwright.rl.config import GRPOConfig
+from deepwright.rl.reward_model import RewardModelConfig
 from deepwright.tasks import Countdown, Task, make_task
 from deepwright.train.pretrain import PretrainConfig
+from deepwright.train.sft import SFTConfig
 
 
 def fields_of(kind: type, name: str, *, without: tuple[str, ...]) -> type:
@@ -28,8 +31,11 @@ def fields_of(kind: type, name: str, *, without: tuple[str, ...]) -> type:
     return dataclasses.make_dataclass(name, kept, frozen=True, namespace={"__module__": __name__, "__doc__": kind.__doc__})
 
 
-# See deepwright/data/countdown_corpus.py for what each share means.
-CorpusSettings = fields_of(CountdownCorpus, "CorpusSettings", without=("task", "seed"))
+@dataclass(frozen=True)
+class CorpusSettings(fields_of(CountdownCorpus, "_Countdown", without=("task", "seed"))):  # type: ignore[misc]
+    """See deepwright/data/countdown_corpus.py for what each share means."""
+
+    requests: float = 0.0  # documents that answer general requests (tasks/requests.py), in the languages of the task
 
 
 @dataclass(frozen=True)
@@ -137,14 +143,76 @@ class _Run(RunSettings):
 
 
 @dataclass(frozen=True)
-class R1Settings(_Run):
-    """Pre-trains a small model from nothing, then teaches it to reason by reinforcement learning alone."""
+class ColdStart:
+    """Samples of R1-Zero to fine-tune the base model on (R1 section 2.3.1)."""
 
+    harvest: HarvestSettings = HarvestSettings()
+    sft: SFTConfig = SFTConfig()
+
+
+@dataclass(frozen=True)
+class ReasoningRL:
+    """Reinforcement learning from the cold start (R1 section 2.3.2)."""
+
+    language_reward: float = 0.2  # for keeping to the language of the prompt; of a task that has languages
+    compare: bool = True  # train once more without it
+    rl: GRPOConfig = GRPOConfig()
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """What fine-tuning reads: samples of the reasoning model (R1 section 2.3.3)."""
+
+    reasoning: HarvestSettings = HarvestSettings(problems=800, per_problem=2)
+    general: HarvestSettings = HarvestSettings(problems=61, samples=16, per_problem=8)
+
+
+@dataclass(frozen=True)
+class Align:
+    """Reinforcement learning for all scenarios (R1 section 2.3.4), with reward models for general requests."""
+
+    pairs: int = 2000  # of preferences that a reward model is trained on
+    language_reward: float = 0.2
+    reward_model: RewardModelConfig = RewardModelConfig()
+    rl: GRPOConfig = GRPOConfig(temperature=0.7)
+
+
+@dataclass(frozen=True)
+class Distill:
+    """A small dense student taught by the kept samples (R1 section 2.4), and the same one by reinforcement learning alone."""
+
+    model: ModelConfig = field(default_factory=lambda: preset("laptop-student"))
+    pretrain: PretrainConfig = PretrainConfig()
+    sft: SFTConfig = SFTConfig()
+    compare: bool = True
+    rl: GRPOConfig = GRPOConfig()
+
+
+STAGES = ("base", "zero", "cold_start", "reasoning_rl", "finetune", "align", "distill")
+
+
+@dataclass(frozen=True)
+class R1Settings(_Run):
+    """The whole recipe: a small model from nothing, R1-Zero, and R1's stages up to a distilled student; each stage is skipped where it is done."""
+
+    start: str = ""  # a base model instead of pre-training: a Hugging Face folder
+    stages: tuple[str, ...] = STAGES
     model: ModelConfig = field(default_factory=lambda: preset("laptop"))
     corpus: CorpusSettings = CorpusSettings()
     pretrain: PretrainConfig = PretrainConfig()
     rl: GRPOConfig = GRPOConfig()
+    cold_start: ColdStart = ColdStart()
+    reasoning_rl: ReasoningRL = ReasoningRL()
+    rejection: Rejection = Rejection()
+    finetune: SFTConfig = SFTConfig()
+    align: Align = Align()
+    distill: Distill = field(default_factory=Distill)
     sampler: SamplerChoice = SamplerChoice()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.stages or not set(self.stages) <= set(STAGES):
+            raise ValueError(f"stages is {list(self.stages)}, expected some of {list(STAGES)}")
 
 
 @dataclass(frozen=True)
@@ -178,6 +246,9 @@ def resolve_for(command: str, words: Words) -> R1Settings | PretrainSettings | R
             raise ValueError(f"--preset {words.preset} chooses a model, but {command} takes the one that it is given")
         settings = dataclasses.replace(settings, model=preset(words.preset))
     words = dataclasses.replace(words, rest=tuple(re.sub(r"^--task(?==|$)", "--task.name", word) for word in words.rest))
+    chosen = [word.partition("=")[0] for word in words.rest]
+    if "--task.name" in chosen and "--task.options" not in chosen:  # those of a file belong to the task that it names
+        words = dataclasses.replace(words, rest=(*words.rest, "--task.options"))
     if not words.configs:
         words = dataclasses.replace(words, configs=(USUAL_CONFIG,))
     return resolve(settings, words, f"deepwright {command}", COMMANDS[command].__doc__ or "", also_known=SECTIONS)

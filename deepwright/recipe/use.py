@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
 import os
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -10,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from deepwright import weights
-from deepwright.evaluate import Evaluation, Generation, evaluate, write_generations
+from deepwright.evaluate import Budgeted, Evaluation, Generation, evaluate, votes, write_generations
 from deepwright.inference.engine import Engine
 from deepwright.recipe.requests import ChatRequest, EvalRequest, GenerateRequest
 from deepwright.recipe.resolve import fill
@@ -41,15 +43,17 @@ def generate_texts(request: GenerateRequest) -> list[str]:
 
 
 def evaluate_all(request: EvalRequest) -> Iterator[Evaluation]:
-    """Samples and scores each task. Where the model's folder lies in a run, the held-out problems are those of the run: the model has not seen them."""
+    """Samples and scores each task, at each budget if there are any. Where the model's folder lies in a run, the held-out problems are those of
+    the run: the model has not seen them."""
     tasks = [task_of(request, name) for name in request.tasks or ("",)]
     if request.save and not Path(request.save).parent.is_dir():
         raise ValueError(f"--save is {request.save!r}, but there is no folder {Path(request.save).parent}")
     sampler, tokenizer = open_sampler(request)
-    asked = ("problems", "samples", "max_tokens", "split", "temperature", "top_p", "seed")
+    limits = [(Budgeted(sampler, tokenizer, budget, request.max_tokens), budget) for budget in request.budgets] or [(sampler, 0)]
+    asked = {name: getattr(request, name) for name in ("problems", "samples", "split", "temperature", "top_p", "seed")}
     generations: list[Generation] = []
-    for task in tasks:
-        found = evaluate(sampler, tokenizer, task, **{name: getattr(request, name) for name in asked})
+    for task, (limited, budget) in itertools.product(tasks, limits):
+        found = evaluate(limited, tokenizer, task, max_tokens=budget + request.max_tokens, **asked)
         generations += found.generations
         if request.save:
             write_generations(generations, request.save)
@@ -85,6 +89,24 @@ def run_config(folder: Path) -> dict[str, Any]:
     return {}
 
 
+def eval_lines(request: EvalRequest) -> Iterator[list[str]]:
+    """What `eval` prints, piece by piece: a block for each task, or with budgets a table, row by row."""
+    for place, found in enumerate(evaluate_all(request)):
+        row = place % max(1, len(request.budgets))
+        yield describe_budget(found, request.budgets[row], row == 0) if request.budgets else describe(found)
+
+
+def describe_budget(evaluation: Evaluation, budget: int, heading: bool) -> list[str]:
+    """A row of a table, under its heading where asked: accuracy of one answer, and of the majority of more and more, at one budget."""
+    e = evaluation
+    cells = {"pass@1": with_error(e.pass_at_1, e.pass_at_1_se)}
+    cells |= {f"cons@{k}": with_error(vote.value, vote.standard_error) for k, vote in votes(e.generations).items() if k > 1}
+    row = f"  {budget:>6}{''.join(f'  {cell:>13}' for cell in cells.values())}  {e.mean_length:>6.1f}"
+    names = f"  budget{''.join(f'  {name:>13}' for name in cells)}  length"
+    failed = [f"  the verifier failed on {e.verifier_failures} completions; their problems are left out"] if e.verifier_failures else []
+    return [*([describe(e)[0], names] if heading else []), row, *failed]
+
+
 def describe(evaluation: Evaluation) -> list[str]:
     """An evaluation as lines for a terminal."""
     e = evaluation
@@ -107,7 +129,7 @@ def describe(evaluation: Evaluation) -> list[str]:
 
 
 def with_error(value: float, error: float | None) -> str:
-    return f"{value:.3f}" if error is None else f"{value:.3f} ± {error:.3f}"
+    return f"{value:.3f}" if error is None or math.isnan(error) else f"{value:.3f} ± {error:.3f}"
 
 
 def stream_ids(engine: Engine, prompt: Sequence[int], sampling: Sampling) -> Iterator[int]:

@@ -9,12 +9,14 @@ from deepwright.report.curves import pre_training, reinforcement, timing
 from deepwright.report.figures import escape
 from deepwright.report.frame import document
 from deepwright.report.records import Run, read_run
+from deepwright.report.scaling import scaling
 from deepwright.report.sections import corpus, decomposition, glossary, headline, identity, limits, samples
 
 # (name, words for its link, what writes it, the stage without which it has no place)
 _PARTS = (
     ("result", "result", headline, ""),
     ("rise", "what the rise is made of", decomposition, "zero"),
+    ("scaling", "thinking longer, voting", scaling, ""),  # "" without such evaluations
     ("zero", "reinforcement learning", reinforcement, "zero"),
     ("samples", "samples", samples, "zero"),
     ("base", "base model", pre_training, "base"),
@@ -40,9 +42,9 @@ def write_report(run_dir: str | Path) -> Path:
 
 def page(run: Run, now: float) -> str:
     """The HTML text of a run's report, written at `now` (seconds since 1970)."""
-    parts = [part for part in _PARTS if not part[3] or run.has(part[3])]
-    links = "".join(f'<a href="#{name}">{words}</a>' for name, words, _, _ in parts)
+    parts = [(name, words, text) for name, words, write, stage in _PARTS if (not stage or run.has(stage)) and (text := write(run))]
+    links = "".join(f'<a href="#{name}">{words}</a>' for name, words, _ in parts)
     written = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now))
     footer = f'<footer>Written {escape(written)} by Deepwright.<span id="age"></span></footer>'
-    body = f"<header>{identity(run)}<nav>{links}</nav></header><main>{''.join(write(run) for _, _, write, _ in parts)}{footer}</main>"
+    body = f"<header>{identity(run)}<nav>{links}</nav></header><main>{''.join(text for _, _, text in parts)}{footer}</main>"
     return document(f"{run.folder.resolve().name}: run report", body, running=run.running, written=now)

@@ -108,7 +108,8 @@ class Run:
 
     @property
     def held_out(self) -> list[dict[str, Any]]:
-        return [e for e in self.evaluations if e.get("split", "held_out") == "held_out"]
+        """Those whose thoughts were closed at a budget are no figures of the model as it is: scaling.py draws them."""
+        return [e for e in self.evaluations if e.get("split", "held_out") == "held_out" and " budget=" not in str(e.get("label"))]
 
 
 def read_run(folder: str | Path) -> Run:

@@ -19,7 +19,7 @@ Record = Mapping[str, float | None]  # None: the value was not finite
 SOLVED = 0.9  # accuracy at which a policy may be as sure of itself as it likes
 WATCHED = (
     "accuracy", "reward", "format_rate", "entropy", "mean_length", "repetition", "pass_at_1", "verifier_failures", "completions", "loss",
-    "grad_norm", "skipped_steps", "log_prob_gap_mean", "temperature",
+    "grad_norm", "skipped_steps", "log_prob_gap_mean", "temperature", "reward_helpful", "win_rate",
 )  # fmt: skip
 
 
@@ -38,6 +38,7 @@ class AlarmConfig:
     kind_fall: float = 0.2  # of one kind's average below its best, and four standard errors, while the mean is higher than then
     reward_rise: float = 0.1  # points, between held-out evaluations none of which is above the one before it
     evaluations: int = 4  # that many held-out evaluations
+    win_rate_fall: float = 0.05  # of the held-out win rate, over as many evaluations in the same way, while the reward rises
     verifier_failures: float = 0.05  # average share of completions
     sampler_gap: float = 0.2  # nats: average gap of log-probabilities; a sampler that kept old weights, or another temperature
     roll_backs: int = 3  # at most; the next alarm pauses
@@ -87,14 +88,17 @@ def repetition(records: Sequence[Record], c: AlarmConfig) -> str | None:
 
 def reward_without_gain(records: Sequence[Record], c: AlarmConfig) -> str | None:
     """Held-out figures (`pass_at_1`, put there by the caller's evaluation) stay while the training reward rises: it is being gamed."""
-    judged = [(record["pass_at_1"], end) for end, record in enumerate(records, 1) if record.get("pass_at_1") is not None][-c.evaluations :]
-    if len(judged) < c.evaluations or any(later > before for (before, _), (later, _) in itertools.pairwise(judged)):
-        return None
-    first, last = (statistics.fmean(_series(records[max(0, end - c.window) : end], "reward")) for _, end in (judged[0], judged[-1]))
-    rings = last - first > c.reward_rise
-    return (
-        f"reward rose from {first:.2f} to {last:.2f}, held-out accuracy from {judged[0][0]:.1%} to {judged[-1][0]:.1%}" if rings else None
-    )
+    found = _never_better(records, c, "pass_at_1", "reward")
+    rings = found and found[3] - found[2] > c.reward_rise
+    return f"reward rose from {found[2]:.2f} to {found[3]:.2f}, held-out accuracy from {found[0]:.1%} to {found[1]:.1%}" if rings else None
+
+
+def over_optimised(records: Sequence[Record], c: AlarmConfig) -> str | None:
+    """The reward model is pleased ever more, a judge it was not trained by ever less (`win_rate`, put there by the caller's evaluation): more
+    steps on a preference reward hack it (R1 supplement, B.5). What the model itself paid counts where it is recorded, else the whole reward."""
+    found = _never_better(records, c, "win_rate", "reward_helpful" if "reward_helpful" in records[-1] else "reward")
+    rings = found and found[3] - found[2] > c.reward_rise and found[0] - found[1] > c.win_rate_fall
+    return f"model reward up from {found[2]:.2f} to {found[3]:.2f}, win rate down from {found[0]:.1%} to {found[1]:.1%}" if rings else None
 
 
 def kind_falls(records: Sequence[Record], c: AlarmConfig) -> str | None:
@@ -122,8 +126,8 @@ def sampler_gap(records: Sequence[Record], c: AlarmConfig) -> str | None:
     return f"sampler and trainer differ by {gap[-1]:.2f} nats a token" if gap and gap[-1] > c.sampler_gap else None
 
 
-_ALL = (not_finite, entropy_collapse, entropy_explosion, length_collapse, repetition, reward_without_gain, kind_falls, verifier_failures,
-        sampler_gap)  # fmt: skip
+_ALL = (not_finite, entropy_collapse, entropy_explosion, length_collapse, repetition, reward_without_gain, over_optimised, kind_falls,
+        verifier_failures, sampler_gap)  # fmt: skip
 RULES: dict[str, Callable[[Sequence[Record], AlarmConfig], str | None]] = {rule.__name__: rule for rule in _ALL}
 
 
@@ -148,6 +152,17 @@ class Alarms:
 
     def state(self) -> dict[str, Any]:
         return {"records": self.records, "ringing": self.ringing, "roll_backs": self.roll_backs}
+
+
+def _never_better(records: Sequence[Record], c: AlarmConfig, judge: str, paid: str) -> tuple[float, float, float, float] | None:
+    """First and last figure of the judge in the last `evaluations` held-out evaluations, if none is above the one before it, and the average of
+    what was paid up to each of the two. Only rounds that paid it count: a preference may be rewarded in the last part of a run alone."""
+    records = [record for record in records if record.get(paid) is not None]
+    judged = [(record[judge], end) for end, record in enumerate(records, 1) if record.get(judge) is not None][-c.evaluations :]
+    if len(judged) < c.evaluations or any(later > before for (before, _), (later, _) in itertools.pairwise(judged)):
+        return None
+    first, last = (statistics.fmean(_series(records[max(0, end - c.window) : end], paid)) for _, end in (judged[0], judged[-1]))
+    return judged[0][0], judged[-1][0], first, last
 
 
 def _series(records: Sequence[Record], name: str) -> list[float]:

@@ -9,6 +9,7 @@ from deepwright.evaluate.reasoning import analyse, habits
 from deepwright.rl.types import Group, Rollout
 from deepwright.tasks import Task
 
+MORE_PARTS = ("language", "helpful", "safe")  # of a reward, where a task or a stage pays them
 RUN = 8  # tokens; shorter runs recur in any text
 
 
@@ -25,6 +26,7 @@ def rollout_metrics(task: Task, groups: Sequence[Group]) -> dict[str, float]:
         "reward_std": statistics.pstdev(rewards),
         "reward_accuracy": _part(scored, "accuracy"),
         "reward_format": _part(scored, "format"),
+        **{f"reward_{name}": _part(scored, name) for name in MORE_PARTS if any(name in rollout.score.parts for rollout in scored)},
         "accuracy": statistics.fmean(rollout.correct for rollout in scored),
         "format_rate": statistics.fmean(rollout.score.parts.get("format", 0.0) > 0 for rollout in scored),
         "mean_length": statistics.fmean(lengths),

@@ -8,16 +8,16 @@ Example: "nums 3 7 1 make 20 :" -> "<think> 3 * 7 = 21 , 21 - 1 = 20 yes </think
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations_with_replacement
 
-from deepwright.seeds import shuffled, stream
+from deepwright.seeds import pick, shuffled, stream
 from deepwright.tasks.expression import ExpressionError, Tree, all_trees, evaluate, operators_ok, written
-from deepwright.tasks.task import Problem, Score, Split, score_tags
-from deepwright.text.thoughts import TAGS, WAIT, YES
+from deepwright.tasks.task import Problem, Score, Split, Verdict, score_tags
+from deepwright.text.languages import LANGUAGES, check_languages, consistency, language_of
+from deepwright.text.thoughts import END_THINK, TAGS
 
-_WORDS = ("nums", "make", ":", "=", ",", ";", "(", ")", WAIT, YES, "answer", *TAGS)
 _SPLIT, _ORDER_TRAIN, _ORDER_HELD_OUT = range(1, 4)  # purposes of random streams
 
 
@@ -48,6 +48,8 @@ class Countdown:
     least: int = 0
     held_out: int = 600
     format_reward: float = 0.1
+    languages: tuple[str, ...] = ("en",)  # that problems are asked in
+    language_reward: float = 0.0  # for a thought in the format whose words are all of the prompt's language; in proportion below that
 
     name = "countdown"
 
@@ -60,8 +62,12 @@ class Countdown:
             raise ValueError(
                 f"largest {self.largest}, least {self.least}, limit {self.limit}: expected 1 <= largest <= limit and 0 <= least <= limit"
             )
-        if self.format_reward < 0 or self.held_out < 1:
-            raise ValueError(f"format_reward {self.format_reward}, held_out {self.held_out}: expected >= 0 and >= 1")
+        if self.format_reward < 0 or self.language_reward < 0 or self.held_out < 1:
+            raise ValueError(
+                f"format_reward {self.format_reward}, language_reward {self.language_reward}, held_out {self.held_out}: expected >= 0, >= 0, >= 1"
+            )
+        object.__setattr__(self, "languages", tuple(self.languages))  # options come as lists
+        check_languages(self.languages)
 
     @cached_property
     def puzzles(self) -> dict[str, tuple[Puzzle, ...]]:
@@ -92,17 +98,24 @@ class Countdown:
     def problem(self, i: int, split: Split) -> Problem:
         puzzle = self.puzzle(i, split)
         order = stream(self.seed, _ORDER_TRAIN if split == "train" else _ORDER_HELD_OUT, i)
-        prompt = self.prompt(shuffled(order, puzzle.numbers), puzzle.target)
+        numbers = shuffled(order, puzzle.numbers)
+        language = pick(order, self.languages) if len(self.languages) > 1 else self.languages[0]
+        prompt = self.prompt(numbers, puzzle.target, language)
         return Problem(i, prompt, written(puzzle.right[0], 0)[1], puzzle.kind)
 
     def score(self, problem: Problem, completion: str) -> Score:
         """1 for an expression that has the target's value and uses the given numbers once each, plus the format reward.
         Any exact way counts, also through fractions or below zero: the rule asks for the target, not for our search space."""
         numbers, target = read_prompt(problem.prompt)
-        return score_tags(completion, lambda answer: _check(answer, numbers, target), self.format_reward)
+        score = score_tags(completion, lambda answer: _check(answer, numbers, target), self.format_reward)
+        if not self.language_reward or score.verdict is Verdict.MALFORMED:
+            return score
+        kept = self.language_reward * (consistency(completion.split(END_THINK)[0], language_of(problem.prompt)) or 0.0)
+        return replace(score, value=score.value + kept, parts={**score.parts, "language": kept})
 
-    def prompt(self, numbers: Sequence[int], target: int) -> str:
-        return f"nums {' '.join(map(str, numbers))} make {target} :"
+    def prompt(self, numbers: Sequence[int], target: int, language: str = "en") -> str:
+        words = LANGUAGES[language]
+        return f"{words.nums} {' '.join(map(str, numbers))} {words.make} {target} {words.colon}"
 
     def worked(self, tree: Tree, flips: int) -> tuple[tuple[str, ...], str]:
         """How an author writes a tree: (equations, expression); see `expression.written`."""
@@ -119,7 +132,10 @@ class Countdown:
         return tuple(sorted(found))
 
     def tokenizer_words(self) -> tuple[str, ...]:
-        return (*_WORDS, *self.operators)
+        """One language: "nums", "make", ... as they always stood; more follow."""
+        first, *others = (LANGUAGES[name].puzzle_words for name in self.languages)
+        signs = ("=", ",", ";", "(", ")")
+        return (*first[:3], *signs, *first[3:], *TAGS, *self.operators, *(word for words in others for word in words))
 
     @property
     def largest_number(self) -> int:
@@ -134,7 +150,7 @@ class Countdown:
 def read_prompt(prompt: str) -> tuple[list[int], int]:
     """(numbers in their order, target) of a prompt that `Countdown.prompt` made."""
     words = prompt.split()
-    assert words[0] == "nums" and words[-3] == "make" and words[-1] == ":", prompt
+    assert (words[0], words[-3], words[-1]) in [(one.nums, one.make, one.colon) for one in LANGUAGES.values()], prompt
     return [int(word) for word in words[1:-3]], int(words[-2])
 
 

@@ -10,14 +10,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from deepwright.text.languages import WAITS, YESES
 from deepwright.text.thoughts import WAIT, YES
 
-_PIECE = re.compile(rf"\b(?:{WAIT}|{YES})\b|\b([0-9]{{1,9}}) ([-+*/]) ([0-9]{{1,9}}) = ([0-9]{{1,9}})(?![0-9])")
+_PIECE = re.compile(rf"\b(?:{'|'.join(sorted(WAITS | YESES))})\b|\b([0-9]{{1,9}}) ([-+*/]) ([0-9]{{1,9}}) = ([0-9]{{1,9}})(?![0-9])")
 
 
 @dataclass(frozen=True)
 class SelfCheck:
-    """One attempt: the value its last equation claims, the verdict word after it (None when there is none), its equations."""
+    """One attempt: the value its last equation claims, the verdict after it in whichever language (None when there is none), its equations."""
 
     value: int
     word: str | None
@@ -67,7 +68,7 @@ def self_checks(completion: str) -> list[SelfCheck]:
             value = int(match[4])
             rights.append(_is_right(int(match[1]), match[2], int(match[3]), value))
         elif rights:  # a verdict without an equation before it judges nothing
-            attempts.append(SelfCheck(value, match[0], tuple(rights)))
+            attempts.append(SelfCheck(value, WAIT if match[0] in WAITS else YES, tuple(rights)))
             rights = []
     if rights:
         attempts.append(SelfCheck(value, None, tuple(rights)))

@@ -154,6 +154,7 @@ def sft(
     tracker: Tracker,
     *,
     seed: int = 0,
+    stage: str = STAGE,
     validation: Sequence[Document] = (),
     callback: Callable[[int, nn.Module], None] | None = None,
     progress: Progress | None = None,
@@ -163,5 +164,5 @@ def sft(
     require_ends(documents, tokenizer)
     stream = DocumentStream(documents, config.epochs, seed)
     held_out = [make_batch(validation[start : start + 16]) for start in range(0, len(validation), 16)]
-    return pretrain(config.training(stream.total_tokens), model, stream, tokenizer, run_dir, tracker, stage=STAGE,
+    return pretrain(config.training(stream.total_tokens), model, stream, tokenizer, run_dir, tracker, stage=stage,
                     validation=held_out, callback=callback, progress=progress)  # fmt: skip

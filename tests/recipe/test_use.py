@@ -103,6 +103,17 @@ def test_eval_command_prints_figures_with_error_bars(folder, capsys):
     assert "pass@1" in out and "pass@4" in out and "±" in out
 
 
+def test_eval_command_prints_a_row_for_each_budget(folder, capsys):
+    few = ["--problems", "3", "--samples", "4", "--max-tokens", "8", "--threads", "1"]
+    assert main(["eval", str(folder), "--budgets", "2", "16", *few]) == 0
+    heading, names, *rows = capsys.readouterr().out.splitlines()
+    assert heading.startswith("3 held-out problems of countdown, 4 samples each")
+    assert names.split() == ["budget", "pass@1", "cons@2", "cons@4", "length"]
+    assert [row.split()[0] for row in rows] == ["2", "16"] and all(row.count("±") == 3 for row in rows)
+    request = EvalRequest(str(folder), budgets=(2, 16), problems=3, max_tokens=8, threads=1)
+    assert [found.max_tokens for found in use.evaluate_all(request)] == [10, 24]  # thought and answer
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -112,6 +123,7 @@ def test_eval_command_prints_figures_with_error_bars(folder, capsys):
         (["eval", "--tasks", "chess"], "task is 'chess'"),
         (["eval", "--problems", "100000"], "problems is 100000"),
         (["eval", "--split", "dev"], "dev"),
+        (["eval", "--budgets", "8", "0"], "budget is 0, expected at least 1 token"),
     ],
 )
 def test_what_a_user_gets_wrong_is_one_sentence(folder, arguments, said, capsys):

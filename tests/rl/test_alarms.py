@@ -71,6 +71,11 @@ FAULTS = {
         record | ({"pass_at_1": 0.31 - step / 10_000} if step % 10 == 0 else {})
         for step, record in enumerate(with_fault(reward=sloping(0.2, 0.9)), 1)
     ],
+    # The reward model pays ever more, a judge prefers the policy ever less, and problems with rules are solved no better and no worse.
+    "over_optimised": [
+        record | ({"win_rate": 0.6 - step / 300} if step % 10 == 0 else {})
+        for step, record in enumerate(with_fault(reward=sloping(0.6, 0.9), reward_helpful=sloping(0.2, 0.5)), 1)
+    ],
     # A model that learns to add always: the mean rises from 0.3 to 0.5, sums from 0.2 to 0.8, differences from 0.4 to 0.
     "kind_falls": with_fault(accuracy=sloping(0.3, 0.5), accuracy_of_easy=sloping(0.2, 0.8), accuracy_of_hard=sloping(0.4, 0.0)),
     "verifier_failures": with_fault(verifier_failures=from_round(30, 0, 40)),
@@ -116,6 +121,30 @@ def test_a_held_out_gain_answers_the_rise_of_the_reward():
         for step, record in enumerate(with_fault(reward=sloping(0.2, 0.9)), 1)
     ]
     assert rung(gaining) == {}
+
+
+def judged(win_rate, **changes) -> list[dict[str, float]]:
+    records = enumerate(with_fault(**changes), 1)
+    return [record | ({"win_rate": win_rate(step)} if step % 10 == 0 else {}) for step, record in records]
+
+
+def test_over_optimisation_needs_a_rise_of_the_models_own_reward_and_a_fall_of_the_judges():
+    up, down, flat = sloping(0.2, 0.9), sloping(0.6, 0.4), from_round(1, 0.5, 0.5)
+    assert list(rung(judged(down, reward=up))) == ["over_optimised"]  # no part of the reward is recorded: all of it counts
+    assert rung(judged(up, reward=up, reward_helpful=up)) == {}
+    assert rung(judged(flat, reward=up, reward_helpful=up)) == {}
+    assert rung(judged(down, reward=down, reward_helpful=down)) == {}
+    assert rung(judged(down, reward=up, reward_helpful=flat)) == {}  # the rules pay more: that is no fault of the reward model
+    assert rung(judged(lambda step: 0.6 - step / 300 + 0.2 * (step == 40), reward=up)) == {}  # one evaluation above the one before
+    assert list(rung(judged(down, reward=up), AlarmConfig(win_rate_fall=0.2))) == []
+    assert rung(judged(down, reward=up))["over_optimised"] == 40  # the fourth evaluation: 0.1 down
+
+
+def test_rounds_before_a_preference_was_paid_do_not_count():
+    """R1 adds the preference reward in the last quarter of its second stage."""
+    records = judged(sloping(0.6, 0.4), reward=sloping(0.2, 0.9), reward_helpful=sloping(0.0, 0.9))
+    late = [record if step > 25 else {k: v for k, v in record.items() if k != "reward_helpful"} for step, record in enumerate(records, 1)]
+    assert rung([record | {"reward": 0.5} for record in late]) == {"over_optimised": 60}  # of the evaluations at 30, 40, 50, 60
 
 
 def test_all_kinds_falling_with_the_mean_is_no_trade_of_one_for_another():

@@ -223,7 +223,7 @@ def test_eval_asks_a_server_and_saves_what_it_said(countdown_server, tmp_path, m
 def test_rl_trains_on_what_a_server_samples_with_the_weights_of_each_round(countdown_server, tmp_path, capsys):
     server, folder = countdown_server
     line = f"rl --run {tmp_path}/run --start {folder} --sampler.url {server.url}/v1 --rl.steps 3 --rl.prompts 4 --rl.samples 4 --rl.max-tokens 5"
-    line += " --rl.zero-variance keep --evaluation.problems 3 --evaluation.samples 2 --rl.evaluate-every 0 --threads 1 --rl.later-temperature None"
+    line += " --rl.zero-variance keep --evaluation.problems 3 --evaluation.samples 2 --rl.evaluate-every 0 --threads 1"
     assert main(line.split()) == 2
     assert "expected both: it must take the weights as they change" in capsys.readouterr().err and not (tmp_path / "run").exists()
     assert main([*line.split(), "--sampler.reload", server.url + "/reload"]) == 0

@@ -9,10 +9,10 @@ from rich.console import Console
 
 from deepwright import cli, weights
 from deepwright.metrics import read_records
-from deepwright.recipe.finetune import preview, resolve_sft
 from deepwright.recipe.requests import PreviewRequest
 from deepwright.recipe.resolve import split_words
 from deepwright.recipe.session import model_folder
+from deepwright.recipe.sft import preview, resolve_sft
 from tests.text import family as families
 from tests.train.tiny import MODEL, make_model
 

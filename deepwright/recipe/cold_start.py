@@ -1,0 +1,18 @@
+"""Stage `cold_start`: a few thousand readable samples of R1-Zero, and the base model fine-tuned on them (R1 section 2.3.1)."""
+
+from __future__ import annotations
+
+from deepwright.recipe.harvest import harvest
+from deepwright.recipe.stage import Recipe
+
+STAGE = "cold_start"
+
+
+def run(recipe: Recipe) -> None:
+    """Samples from `zero`, keeps what is right and readable, fine-tunes `base`."""
+    settings = recipe.settings.cold_start
+    teacher = recipe.model_of("zero", STAGE)
+    rows = harvest(
+        settings.harvest, recipe.task, recipe.sampler(teacher), recipe.tokenizer, recipe.folder / STAGE, recipe.max_tokens, recipe.seed
+    )
+    recipe.fine_tune(STAGE, recipe.model_of("base", STAGE), rows, settings.sft)

@@ -1,0 +1,98 @@
+"""Samples of a model that are worth learning from: many are drawn, few are kept, and why the others were dropped is counted.
+
+Kept are right answers in the asked format that read well: one language, no repeated steps, not too long (R1 sections 2.3.1 and 2.3.3). Where there
+is no right answer, a judge takes its place: a function of (problem, completion) that names what it minds, or None.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deepwright.evaluate.scoring import prompt_ids
+from deepwright.metrics import read_records
+from deepwright.rl.measures import repeated_share
+from deepwright.rl.rollout import score_rollouts
+from deepwright.rl.types import Rollout
+from deepwright.sampler import Sampler, Sampling
+from deepwright.tasks import Problem, Task
+from deepwright.text import Tokenizer
+from deepwright.text.languages import consistency, language_of
+from deepwright.text.thoughts import split_thought
+
+KEPT, DROPPED = "kept.jsonl", "dropped.json"
+Minds = Callable[[Problem, str], str | None]
+
+
+@dataclass(frozen=True)
+class HarvestSettings:
+    problems: int = 600  # training problems that are asked
+    samples: int = 4  # completions of each
+    temperature: float = 1.0
+    per_problem: int = 1  # kept of one problem at most
+    longest: int = 160  # tokens of a kept completion
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 1 and not (name == "temperature" and value > 0):
+                raise ValueError(f"{name} is {value}, expected at least 1 (a temperature above 0)")
+
+
+def harvest(
+    settings: HarvestSettings, task: Task, sampler: Sampler, tokenizer: Tokenizer, folder: Path, max_tokens: int, seed: int,
+    judge: Minds | None = None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Rows of prompt and completion, as fine-tuning reads them; kept in folder/kept.jsonl and not drawn again, with folder/dropped.json beside it.
+
+    ValueError when nothing is kept, with the reasons."""
+    if (folder / KEPT).exists():
+        return read_records(folder / KEPT)
+    problems = [task.problem(i, "train") for i in range(settings.problems)]
+    prompts = [prompt_ids(tokenizer, problem) for problem in problems]
+    asked = Sampling(max_tokens, settings.temperature, stop_ids=tokenizer.stop_ids, n=settings.samples, seed=seed)
+    groups = score_rollouts(task, tokenizer, problems, prompts, sampler.sample(prompts, asked))
+    rows, reasons = [], Counter[str]()
+    for group in groups:
+        kept = 0
+        for rollout in group.rollouts:
+            why = why_not(rollout, settings.longest, judge)
+            why = why or ("more than enough of its problem" if kept == settings.per_problem else None)
+            reasons[why or "kept"] += 1
+            if not why:
+                kept += 1
+                rows.append(row_of(rollout.problem, rollout.text))
+    if not rows:
+        raise ValueError(f"none of {sum(reasons.values())} samples for {folder} was worth keeping: {dict(reasons.most_common())}")
+    write_rows(folder, rows, reasons)
+    return rows
+
+
+def why_not(rollout: Rollout, longest: int, judge: Minds | None = None) -> str | None:
+    """What speaks against learning from a sample, or None."""
+    if rollout.truncated:
+        return "cut at the token limit"
+    if why := judge(rollout.problem, rollout.text) if judge else "" if rollout.correct else rollout.score.verdict.value:
+        return why
+    if consistency(split_thought(rollout.text).reasoning, language_of(rollout.problem.prompt)) not in (1, None):
+        return "mixes languages"
+    if repeated_share(rollout.completion.token_ids) > 0:
+        return "repeats itself"
+    return "too long" if rollout.length > longest else None
+
+
+def row_of(problem: Problem, completion: str) -> dict[str, Any]:
+    return {"prompt": list(problem.messages) or problem.prompt, "completion": completion, "kind": problem.kind}
+
+
+def write_rows(folder: Path, rows: Sequence[dict[str, Any]], reasons: Counter[str]) -> None:
+    """The rows last, by rename: where they are, the rest is too."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / DROPPED).write_text(json.dumps(dict(reasons.most_common()), indent=1) + "\n")
+    draft = folder / f"{KEPT}.draft"
+    draft.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    os.replace(draft, folder / KEPT)

@@ -1,0 +1,86 @@
+"""Judging a model on the held-out problems of a run, and reinforcement learning between two judgements: what several stages do alike."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from deepwright.evaluate import Evaluation, decompose, evaluate
+from deepwright.inference.engine import Engine
+from deepwright.model import Transformer
+from deepwright.numerics import compute_dtype
+from deepwright.recipe.journal import ON_THE_WAY, Journal
+from deepwright.recipe.settings import EvaluationSettings, SamplerChoice
+from deepwright.rl.config import GRPOConfig
+from deepwright.rl.grpo import train_grpo
+from deepwright.rl.outside import Handover, OutsideSampler
+from deepwright.sampler import Sampler
+from deepwright.tasks import Task
+from deepwright.text import Tokenizer
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Held-out problems of `task`, asked at the settings' temperatures. It leaves the run as it is; what is in the journal is not asked again.
+
+    `suffix` tells the evaluations on another task apart from those on the run's own."""
+
+    asked: EvaluationSettings
+    task: Task
+    sampler: Sampler
+    tokenizer: Tokenizer
+    journal: Journal
+    max_tokens: int
+    seed: int
+    suffix: str = ""
+
+    def measure(self, problems: int, samples: int, temperature: float) -> Evaluation:
+        return evaluate(
+            self.sampler, self.tokenizer, self.task, problems=min(problems, self.task.size("held_out")), samples=samples,
+            max_tokens=self.max_tokens, temperature=temperature, top_p=self.asked.top_p, seed=self.seed,
+        )  # fmt: skip
+
+    def in_full(self, stage: str, step: int) -> None:
+        """At the evaluation temperature and, with fewer samples, at the other ones; each once in a run."""
+        wanted = [("", self.asked.temperature, self.asked.samples)]
+        if not self.suffix:
+            others = self.asked.also
+            wanted += [(f" T={t:g}" if t else " greedy", t, max(1, self.asked.samples // 4) if t else 1) for t in others]
+        for name, temperature, samples in wanted:
+            label, of_base = (f"{which}{self.suffix}{name}" for which in (stage, "base"))
+            if self.journal.find(stage, step, label) is None:
+                found, base = self.measure(self.asked.problems, samples, temperature), self.journal.find("base", 0, of_base)
+                more = {} if base is None or self.suffix else {"decomposition": decompose(base, found).record()}
+                self.journal.evaluation(stage, step, label, found, samples=label == stage, **more)
+
+    def on_the_way(self, stage: str, step: int) -> dict[str, float]:
+        """A short evaluation, for the loop's alarms as well."""
+        found = self.journal.find(stage, step, ON_THE_WAY)
+        if found is None:
+            found = self.measure(self.asked.problems_between, 1, self.asked.temperature)
+            self.journal.evaluation(stage, step, ON_THE_WAY, found)
+        return {"pass_at_1": found.pass_at_1}
+
+
+def reinforce(stage: str, config: GRPOConfig, model: Transformer, task: Task, judge: Judge, folder: Path) -> None:
+    """Trains `model` by GRPO on `task` as stage `stage` of the run in `folder`, judged now and then and at the end."""
+
+    def between(step: int, _: Transformer) -> dict[str, float] | None:
+        return judge.on_the_way(stage, step) if step < config.steps else None
+
+    with model.computing(compute_dtype(config.compute)[0]):
+        train_grpo(
+            dataclasses.replace(config, seed=judge.seed), model, judge.tokenizer, task, judge.sampler, folder / stage, judge.journal.tracker,
+            stage=stage, evaluate=between, samples_path=folder / "samples.jsonl",
+        )  # fmt: skip
+        judge.in_full(stage, config.steps)
+
+
+def sampler_of(choice: SamplerChoice, folder: Path, model: Transformer, tokenizer: Tokenizer) -> Sampler:
+    """The own engine, or the server that the settings name."""
+    if not choice.url:
+        return Engine(model, tokenizer)
+    handover = Handover(model, tokenizer, (folder / "handed_over").resolve(), choice.reload)
+    return OutsideSampler(choice.url, choice.model, handover, key=os.environ.get("OPENAI_API_KEY", ""))

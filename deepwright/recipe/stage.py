@@ -1,0 +1,107 @@
+"""What the stages of the R1 recipe share: where each keeps its model, how one starts from another, how each is trained and judged.
+
+A stage is run again from the start of its unfinished step: samples that are drawn stay, training resumes from its checkpoint, evaluations are not
+repeated. So a run that was killed anywhere ends with the same table.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from deepwright import weights
+from deepwright.data.conversations import documents_of
+from deepwright.model import Transformer
+from deepwright.numerics import compute_dtype
+from deepwright.recipe.journal import Journal
+from deepwright.recipe.judge import Judge, reinforce, sampler_of
+from deepwright.recipe.session import model_folder
+from deepwright.recipe.settings import R1Settings
+from deepwright.rl.config import GRPOConfig
+from deepwright.sampler import Sampler
+from deepwright.tasks import Task
+from deepwright.tasks.requests import Requests
+from deepwright.text import Tokenizer
+from deepwright.train.sft import SFTConfig, sft
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One run of the recipe."""
+
+    settings: R1Settings
+    folder: Path
+    journal: Journal
+    tokenizer: Tokenizer
+
+    @property
+    def seed(self) -> int:
+        return self.settings.seed
+
+    @property
+    def max_tokens(self) -> int:
+        return self.settings.rl.max_tokens
+
+    @property
+    def task(self) -> Task:
+        return self.settings.task.make()
+
+    def task_with(self, **changes: object) -> Task:
+        """The task with other settings: what a stage rewards beside the answer."""
+        return dataclasses.replace(self.task, **changes)  # type: ignore[type-var]
+
+    @property
+    def requests(self) -> Requests | None:
+        """The general requests of a run whose task asks in languages of its own; a chat model's run has none."""
+        languages = getattr(self.task, "languages", ())
+        return Requests(self.settings.task.seed, languages) if languages and self.settings.corpus.requests else None
+
+    def sampler(self, model: Transformer) -> Sampler:
+        return sampler_of(self.settings.sampler, self.folder, model, self.tokenizer)
+
+    def model_of(self, stage: str, asking: str) -> Transformer:
+        """The model at the end of a stage, with fp32 masters. ValueError where that stage is not there."""
+        try:
+            place = (
+                model_folder(self.folder / stage, (".",))
+                if stage != "base" or not self.settings.start
+                else model_folder(self.settings.start)
+            )
+        except ValueError:
+            raise ValueError(
+                f"stage {asking} starts from {stage}, of which {self.folder} holds no whole checkpoint: run {stage} first"
+            ) from None
+        return weights.load(place, torch.float32)[0]
+
+    def judge(self, model: Transformer, *, suffix: str = "", task: Task | None = None) -> Judge:
+        s = self.settings
+        return Judge(
+            s.evaluation, task or s.task.judge(), self.sampler(model), self.tokenizer, self.journal, s.rl.max_tokens, s.seed, suffix
+        )
+
+    def judged(self, stage: str, step: int, model: Transformer) -> None:
+        """On the run's problems and, where there are any, on held-out requests."""
+        with model.computing(compute_dtype(self.settings.rl.compute)[0]):
+            self.judge(model).in_full(stage, step)
+            if self.requests:
+                self.judge(model, suffix=" requests", task=self.requests).in_full(stage, step)
+
+    def fine_tune(self, stage: str, model: Transformer, rows: Sequence[Mapping[str, Any]], config: SFTConfig) -> Transformer:
+        """`model` trained on conversations, and judged."""
+        documents = [document for row in rows for document in documents_of(row, self.tokenizer) if document.length <= config.length]
+        if not documents:
+            raise ValueError(f"stage {stage} has no document of at most {config.length} tokens among {len(rows)}")
+        trainer = sft(config, model, self.tokenizer, documents, self.folder / stage, self.journal.tracker, seed=self.seed, stage=stage)
+        self.judged(stage, trainer.steps, model)
+        return model
+
+    def reinforce(self, stage: str, model: Transformer, task: Task, config: GRPOConfig) -> Transformer:
+        """`model` trained by GRPO, and judged."""
+        reinforce(stage, config, model, task, self.judge(model), self.folder)
+        self.judged(stage, config.steps, model)
+        return model

@@ -1,0 +1,192 @@
+"""R1's stages after R1-Zero, on tiny models whose samples an oracle writes: what each stage reads, writes, refuses, and that a stop changes nothing."""
+
+import contextlib
+import json
+import os
+import signal
+from random import Random
+
+import pytest
+
+from deepwright.cli import main
+from deepwright.metrics import read_records
+from deepwright.recipe import judge, rejection
+from deepwright.recipe.align import win_rate
+from deepwright.recipe.harvest import why_not
+from deepwright.rl.types import Rollout
+from deepwright.sampler import Completion, Sampling, StopReason
+from deepwright.seeds import stream
+from deepwright.tasks import Problem
+from deepwright.tasks.countdown import Countdown, read_prompt
+from deepwright.tasks.expression import written
+from deepwright.tasks.requests import STYLES, Requests, completed
+from deepwright.tasks.requests import written as asked_as
+from deepwright.text.languages import LANGUAGES, language_of
+from tests.recipe.test_r1 import TINY
+
+TASK = Countdown(languages=("en", "zh"), count=2, held_out=50)
+LINE = [
+    *TINY, "--distill.pretrain.length", "48", "--distill.pretrain.schedule.total-tokens", "2000", "--distill.pretrain.schedule.batch-rows", "8",
+    "--distill.pretrain.schedule.warmup-steps", "2",
+    *(word for name in ("reasoning-rl.rl", "align.rl", "distill.rl")
+      for word in f"--{name}.steps 2 --{name}.prompts 4 --{name}.samples 3 --{name}.max-tokens 24 --{name}.checkpoint-every 1".split()),
+    "--cold-start.harvest.problems", "40", "--rejection.reasoning.problems", "40", "--align.pairs", "400", "--cold-start.sft.epochs", "1",
+    "--finetune.epochs", "1", "--distill.sft.epochs", "1", "--align.reward-model.batch", "16", "--align.reward-model.learning-rate", "0.02",
+]  # fmt: skip
+
+
+class Oracle:
+    """Samples what an author would write: right or wrong, in one language or two, again and again, or never ending."""
+
+    def __init__(self, tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.requests = {asked_as(r): r for members in Requests().requests.values() for r in members}
+        self.right = {(p.numbers, p.target): p.right[0] for split in TASK.puzzles.values() for p in split}
+
+    def sample(self, prompts, sampling: Sampling):
+        return [
+            [self._one(prompt, stream(sampling.seed, 200, 1000 * p + j), sampling) for j in range(sampling.n)]
+            for p, prompt in enumerate(prompts)
+        ]
+
+    def _one(self, prompt, rng: Random, sampling: Sampling) -> Completion:
+        text = self.tokenizer.decode(prompt)
+        said = completed(rng, self.requests[text], rng.choice(STYLES)) if text in self.requests else self._solved(text, rng)
+        ids = [*self.tokenizer.encode(said), self.tokenizer.eos_id]
+        cut = len(ids) > sampling.max_tokens
+        ids = ids[: sampling.max_tokens]
+        return Completion(tuple(ids), (-1.0,) * len(ids), StopReason.LENGTH if cut else StopReason.STOP)
+
+    def _solved(self, prompt: str, rng: Random) -> str:
+        numbers, target = read_prompt(prompt)
+        (equation,), expression = written(self.right[tuple(sorted(numbers)), target], 0)
+        own, other = (LANGUAGES[name] for name in sorted(LANGUAGES, key=lambda name: name != language_of(prompt)))
+        thought = f"{equation} {own.yes}"
+        style = rng.random()
+        thought = (
+            f"{equation} {other.wait} {thought}" if style < 0.2 else " ".join([f"{equation} {own.wait}"] * 3) if style < 0.3 else thought
+        )
+        return f"<think> {thought} </think> <answer> {expression if style < 0.8 else numbers[0]} </answer>"
+
+
+@pytest.fixture
+def oracle(monkeypatch):
+    made = lambda choice, folder, model, tokenizer: Oracle(tokenizer)  # noqa: E731
+    monkeypatch.setattr(judge, "sampler_of", made)
+    monkeypatch.setattr("deepwright.recipe.stage.sampler_of", made)
+    monkeypatch.setattr("deepwright.recipe.zero.sampler_of", made)
+
+
+def outcome(folder):
+    """What must not depend on stops: the table, what was kept, the weights."""
+    table = [{k: v for k, v in e.items() if k != "time"} for e in read_records(folder / "evaluations.jsonl")]
+    kept = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("kept.jsonl")}
+    last = {path.parent.parent.parent.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("step-*/model.safetensors"))}
+    return sorted(table, key=lambda e: e["label"] + str(e["step"])), kept, last
+
+
+@pytest.fixture
+def done(oracle, tmp_path):
+    assert main(["r1", "--run", str(tmp_path / "whole"), *LINE]) == 0
+    return tmp_path / "whole"
+
+
+def test_every_stage_runs_is_judged_and_leaves_a_folder(done, capsys):
+    labels = {e["label"] for e in read_records(done / "evaluations.jsonl")}
+    stages = (
+        "base",
+        "zero",
+        "cold_start",
+        "reasoning_rl",
+        "without_language_reward",
+        "finetune",
+        "align",
+        "student",
+        "distill",
+        "student_by_rl",
+    )
+    assert {*stages, *(f"{stage} requests" for stage in stages)} <= labels
+    facts = json.loads((done / "run.json").read_text())
+    assert 0 <= facts["win_rate"]["after"] <= 1 and facts["reward_helpful_accuracy"] > 0.5 and facts["distill_seconds"] > 0
+    rows = read_records(done / "cold_start" / "kept.jsonl")
+    dropped = json.loads((done / "cold_start" / "dropped.json").read_text())
+    assert dropped["kept"] == len(rows) > 0 and {"wrong", "mixes languages"} <= dropped.keys() and sum(dropped.values()) == 40 * 8
+    assert all(TASK.score(Problem(0, row["prompt"], "", ""), row["completion"]).value == 1.1 for row in rows)
+    for stage in ("cold_start", "reasoning_rl", "finetune", "align", "distill"):
+        assert main(["generate", str(done / stage), "nums 3 7 make 10 :", "--max-tokens", "2"]) == 0
+    metrics = read_records(done / "metrics.jsonl")
+    assert any(m["stage"] == "reasoning_rl" and m.get("reward_language", 0) > 0 for m in metrics)
+    assert not any(m["stage"] == "zero" and m.get("reward_language", 0) > 0 for m in metrics)
+
+
+@pytest.mark.invariant
+def test_a_stop_in_any_stage_ends_in_the_same_table(done, tmp_path, monkeypatch):
+    stopped, stages = tmp_path / "stopped", ("cold_start", "reasoning_rl", "helpful", "align", "distill")
+    real = os.replace
+    for stage in stages:  # a stop as that stage saves its first checkpoint
+        seen = []
+
+        def stop(source, target, *, stage=stage, seen=seen, **more):
+            real(source, target, **more)
+            if f"/{stage}/checkpoints/" in str(target) and not seen:
+                seen.append(target)
+                os.kill(os.getpid(), signal.SIGINT)
+
+        monkeypatch.setattr(os, "replace", stop)
+        with contextlib.suppress(SystemExit):
+            main(["r1", "--run", str(stopped), *LINE, "--resume"])
+        monkeypatch.setattr(os, "replace", real)
+    assert main(["r1", "--run", str(stopped), *LINE, "--resume"]) == 0
+    for one, two in zip(outcome(stopped), outcome(done), strict=True):
+        assert one == two
+
+
+def test_a_stage_without_its_predecessor_and_samples_worth_nothing_are_one_sentence(oracle, tmp_path, monkeypatch, capsys):
+    run = ["r1", "--run", str(tmp_path / "r"), *LINE]
+    assert main([*run, "--stages", "base", "finetune"]) == 2
+    assert "stage rejection starts from reasoning_rl" in capsys.readouterr().err
+    monkeypatch.setattr(Oracle, "_solved", lambda self, prompt, rng: "yes")
+    assert main(["r1", "--run", str(tmp_path / "s"), *LINE, "--stages", "base", "zero", "cold_start"]) == 2
+    assert "was worth keeping: {'malformed': 320}" in capsys.readouterr().err
+    assert main([*run, "--stages", "dream"]) == 2
+    assert "stages is ['dream'], expected some of ['base', 'zero'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "stop", "why"),
+    [
+        ("<think> 3 + 7 = 10 yes </think> <answer> 3 + 7 </answer>", StopReason.STOP, None),
+        ("<think> 3 + 7 = 10 yes </think> <answer> 3 + 7 </answer>", StopReason.LENGTH, "cut at the token limit"),
+        ("<think> 3 + 7 = 10 对 </think> <answer> 3 + 7 </answer>", StopReason.STOP, "mixes languages"),
+        ("<think> 3 + 7 = 10 </think> <answer> 3 * 7 </answer>", StopReason.STOP, "wrong"),
+        ("3 + 7", StopReason.STOP, "malformed"),
+        ("<think> " + "7 - 3 = 4 wait 7 - 3 = 4 wait " * 2 + "</think> <answer> 3 + 7 </answer>", StopReason.STOP, "repeats itself"),
+        (
+            "<think> " + " ".join(f"{n} + 1 = {n + 1} wait" for n in range(9)) + " </think> <answer> 3 + 7 </answer>",
+            StopReason.STOP,
+            "too long",
+        ),
+    ],
+)
+def test_what_speaks_against_a_sample(text, stop, why):
+    problem = Problem(0, "nums 3 7 make 10 :", "3 + 7", "")
+    ids = tuple(hash(word) for word in text.split())
+    rollout = Rollout(problem, (1,), Completion(ids, (-1.0,) * len(ids), stop), text, TASK.score(problem, text))
+    assert why_not(rollout, longest=50) == why
+
+
+def test_a_judge_takes_the_place_of_right_and_wrong():
+    requests = Requests()
+    problem = requests.problem(0, "train")
+    verdicts = {style: rejection.by_rules(problem, completed(Random(1), problem.columns["request"], style)) for style in STYLES}
+    assert verdicts["best"] is verdicts["curt"] is None and verdicts["rude"] == "turned down by the judge"
+
+
+def test_win_rate_counts_ties_as_half():
+    requests = Requests()
+    best, rude = (
+        [completed(Random(i), requests.problem(i, "held_out").columns["request"], style) for i in range(4)] for style in ("best", "rude")
+    )
+    of = lambda texts: type("E", (), {"generations": [type("G", (), {"problem": i, "text": t}) for i, t in enumerate(texts)]})  # noqa: E731
+    assert win_rate(requests, of(rude), of(best))["after"] == 1 and win_rate(requests, of(best), of(rude))["after"] == 0
+    assert win_rate(requests, of(rude), of([*best[:2], *rude[2:]])) == {"after": 0.75, "standard_error": pytest.approx(0.1443, abs=1e-4)}
