@@ -41,21 +41,18 @@ def train(name: str, args: list[str]) -> int:
 
     words = split_words(args)
     if name == "sft":
-        from deepwright.recipe.sft import resolve_sft
+        from deepwright.recipe.sft import resolve_sft, run_sft
 
-        settings = resolve_sft(words)
+        settings, run_settings = resolve_sft(words), run_sft
     else:
+        from deepwright.recipe.r1 import run_checked as run_settings
         from deepwright.recipe.settings import resolve_for
 
         settings = resolve_for(name, words)
     if words.dry_run:
         print(to_toml(settings), end="")
-        return 0
-    if name == "sft":
-        from deepwright.recipe.sft import run_sft as run_settings
     else:
-        from deepwright.recipe.r1 import run_checked as run_settings
-    run_settings(settings, words.resume)
+        run_settings(settings, words.resume)
     return 0
 
 

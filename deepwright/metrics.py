@@ -1,14 +1,13 @@
-"""What a run measures: one glossary (name, unit, sentence) for every number that is logged, and the trackers that write it down.
+"""What a run measures: one glossary (name, unit, sentence) for every number that is logged, and the tracker that writes it down.
 
 A record is one JSON line {"stage", "step", "time", <metric>: <value>, ...}. A name that is not in the glossary is refused, so nobody has to
 guess what a number means. JSON has no NaN: a value that is not finite is written as null and counted in the record as "not_finite".
-No torch here, except inside TensorBoardTracker.
+Left out: TensorBoard and the like, which are a `Tracker` of a few lines over these records. No torch here.
 """
 
 from __future__ import annotations
 
 import difflib
-import importlib.util
 import json
 import math
 import os
@@ -121,7 +120,6 @@ PREFERENCES = _metrics(
     ("win_rate", "fraction", "Share of held-out comparisons that another judge than the reward model decides for the policy."),
 )
 GLOSSARY: dict[str, Metric] = TRAINING | BASE | ZERO | EVALUATION | PREFERENCES
-RESERVED = ("stage", "step", "time", "not_finite")
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -146,7 +144,6 @@ class JsonlTracker:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.not_finite = 0  # values written as null since opening
         self.path.parent.mkdir(parents=True, exist_ok=True)
         _cut_torn_line(self.path)
         self._file = self.path.open("a", encoding="utf-8")
@@ -154,12 +151,9 @@ class JsonlTracker:
     def log(self, stage: str, step: int, values: Mapping[str, float | list]) -> None:
         """Writes one record. Values: numbers or nested lists of numbers, under names of the glossary (ValueError otherwise)."""
         check_names(list(values))
-        cleaner = _Cleaner()
-        record = {"stage": stage, "step": int(step), "time": round(time.time(), 3)}
-        record |= {name: cleaner.clean(name, value) for name, value in values.items()}
-        if cleaner.not_finite:
-            record["not_finite"] = cleaner.not_finite
-            self.not_finite += cleaner.not_finite
+        record, lost = {"stage": stage, "step": int(step), "time": round(time.time(), 3)}, []
+        record |= {name: _clean(name, value, lost) for name, value in values.items()}
+        record |= {"not_finite": len(lost)} if lost else {}
         self._file.write(json.dumps(record, allow_nan=False) + "\n")
         self._file.flush()
 
@@ -176,49 +170,6 @@ class JsonlTracker:
 
     def close(self) -> None:
         self._file.close()
-
-
-class TensorBoardTracker:
-    """Scalars as TensorBoard events under `<stage>/<name>`; lists are left to the JSONL file. Needs the `tensorboard` package."""
-
-    def __init__(self, folder: str | Path) -> None:
-        if importlib.util.find_spec("tensorboard") is None:
-            raise ValueError(
-                "TensorBoard is not installed; pip install 'deepwright[tensorboard]', or leave it out: metrics.jsonl has it all"
-            )
-        from torch.utils.tensorboard import SummaryWriter  # optional, and slow to import
-
-        self._writer = SummaryWriter(str(folder))
-
-    def log(self, stage: str, step: int, values: Mapping[str, float | list]) -> None:
-        check_names(list(values))
-        for name, value in values.items():
-            if not isinstance(value, (list, tuple)):
-                self._writer.add_scalar(f"{stage}/{name}", float(value), step)
-
-    def flush(self) -> None:
-        self._writer.flush()
-
-
-class Trackers:
-    """Sends every record to several trackers."""
-
-    def __init__(self, *trackers: Tracker) -> None:
-        self.trackers = trackers
-
-    def log(self, stage: str, step: int, values: Mapping[str, float | list]) -> None:
-        for tracker in self.trackers:
-            tracker.log(stage, step, values)
-
-    def flush(self) -> None:
-        for tracker in self.trackers:
-            tracker.flush()
-
-    def rewind(self, stage: str, step: int) -> None:
-        """Passed on to those that can forget."""
-        for tracker in self.trackers:
-            if hasattr(tracker, "rewind"):
-                tracker.rewind(stage, step)
 
 
 def read_records(path: str | Path) -> list[dict[str, Any]]:
@@ -261,21 +212,15 @@ def _cut_torn_line(path: Path) -> None:
             os.truncate(path, whole)
 
 
-class _Cleaner:
-    """Turns values into JSON numbers and counts those that JSON cannot hold."""
-
-    def __init__(self) -> None:
-        self.not_finite = 0
-
-    def clean(self, name: str, value: Any) -> Any:
-        if isinstance(value, (list, tuple)):
-            return [self.clean(name, item) for item in value]
-        if isinstance(value, (str, bytes)) or not hasattr(value, "__float__"):
-            raise ValueError(f"metric {name!r} is {value!r}, expected a number or a list of numbers")
-        if isinstance(value, int):
-            return int(value)
-        number = float(value)
-        if not math.isfinite(number):
-            self.not_finite += 1
-            return None
-        return float(f"{number:.7g}")  # seven digits: more than fp32 carries, and half the file
+def _clean(name: str, value: Any, lost: list[str]) -> Any:
+    """A value as JSON numbers; `lost` gets the name of each that JSON cannot hold."""
+    if isinstance(value, (list, tuple)):
+        return [_clean(name, item, lost) for item in value]
+    if isinstance(value, (str, bytes)) or not hasattr(value, "__float__"):
+        raise ValueError(f"metric {name!r} is {value!r}, expected a number or a list of numbers")
+    if isinstance(value, int):
+        return int(value)
+    if not math.isfinite(value):
+        lost.append(name)
+        return None
+    return float(f"{float(value):.7g}")  # seven digits: more than fp32 carries, and half the file

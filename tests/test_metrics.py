@@ -1,12 +1,11 @@
 """Records: the glossary is enforced, files survive kills, and nothing that is not a finite number reaches JSON."""
 
-import importlib.util
 import json
 import math
 
 import pytest
 
-from deepwright.metrics import GLOSSARY, JsonlTracker, TensorBoardTracker, Trackers, read_records, rewind_records
+from deepwright.metrics import GLOSSARY, JsonlTracker, read_records, rewind_records
 
 
 def test_every_metric_has_a_unit_and_one_sentence():
@@ -26,7 +25,7 @@ def test_unknown_metric_is_refused_with_the_nearest_name(tmp_path):
 
 def test_records_come_back(tmp_path):
     tracker = JsonlTracker(tmp_path / "run" / "metrics.jsonl")
-    Trackers(tracker).log("base", 3, {"loss": 1.25, "tokens": 4096, "expert_load": [[0.5, 0.5], [0.25, 0.75]]})
+    tracker.log("base", 3, {"loss": 1.25, "tokens": 4096, "expert_load": [[0.5, 0.5], [0.25, 0.75]]})
     tracker.flush()
     (record,) = read_records(tracker.path)
     assert record.pop("time") > 1.6e9
@@ -46,7 +45,7 @@ def test_not_finite_is_null_and_counted(tmp_path):
     (line,) = tracker.path.read_text().splitlines()
     record = json.loads(line, parse_constant=pytest.fail)  # strict JSON: no NaN, no Infinity
     assert record["kl"] is None and record["ratio_max"] is None and record["expert_load"] == [[0.5, None]]
-    assert record["not_finite"] == 3 and tracker.not_finite == 3
+    assert record["not_finite"] == 3
     tracker.log("zero", 2, {"kl": 0.0})
     assert "not_finite" not in read_records(tracker.path)[1]
 
@@ -90,30 +89,6 @@ def test_rewind_drops_later_records_of_that_stage_only(tmp_path):
     tracker.log("base", 2, {"loss": 0.25})
     assert [(r["stage"], r["step"]) for r in read_records(tracker.path)] == [("base", 1), ("zero", 3), ("base", 2)]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.jsonl"]
-
-
-def test_several_trackers_rewind_where_they_can(tmp_path):
-    class Forgetless:
-        def log(self, stage, step, values): ...
-
-        def flush(self): ...
-
-    tracker = JsonlTracker(tmp_path / "metrics.jsonl")
-    both = Trackers(Forgetless(), tracker)
-    both.log("zero", 7, {"reward": 0.5})
-    both.rewind("zero", 6)
-    assert read_records(tracker.path) == []
-
-
-def test_tensorboard_writes_scalars_or_says_what_is_missing(tmp_path):
-    if importlib.util.find_spec("tensorboard") is None:
-        with pytest.raises(ValueError, match="pip install"):
-            TensorBoardTracker(tmp_path)
-        return
-    tracker = TensorBoardTracker(tmp_path)
-    tracker.log("base", 1, {"loss": 2.0, "expert_load": [[1.0]]})
-    tracker.flush()
-    assert list(tmp_path.glob("events*"))
 
 
 def test_rewinding_a_missing_or_torn_file(tmp_path):

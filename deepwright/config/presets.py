@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-
 from deepwright.config.architecture import ModelConfig, RopeScaling
+from deepwright.config.refusals import nearest
 
 
 def preset(name: str) -> ModelConfig:
     """A named model. laptop: 2 CPU cores; workstation: one GPU; benchmark: the one compared with peers; v3, v2, v2-lite: as released."""
     if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, n=1)
-        raise ValueError(f"preset is {name!r}, expected one of {', '.join(PRESETS)}" + (f"; did you mean {near[0]}?" if near else ""))
+        raise ValueError(f"preset is {name!r}, expected one of {', '.join(PRESETS)}{nearest(name, PRESETS)}")
     return PRESETS[name]
 
 

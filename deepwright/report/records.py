@@ -5,15 +5,13 @@ run.json            {"command", "version", "status": "running" | "finished" | "s
                      "parameters", "active_parameters",
                      "mtp_acceptance": {"greedy", "sampled", "positions"}}, each optional
 metrics.jsonl       deepwright.metrics records
-evaluations.jsonl   one evaluation in each record
+evaluations.jsonl   one evaluation in each record; optional "decomposition": {"parts": {name: fraction}, "sentence"}
 samples.jsonl       {"stage", "step", "prompt", "completion", "value", "verdict", "length"}; optional "split", "kind", "answer"
 corpus.json         {"title", "paragraphs": [...], "shares": {kind: fraction}, "samples": [...]}
-decomposition.json  {"parts": {name: fraction}, "sentence"}; or the same under "decomposition" in an evaluation (the last one counts whose label is its stage)
 """
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from deepwright.config.refusals import read_json
 from deepwright.metrics import read_records
 from deepwright.report.figures import number
 
@@ -38,7 +37,6 @@ class Run:
     evaluations: list[dict[str, Any]]
     samples: list[dict[str, Any]]
     corpus: dict[str, Any]
-    decomposition: dict[str, Any]
 
     def series(self, stage: str, name: str) -> list[Point]:
         """(step, value) in order of steps; values that are not finite numbers are left out, and of a repeated step the last counts."""
@@ -106,6 +104,14 @@ class Run:
         temperature = self.before.get("temperature") if self.before else 1.0
         return max(found, key=lambda e: (e.get("temperature") == temperature, number(e.get("step")), _weight(e)), default=None)
 
+    @cached_property
+    def decomposition(self) -> dict[str, Any]:
+        """That of the last evaluation which has one and whose label is its stage."""
+        found = [
+            e["decomposition"] for e in self.evaluations if isinstance(e.get("decomposition"), dict) and e.get("label") == e.get("stage")
+        ]
+        return found[-1] if found else {}
+
     @property
     def held_out(self) -> list[dict[str, Any]]:
         """Those whose thoughts were closed at a budget are no figures of the model as it is: scaling.py draws them."""
@@ -117,20 +123,14 @@ def read_run(folder: str | Path) -> Run:
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; expected a run folder such as runs/<name>")
-    evaluations = read_records(folder / "evaluations.jsonl")
-    decomposition = _read_json(folder / "decomposition.json")
-    for evaluation in evaluations:
-        if isinstance(evaluation.get("decomposition"), dict) and evaluation.get("label") == evaluation.get("stage"):
-            decomposition = evaluation["decomposition"]
     return Run(
         folder=folder,
         config=_read_toml(folder / "config.toml"),
-        facts=_read_json(folder / "run.json"),
+        facts=_read_object(folder / "run.json"),
         metrics=read_records(folder / "metrics.jsonl"),
-        evaluations=evaluations,
+        evaluations=read_records(folder / "evaluations.jsonl"),
         samples=read_records(folder / "samples.jsonl"),
-        corpus=_read_json(folder / "corpus.json"),
-        decomposition=decomposition,
+        corpus=_read_object(folder / "corpus.json"),
     )
 
 
@@ -160,14 +160,8 @@ def _weight(evaluation: dict[str, Any]) -> float:
     return (number(evaluation.get("problems")) or 0) * (number(evaluation.get("samples")) or 1)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
-    return table if isinstance(table, dict) else {}
+def _read_object(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.exists() else {}
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -22,7 +22,6 @@ from deepwright import numerics
 # Packages that are used where they are found; nothing needs them.
 OPTIONAL = {
     "transformers": "the independent implementation that `verify` compares with",
-    "tensorboard": "a second tracker beside metrics.jsonl",
     "gguf": "reads and writes llama.cpp's files (`deepwright convert`, `deepwright get`)",
 }
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "asimd", "bf16")

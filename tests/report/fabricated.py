@@ -46,6 +46,8 @@ def make_run(folder: Path, base_steps: int = 400, zero_steps: int = 120, quick: 
     tracker.close()
     lines = [evaluation(0.0, "base", 0), {**evaluation(0.12, "base", 0), "label": "base T=0.6", "temperature": 0.6}]
     lines += [evaluation(step / zero_steps, "zero", step) for step in range(20, zero_steps + 1, 20)]
+    parts = {"format": 0.062, "better guessing": 0.128, "search": 0.455}
+    lines[-1] |= {"decomposition": {"parts": parts, "sentence": "Of the invented rise most is search."}}
     write_lines(folder / "evaluations.jsonl", lines)
     write_lines(folder / "samples.jsonl", list(sample_records(zero_steps)))
     shares = {"arithmetic facts": 0.12, "marked exercises": 0.13, "guesses": 0.22, "one attempt": 0.19, "searches": 0.34}
@@ -54,8 +56,6 @@ def make_run(folder: Path, base_steps: int = 400, zero_steps: int = 120, quick: 
     (folder / "corpus.json").write_text(
         json.dumps({"title": "Generated arithmetic", "paragraphs": paragraphs, "shares": shares, "samples": documents})
     )
-    parts = {"format": 0.062, "better guessing": 0.128, "search": 0.455}
-    (folder / "decomposition.json").write_text(json.dumps({"parts": parts, "sentence": "Of the invented rise most is search."}))
     return folder
 
 

@@ -133,12 +133,12 @@ def test_text_from_files_is_only_ever_text(tmp_path):
     folder = make_run(tmp_path / "<b>evil", 20, 10, status="<i onload=x>")
     sample = {"prompt": evil, "completion": evil, "verdict": evil, "value": evil, "length": evil}
     write_lines(folder / "samples.jsonl", [{"stage": "base", "step": 1, **sample}, {"stage": "zero", "step": 9, **sample}])
+    split = {**evaluation(0.5, "zero", 5), "decomposition": {"parts": {evil: 0.4, "x": evil}, "sentence": evil}}
     hostile = {**evaluation(0.9, "zero", 10), "label": evil, "task": evil, "temperature": 1.0, "by_kind": {evil: [0.5, 10], "x": evil}}
-    write_lines(folder / "evaluations.jsonl", [{**evaluation(0, "base", 0), "label": evil, "by_kind": {evil: [0.1, 9]}}, hostile])
+    write_lines(folder / "evaluations.jsonl", [{**evaluation(0, "base", 0), "label": evil, "by_kind": {evil: [0.1, 9]}}, split, hostile])
     (folder / "corpus.json").write_text(
         json.dumps({"title": evil, "paragraphs": [evil], "shares": {evil: 0.5, "x": evil}, "samples": [evil]})
     )
-    (folder / "decomposition.json").write_text(json.dumps({"parts": {evil: 0.4, "x": evil}, "sentence": evil}))
     (folder / "run.json").write_text(json.dumps({"command": evil, "machine": evil, "seed": evil, "status": evil}))
     text, page = report_of(folder)
     assert text.count("<script") == 1 and "img" not in page.tags
