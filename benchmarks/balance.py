@@ -19,9 +19,10 @@ from pathlib import Path
 
 import torch
 import tyro
+from text_corpus import TextCorpus
 
 from deepwright.config import ModelConfig
-from deepwright.data import PackedStream, TextCorpus
+from deepwright.data import PackedStream
 from deepwright.metrics import JsonlTracker, read_records
 from deepwright.model import Transformer
 from deepwright.text.tokenizer import Tokenizer, train_bpe

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import torch
 from alternate import alternate
+from text_corpus import TextCorpus
 
 from deepwright import numerics, weights
 from deepwright.config import preset
-from deepwright.data import TextCorpus
 from deepwright.inference.engine import Engine
 from deepwright.model import Transformer
 from deepwright.rl.config import GRPOConfig

@@ -66,7 +66,7 @@ ZERO = _metrics(
     ("reward_language", "points", "The part of the mean reward that was paid for thoughts in the language of the prompt."),
     ("reward_helpful", "points", "The part of the mean reward that the reward model of helpfulness paid."),
     ("reward_safe", "points", "The part of the mean reward that the reward model of safety paid."),
-    ("reward_language", "points", "The part of the mean reward that was paid for keeping to one language."),
+    ("language_consistency", "fraction", "Words of the prompt's language among all words of a thought, averaged over thoughts with words."),
     (
         "accuracy",
         "fraction",

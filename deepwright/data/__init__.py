@@ -3,6 +3,5 @@
 from deepwright.data.countdown_corpus import CountdownCorpus
 from deepwright.data.mixed_corpus import MixedCorpus
 from deepwright.data.packing import Documents, PackedStream
-from deepwright.data.text_corpus import TextCorpus
 
-__all__ = ["CountdownCorpus", "Documents", "MixedCorpus", "PackedStream", "TextCorpus"]
+__all__ = ["CountdownCorpus", "Documents", "MixedCorpus", "PackedStream"]

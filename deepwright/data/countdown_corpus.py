@@ -72,12 +72,11 @@ class CountdownCorpus:
     give_up: tuple[float, ...] = (0.4, 0.25, 0.12)  # a searcher's chance to stop after a failure; each author has one of these
     heuristic: float = 0.5  # searchers that look at `candidates` attempts and take the one nearest the target
     candidates: int = 3
-    slips: float = 0.0  # chance of an equation with a wrong result
     mixed: float = 0.0  # documents whose author takes each word from any language of the task
 
     def __post_init__(self) -> None:
         shares = ("facts", "exercises", "direct", "single", "searchers", "tagged", "empty_thought", "short_exercises",
-                  "exercise_right", "heuristic", "slips", "mixed")  # fmt: skip
+                  "exercise_right", "heuristic", "mixed")  # fmt: skip
         for name in shares:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a share in [0, 1]")
@@ -116,7 +115,7 @@ class CountdownCorpus:
         return kind, f"{prompt} {self._laid_out(rng, thought, answer, speaks)}"
 
     def _facts(self, rng: Random) -> str:
-        return " ; ".join(self._slipped(rng, pick(rng, self.task.equations)) for _ in range(_between(rng, self.facts_per_document)))
+        return " ; ".join(pick(rng, self.task.equations) for _ in range(_between(rng, self.facts_per_document)))
 
     def _exercise(self, rng: Random, puzzle: Puzzle, speaks: Sequence[str]) -> str:
         short = rng.random() < self.short_exercises
@@ -168,13 +167,7 @@ class CountdownCorpus:
     def _worked(self, rng: Random, tree: Tree) -> tuple[tuple[str, ...], str, int]:
         """(equations, expression, the value that the author arrives at)."""
         equations, expression = self.task.worked(tree, int(rng.random() * (1 << (self.task.count - 1))))
-        if self.slips and rng.random() < self.slips:  # only the last result: a slip before it would change what follows
-            last = _wrong_result(rng, equations[-1], self.task.limit)
-            return (*equations[:-1], last), expression, int(last.rsplit(" ", 1)[1])
         return equations, expression, tree[0]
-
-    def _slipped(self, rng: Random, equation: str) -> str:
-        return _wrong_result(rng, equation, self.task.limit) if self.slips and rng.random() < self.slips else equation
 
 
 def _mark(rng: Random, right: bool, speaks: Sequence[str]) -> str:
@@ -198,10 +191,3 @@ def _take_nearest(rng: Random, untried: list[Tree], target: int, looks: int) -> 
     best = min(places, key=lambda place: abs(untried[place][0] - target))
     untried[best], untried[-1] = untried[-1], untried[best]
     return untried.pop()
-
-
-def _wrong_result(rng: Random, equation: str, limit: int) -> str:
-    """The equation with a result a little off, within 0..limit."""
-    left, value = equation.rsplit(" ", 1)
-    choices = [int(value) + step for step in (-10, -2, -1, 1, 2, 10) if 0 <= int(value) + step <= limit]
-    return f"{left} {pick(rng, choices)}" if choices else equation

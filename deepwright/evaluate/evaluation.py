@@ -50,8 +50,8 @@ class Generation:
         return self.verdict == Verdict.CORRECT.value
 
 
-@dataclass(frozen=True)
-class Evaluation:
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Habits):
     """The figures of one evaluation. Shares are fractions of all completions; None stands for what does not exist (a share of nothing, a task
     whose answers cannot be read for self-checks, a standard error over one problem)."""
 
@@ -74,16 +74,6 @@ class Evaluation:
     truncated_rate: float
     verifier_failures: int  # completions whose check broke; their problems are left out of everything else
     by_kind: dict[str, tuple[float, int]]  # accuracy, problems
-    self_check_rate: float | None = None
-    self_checks_per_answer: float | None = None
-    attempts_per_answer: float | None = None
-    accuracy_with_self_check: float | None = None
-    accuracy_without_self_check: float | None = None
-    turned_right_rate: float | None = None
-    turned_right_share: float | None = None
-    checker_yes: float | None = None
-    checker_no: float | None = None
-    equations_right: float | None = None
     generations: tuple[Generation, ...] = field(default=(), repr=False, compare=False)
 
     def record(self, stage: str, step: int, label: str) -> dict[str, Any]:
@@ -181,7 +171,7 @@ def measure(generations_Pn: Sequence[Sequence[Generation]], ks: Sequence[int]) -
         "truncated_rate": statistics.fmean(one.truncated for one in flat),
         "verifier_failures": len(failed),
         "by_kind": _by_kind(whole),
-        **_habit_values([(one.reasoning, one.correct) for one in flat if one.reasoning is not None]),
+        **dataclasses.asdict(habits([(one.reasoning, one.correct) for one in flat if one.reasoning is not None])),
         "generations": tuple(one for answers in generations_Pn for one in answers),
     }
 
@@ -194,10 +184,6 @@ def write_generations(generations: Sequence[Generation], path: str | Path) -> No
         for one in generations:
             file.write(json.dumps(dataclasses.asdict(one) | {"answer": None if one.answer is None else str(one.answer)}) + "\n")
     os.replace(draft, path)
-
-
-def _habit_values(described: Sequence[tuple[Reasoning, bool]]) -> dict[str, float | None]:
-    return dataclasses.asdict(habits(described)) if described else {item.name: None for item in dataclasses.fields(Habits)}
 
 
 def _by_kind(generations_Pn: Sequence[Sequence[Generation]]) -> dict[str, tuple[float, int]]:

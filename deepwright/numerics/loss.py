@@ -84,9 +84,9 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 def _multiply_back(d_logits: Tensor, h: Tensor, head_VD: Tensor, d_h: Tensor, d_head_VD: Tensor) -> None:
-    """Writes d_h [t, D] and adds to d_head (fp32)."""
-    d_logits = d_logits.to(h.dtype)
-    torch.mm(d_logits, head_VD, out=d_h)
+    """Writes d_h [t, D] and adds to d_head (fp32). The products are in the format of the head given."""
+    d_logits, h = d_logits.to(head_VD.dtype), h.to(head_VD.dtype)
+    d_h.copy_(torch.mm(d_logits, head_VD)) if h.dtype != d_h.dtype else torch.mm(d_logits, head_VD, out=d_h)
     if h.dtype == d_head_VD.dtype:
         d_head_VD.addmm_(d_logits.t(), h)
     else:
@@ -112,12 +112,12 @@ def table_log_probs(logits: Tensor, target: Tensor, temperature: float) -> tuple
 
 class _SelectedLogProbs(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, h_TD: Tensor, head_VD: Tensor, targets_T: Tensor, temperature: float):
+    def forward(ctx, h_TD: Tensor, head_VD: Tensor, targets_T: Tensor, temperature: float, gradient_dtype: torch.dtype):
         _check(targets_T, head_VD)
         tables = _Tables(h_TD, head_VD)
         found = [table_log_probs(tables.logits(rows), targets_T[rows].contiguous(), temperature) for rows in _chunks(h_TD, head_VD)]
         ctx.save_for_backward(h_TD, head_VD, targets_T)
-        ctx.temperature = temperature
+        ctx.temperature, ctx.gradient_dtype = temperature, gradient_dtype
         none = torch.zeros(0)
         selected_T, entropy_T = (torch.cat(parts) for parts in zip(*found or [(none, none)]))
         ctx.mark_non_differentiable(entropy_T)
@@ -128,14 +128,18 @@ class _SelectedLogProbs(torch.autograd.Function):
     def backward(ctx, grad_T: Tensor, _entropy: Tensor):
         h_TD, head_VD, targets_T = ctx.saved_tensors
         d_h, d_head = torch.empty_like(h_TD), torch.zeros(head_VD.shape, dtype=torch.float32)
-        tables = _Tables(h_TD, head_VD)
+        tables, head = _Tables(h_TD, head_VD), head_VD.to(ctx.gradient_dtype)
         for rows in _chunks(h_TD, head_VD):
             logits, factor = tables.logits(rows), (grad_T[rows] / ctx.temperature).contiguous()
             _gradient_(logits, targets_T[rows].contiguous(), factor, ctx.temperature)
-            _multiply_back(logits, h_TD[rows], tables.head, d_h[rows], d_head)
-        return d_h, d_head.to(head_VD.dtype), None, None
+            _multiply_back(logits, h_TD[rows], head, d_h[rows], d_head)
+        return d_h, d_head.to(head_VD.dtype), None, None, None
 
 
-def selected_log_probs(h_TD: Tensor, head_VD: Tensor, targets_T: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
-    """-> (log softmax(head h_t / temperature)[target_t], entropy in nats without gradient), both fp32 [T]."""
-    return _SelectedLogProbs.apply(h_TD, head_VD, targets_T, temperature)
+def selected_log_probs(
+    h_TD: Tensor, head_VD: Tensor, targets_T: Tensor, temperature: float = 1.0, gradient_dtype: torch.dtype | None = None
+) -> tuple[Tensor, Tensor]:
+    """-> (log softmax(head h_t / temperature)[target_t], entropy in nats without gradient), both fp32 [T].
+
+    `gradient_dtype`: of the two products that make the gradients, as a block that computes in it makes its own; None: that of `h`."""
+    return _SelectedLogProbs.apply(h_TD, head_VD, targets_T, temperature, gradient_dtype or h_TD.dtype)

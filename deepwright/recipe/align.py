@@ -75,7 +75,7 @@ class Scenarios:
 def run(recipe: Recipe) -> None:
     """Trains the two reward models from the fine-tuned policy, then the policy by both kinds of rewards. A run without requests stays at reasoning."""
     settings, model = recipe.settings.align, recipe.model_of("finetune", STAGE)
-    task = recipe.task_with(language_reward=settings.language_reward) if hasattr(recipe.task, "language_reward") else recipe.task
+    task = recipe.task_paying(settings.language_reward)
     if recipe.requests is None:
         recipe.reinforce(STAGE, model, task, settings.rl)
         return

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deepwright.config.refusals import expect, expect_each
 from deepwright.evaluate.scoring import prompt_ids
 from deepwright.metrics import read_records
 from deepwright.rl.measures import repeated_share
@@ -38,9 +39,8 @@ class HarvestSettings:
     longest: int = 160  # tokens of a kept completion
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if value < 1 and not (name == "temperature" and value > 0):
-                raise ValueError(f"{name} is {value}, expected at least 1 (a temperature above 0)")
+        expect_each(self, ("problems", "samples", "per_problem", "longest"), lambda n: n >= 1, "at least 1")
+        expect(self.temperature > 0, "temperature", self.temperature, "a positive number")
 
 
 def harvest(

@@ -73,11 +73,12 @@ def run_checked(settings: R1Settings | PretrainSettings | RLSettings, resume: bo
 
 def check(settings: R1Settings | PretrainSettings | RLSettings) -> None:
     """What can be refused before a run folder exists: a task that cannot be made, a model that is not there."""
-    if not isinstance(settings, RLSettings):
+    start = getattr(settings, "start", None)
+    if start is None or (isinstance(settings, R1Settings) and not start):
         base.countdown(settings)
         return
     settings.task.make()
-    if settings.start:
+    if start:
         model_folder(settings.start)
 
 

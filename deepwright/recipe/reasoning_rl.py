@@ -11,7 +11,7 @@ STAGE, WITHOUT = "reasoning_rl", "without_language_reward"
 
 def run(recipe: Recipe) -> None:
     settings = recipe.settings.reasoning_rl
-    rewarded = recipe.task_with(language_reward=settings.language_reward) if settings.language_reward else recipe.task
+    rewarded = recipe.task_paying(settings.language_reward)
     recipe.reinforce(STAGE, recipe.model_of("cold_start", STAGE), rewarded, settings.rl)
-    if settings.compare and settings.language_reward:
+    if settings.compare and rewarded != recipe.task:
         recipe.reinforce(WITHOUT, recipe.model_of("cold_start", WITHOUT), recipe.task, settings.rl)

@@ -22,7 +22,7 @@ class EvalRequest:
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER|URL")]
     tasks: tuple[
         str, ...
-    ] = ()  # countdown, calc3, arithmetic, reasoning_gym:SET, file:PATH, one after the other; none: that of the model's run
+    ] = ()  # countdown, calc3, requests, reasoning_gym:SET, file:PATH, one after the other; none: that of the model's run
     options: tuple[str, ...] = ()  # NAME=VALUE: settings of those tasks
     problems: int = 200  # how many of each
     samples: int = 4  # completions of each

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deepwright.config import ModelConfig, preset
+from deepwright.config.refusals import expect_each
 from deepwright.data import CountdownCorpus
 from deepwright.recipe.harvest import HarvestSettings
 from deepwright.recipe.resolve import Words, resolve
@@ -51,14 +52,12 @@ class EvaluationSettings:
     validation_rows: int = 64  # rows of unseen documents for the base model's validation loss
 
     def __post_init__(self) -> None:
-        for name in ("problems", "samples", "problems_between", "validation_rows"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
+        expect_each(self, ("problems", "samples", "problems_between", "validation_rows"), lambda n: n >= 1, "at least 1")
 
 
 @dataclass(frozen=True)
 class TaskChoice:
-    """Which problems: countdown, calc3, arithmetic, reasoning_gym:SET, or file:PATH."""
+    """Which problems: countdown, calc3, requests, reasoning_gym:SET, or file:PATH."""
 
     name: str = Countdown.name
     seed: int = 0  # decides which problems are held out

@@ -51,9 +51,12 @@ class Recipe:
     def task(self) -> Task:
         return self.settings.task.make()
 
-    def task_with(self, **changes: object) -> Task:
-        """The task with other settings: what a stage rewards beside the answer."""
-        return dataclasses.replace(self.task, **changes)  # type: ignore[type-var]
+    def task_paying(self, language_reward: float) -> Task:
+        """The task with a reward for keeping to one language, where it has several; else as it is."""
+        choice = self.settings.task
+        if not language_reward or len(getattr(choice.judge(), "languages", ())) < 2:
+            return self.task
+        return dataclasses.replace(choice, options=(*choice.options, f"language_reward={language_reward}")).make()
 
     @property
     def requests(self) -> Requests | None:

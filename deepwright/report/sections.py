@@ -51,7 +51,8 @@ def describe(run: Run) -> str:
     """What was trained, on what, how, and how far it is, in two or three sentences."""
     total, active = number(run.facts.get("parameters")), number(run.facts.get("active_parameters"))
     layers, experts, chosen = (run.setting(n) for n in ("num_hidden_layers", "n_routed_experts", "num_experts_per_tok"))
-    size = f" of {count(total)} parameters, of which {count(active)} work on each token" if total and active else ""
+    part = f", of which {count(active)} work on each token" if active != total else ""
+    size = f" of {count(total)} parameters{part}" if total and active else ""
     shape = (
         f" ({layers} layers, {experts} routed experts in a layer, {chosen} chosen for each token)" if layers and experts and chosen else ""
     )
@@ -59,10 +60,10 @@ def describe(run: Run) -> str:
     done = [f"{count(tokens)} tokens of pre-training"] if tokens else []
     done += [f"{count(len(steps))} steps of reinforcement learning"] if steps else []
     start = (
-        "starts from random weights and is pre-trained on the corpus described below" if run.has("base") else f"from {run.setting('base')}"
+        "starts from random weights and is pre-trained on the corpus described below" if run.has("base") else f"starts from {run.setting('start')}"
     )
     return (
-        f"A DeepSeek-V3-type model{size}{shape} {start}{_learning(run)}. "
+        f"A {run.setting('model_type') or 'language'} model{size}{shape} {start}{_learning(run)}. "
         f"{'So far' if run.running else 'In all'}: {' and '.join(done) or 'nothing yet'}."
     )
 
@@ -72,9 +73,9 @@ def _learning(run: Run) -> str:
         return ""
     task = (run.after or run.before or {}).get("task") or "a task"
     rules = (
-        f"learns {task} by reinforcement learning alone: rewards come from fixed rules, and no worked answer is shown to it in that stage"
+        f"learns {task} by reinforcement learning alone: rewards come from fixed rules, and no written answer is trained on in that stage"
     )
-    return f", and then {rules}" if run.has("base") else f" {rules}"
+    return f", and then {rules}" if run.has("base") else f" and {rules}"
 
 
 def headline(run: Run) -> str:

@@ -6,11 +6,14 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from deepwright.config.refusals import expect, expect_each
 from deepwright.numerics import compute_dtype
 from deepwright.rl.alarms import AlarmConfig
 from deepwright.rl.losses import Coefficients, Variant, find_variant
 from deepwright.train.optimizer import OptimizerConfig
 
+COUNTED = ("steps", "prompts", "mini_batches", "max_tokens", "micro_batch_tokens", "checkpoint_every", "keep")
+POSITIVE = ("temperature", "entropy_target", "hottest", "clip", "clip_high", "importance_cap")
 NOT_NEGATIVE = ("seed", "learning_rate", "beta", "bias_speed", "warmup_steps", "evaluate_every", "shown_samples", "final_ratio", "resample")
 
 
@@ -85,22 +88,15 @@ class GRPOConfig:
                 "replay_routing is true with pack_groups: a packed prompt has one choice of experts, not one for each completion"
             )
         compute_dtype(self.compute, "rl.compute")
-        for name in ("steps", "prompts", "mini_batches", "max_tokens", "micro_batch_tokens", "checkpoint_every", "keep"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
-        for name in NOT_NEGATIVE:
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or a positive number")
+        expect_each(self, COUNTED, lambda n: n >= 1, "at least 1")
+        expect_each(self, NOT_NEGATIVE, lambda n: 0 <= n < math.inf, "0 or a positive number")
+        expect_each(self, POSITIVE, lambda n: 0 < n < math.inf, "a positive number")
         if self.samples < 2:
             raise ValueError(f"samples is {self.samples}, expected at least 2: the only member of a group has nothing to be better than")
-        for name in ("temperature", "entropy_target", "hottest"):
-            if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected a positive number")
         if self.entropy_target is not None and self.hottest < self.temperature:
             raise ValueError(f"hottest is {self.hottest}, expected at least the temperature, {self.temperature}")
-        for name, choices in (("zero_variance", ("drop", "keep")), ("truncated", ("wrong", "mask"))):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} is {getattr(self, name)!r}, expected {choices[0]!r} or {choices[1]!r}")
+        for name, one, two in (("zero_variance", "drop", "keep"), ("truncated", "wrong", "mask")):
+            expect(getattr(self, name) in (one, two), name, getattr(self, name), f"{one!r} or {two!r}")
         if self.resample and self.zero_variance != "drop":
             raise ValueError(f"resample is {self.resample}, but with zero_variance 'keep' every group is trained on")
         self._check_schedule()
@@ -124,9 +120,6 @@ class GRPOConfig:
                 )
         if self.mini_batches > self.prompts * self.samples:
             raise ValueError(f"mini_batches is {self.mini_batches}, expected at most prompts * samples ({self.prompts * self.samples})")
-        for name in ("clip", "clip_high", "importance_cap"):
-            if getattr(self, name) is not None and not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected a positive number")
         if self.clip is None and self.clip_high is not None:
             raise ValueError(f"clip_high is {self.clip_high}, but without clip nothing is clipped")
         if self.replay_routing and self.mini_batches == 1:

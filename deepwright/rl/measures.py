@@ -76,5 +76,6 @@ def _self_checks(task: Task, scored: Sequence[Rollout]) -> dict[str, float]:
         "correct_with_self_check": found.accuracy_with_self_check,
         "correct_without_self_check": found.accuracy_without_self_check,
         "turned_right_rate": found.turned_right_rate,
+        "language_consistency": found.language_consistency,
     }
     return {name: value for name, value in values.items() if value is not None}

@@ -42,7 +42,7 @@ def policy_log_probs(model: Transformer, batch: Batch, temperature: float, routi
     with replayed(model, batch.experts_LTK):
         places = [None if places_BS is None else places_BS[:, :-1] for places_BS in (batch.positions_BS, batch.branch_BS)]
         hidden_BSD = model.hidden(batch.tokens_BS[:, :-1], places[0], valid_BS=batch.valid_BS[:, 1:], routing=routing, branch_BS=places[1])
-    return selected_log_probs(hidden_BSD[batch.sources], model.head_weight, batch.targets_T, temperature)
+    return selected_log_probs(hidden_BSD[batch.sources], model.head_weight, batch.targets_T, temperature, model.compute_dtype)
 
 
 @contextlib.contextmanager

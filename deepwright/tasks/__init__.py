@@ -9,11 +9,12 @@ from deepwright.tasks.countdown import Countdown
 from deepwright.tasks.files import DataFile
 from deepwright.tasks.gym import ReasoningGym, set_options
 from deepwright.tasks.pool import require
+from deepwright.tasks.requests import Requests
 from deepwright.tasks.self_checks import SelfCheck, self_checks, tally
 from deepwright.tasks.task import Problem, Score, Split, Task, Verdict, nearest, safe_score, score_all
 from deepwright.tasks.user_reward import UserReward
 
-TASKS = {"countdown": Countdown, "calc3": Calc3}
+TASKS = {"countdown": Countdown, "calc3": Calc3, "requests": Requests}
 FAMILIES = {"reasoning_gym": ReasoningGym, "file": DataFile}  # asked for as FAMILY:MEMBER
 
 __all__ = [

@@ -248,12 +248,12 @@ def token_mean_per_micro_batch(_):
 
 
 def temperature_in_the_sampler_only(original):
-    return lambda h, head, targets, temperature: original(h, head, targets, 1.0)
+    return lambda h, head, targets, temperature, *more: original(h, head, targets, 1.0, *more)
 
 
 def log_probs_divided_by_temperature(original):
-    def selected(h, head, targets, temperature):
-        log_probs, entropy = original(h, head, targets, 1.0)
+    def selected(h, head, targets, temperature, *more):
+        log_probs, entropy = original(h, head, targets, 1.0, *more)
         return log_probs / temperature, entropy
 
     return selected

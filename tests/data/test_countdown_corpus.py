@@ -89,11 +89,13 @@ def test_documents_are_functions_of_seed_and_place():
     assert CountdownCorpus(TASK, seed=6).document(0) != CORPUS.document(0)
 
 
-def test_slips_and_short_exercises_do_something():
-    sloppy = replace(CORPUS, slips=0.2)
-    checks = [check for i in range(2000) for check in self_checks(sloppy.document(i))]
-    wrong = [check for check in checks if not all(check.equations_right)]
-    assert 0.1 < len(wrong) / len(checks) < 0.3
+def test_short_exercises_have_one_equation_and_mixed_authors_take_words_of_both_languages():
+    both = replace(CORPUS, task=make_task("countdown", seed=1, languages=["en", "zh"]))
+    for mixed, low, high in ((0.0, 0.0, 0.0), (0.5, 0.1, 0.4)):
+        documents = [replace(both, mixed=mixed).document(i) for i in range(1000)]
+        share = sum(any(w in d for w in ("等等", "对")) and any(w in d for w in ("wait", "yes")) for d in documents) / 1000
+        assert low <= share <= high
+    assert 0.4 < sum("得" in d for d in documents) / sum("得" in d or "make" in d for d in documents) < 0.6
     short = replace(CORPUS, facts=0.0, exercises=1.0, short_exercises=1.0)
     assert all(len(check.equations_right) == 1 for i in range(200) for check in self_checks(short.document(i)))
 

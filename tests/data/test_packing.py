@@ -9,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepwright.data import CountdownCorpus, PackedStream, TextCorpus
+from benchmarks.text_corpus import TextCorpus
+from deepwright.data import CountdownCorpus, PackedStream
 from deepwright.tasks import make_task
 from deepwright.text import number_tokenizer, train_bpe
 from deepwright.text.tokenizer import EOS

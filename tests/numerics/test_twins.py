@@ -4,6 +4,8 @@ Tolerance: fp32 has a unit roundoff u = 2^-24; a sum of n products in another or
 magnitudes, in practice sqrt(n) * u. With n <= 512 here, 512 * 2^-24 = 3e-5 relative to the largest element bounds all of them.
 """
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -128,6 +130,17 @@ def test_vocabulary_losses(rows_at_a_time, monkeypatch):
     entropy, reference = numerics.selected_log_probs(h, head, targets, 0.6)[1], plain.selected_log_probs(h, head, targets, 0.6)[1]
     assert (entropy - reference).abs().max() <= BOUND * reference.max()
     assert numerics.selected_log_probs(h[:0], head, targets[:0], 1.0)[0].shape == (0,)
+    found = {}
+    for dtype in (
+        torch.float32,
+        torch.bfloat16,
+    ):  # the value stays as it is; gradients are those of bf16 products: inputs and result are rounded
+        leaves = [x.clone().requires_grad_() for x in (h, head)]
+        selected = numerics.selected_log_probs(*leaves, targets, 0.6, dtype)[0]
+        found[dtype] = (selected, *torch.autograd.grad((selected * weights).sum(), leaves))
+    assert torch.equal(found[torch.float32][0], found[torch.bfloat16][0])
+    for exact, rounded in zip(*(values[1:] for values in found.values()), strict=True):
+        assert 0 < (rounded - exact).abs().max() <= 3 * 2**-8 * exact.abs().max() * math.sqrt(30)
 
 
 def test_attention_blocks_are_covered_once():
