@@ -3,8 +3,10 @@
     python benchmarks/grpo_step.py                                    # the 18M DeepSeek-type model with random weights, fp32
     python benchmarks/grpo_step.py --model models/smollm2 --prompts 4 --samples 4 --new 48 --compute bfloat16
 
-A step is roll-out, reward and update. Random weights do not end a completion, so both sides sample and train on --new tokens each; with a real
-model TRL is given the same limit. The reward (share of even token ids, from the text alone) costs both sides nothing. No KL term, no vLLM.
+A step is roll-out, reward and update; ours are printed apart, each beside its floor: FLOPs over the measured matrix rate (for a step of the
+roll-out, or the bytes of the weights over the measured bandwidth where that is slower). Random weights do not end a completion, so both sides
+sample and train on --new tokens each; with a real model TRL is given the same limit. The reward (share of even letters, from the text alone)
+costs both sides nothing. No KL term, no vLLM.
 """
 
 from __future__ import annotations
@@ -12,23 +14,27 @@ from __future__ import annotations
 import argparse
 import functools
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from alternate import alternate
+from alternate import alternate, gemm_rate, read_rate
 from text_corpus import TextCorpus
 
 from deepwright import numerics, weights
-from deepwright.config import preset
+from deepwright.config import ModelConfig, preset
 from deepwright.inference.engine import Engine
 from deepwright.model import Transformer
 from deepwright.rl.config import GRPOConfig
 from deepwright.rl.grpo import Learner, collect
+from deepwright.rl.types import Group
 from deepwright.sampler import Completion, Sampling, StopReason
 from deepwright.tasks import Problem, Score, Split, Verdict
 from deepwright.text.tokenizer import train_bpe
+
+PHASES = ("roll-out", "reward", "update")
 
 
 def even_share(text: str) -> float:
@@ -73,11 +79,33 @@ def make_ours(folder: Path, asked: argparse.Namespace):
 
     def work() -> int:
         with model.computing(numerics.compute_dtype(asked.compute)[0]):
-            groups, _ = collect(config, Even(), tokenizer, sampler, learner.round)
-            assert learner.learn(groups)["groups"] == asked.prompts, "a group without variance: there was less to do than TRL had"
+            groups, found = collect(config, Even(), tokenizer, sampler, learner.round)
+            begun = time.perf_counter()
+            trained = learner.learn(groups)["groups"]
+        seconds = (found["rollout_seconds"], found["reward_seconds"], time.perf_counter() - begun)
+        if not limits:
+            limits.extend(floors(model.config, groups, asked))
+        parts = (f"{name} {took:.2f} s (floor {floor:.2f})" for name, took, floor in zip(PHASES, seconds, limits, strict=True))
+        print("    deepwright:", ", ".join(parts), f"| {trained} of {asked.prompts} groups trained", flush=True)
         return asked.prompts * asked.samples
 
+    limits: list[float] = []
     return work
+
+
+def floors(config: ModelConfig, groups: Sequence[Group], asked: argparse.Namespace) -> tuple[float, float, float]:
+    """Seconds that roll-out, reward and update would take if nothing but products, or reading weights, took time."""
+    dtype = numerics.compute_dtype(asked.compute)[0]
+    rate, rollouts = gemm_rate(dtype), [rollout for group in groups for rollout in group.rollouts]
+    prompt = sum(len(rollout.prompt_ids) for rollout in rollouts) / len(rollouts)
+    said = sum(rollout.length for rollout in rollouts)
+    step = max(len(rollouts) * config.forward_flops(prompt + asked.new / 2) / rate, dtype.itemsize * config.active_parameters / read_rate())
+    prefill = sum(len(group.rollouts[0].prompt_ids) for group in groups) * config.forward_flops(prompt / 2) / rate
+    return (
+        prefill + step * said / len(rollouts),
+        0.0,
+        (prompt * len(rollouts) + said) * config.training_flops(round(prompt + asked.new)) / rate,
+    )
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from deepwright.text import Tokenizer
 from deepwright.text.thoughts import ANSWER, END_THINK
 
 STAGE, HELPFUL, SAFE = "align", "helpful", "safe"
-HELD_OUT_PAIRS = 200
+HELD_OUT_PAIRS, HELD_OUT_SAMPLES = 200, 8
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,16 @@ def run(recipe: Recipe) -> None:
         recipe.reinforce(STAGE, model, task, settings.rl)
         return
     models = {name: _reward_model(recipe, name, recipe.requests, settings.pairs, settings.reward_model) for name in (HELPFUL, SAFE)}
-    before = recipe.judge(model, task=recipe.requests).measure(recipe.requests.size("held_out"), 8, 1.0)
+    requests, judge = recipe.requests, recipe.judge(model, task=recipe.requests)
+
+    def answers() -> Evaluation:
+        return judge.measure(requests.size("held_out"), HELD_OUT_SAMPLES, 1.0)
+
+    before = answers()
     paid = ModelReward(recipe.requests, models[HELPFUL], models[SAFE], recipe.tokenizer)
-    recipe.reinforce(STAGE, model, Scenarios((task, paid), (task, recipe.requests)), settings.rl)
-    after = recipe.judge(model, task=recipe.requests).measure(recipe.requests.size("held_out"), 8, 1.0)
-    recipe.journal.facts(win_rate=win_rate(recipe.requests, before, after))
+    recipe.reinforce(STAGE, model, Scenarios((task, paid), (task, recipe.requests)), settings.rl,
+                     lambda: {"win_rate": win_rate(requests, before, answers())["after"]})  # fmt: skip
+    recipe.journal.facts(win_rate=win_rate(requests, before, answers()))
 
 
 def _reward_model(recipe: Recipe, name: str, requests: Requests, count: int, config: RewardModelConfig) -> RewardModel:

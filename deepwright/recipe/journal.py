@@ -50,7 +50,11 @@ class Journal:
         self._facts: dict[str, Any] = before
 
     def start(self, config: ModelConfig | None) -> None:
-        sizes = {} if config is None else {"parameters": config.parameters, "active_parameters": config.active_parameters, "model_type": config.model_type}
+        sizes = (
+            {}
+            if config is None
+            else {"parameters": config.parameters, "active_parameters": config.active_parameters, "model_type": config.model_type}
+        )
         command = shlex.join(["deepwright", *sys.argv[1:]]) if sys.argv[0].endswith(("deepwright", "__main__.py")) else None
         self.facts(status="running", version=deepwright.__version__, command=command, machine=_machine(), **sizes)
         if "started" not in self._facts:

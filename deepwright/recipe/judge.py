@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,11 +65,14 @@ class Judge:
         return {"pass_at_1": found.pass_at_1}
 
 
-def reinforce(stage: str, config: GRPOConfig, model: Transformer, task: Task, judge: Judge, folder: Path) -> None:
-    """Trains `model` by GRPO on `task` as stage `stage` of the run in `folder`, judged now and then and at the end."""
+def reinforce(
+    stage: str, config: GRPOConfig, model: Transformer, task: Task, judge: Judge, folder: Path, watch: Callable[[], dict[str, float]] = dict
+) -> None:
+    """Trains `model` by GRPO on `task` as stage `stage` of the run in `folder`, judged now and then and at the end. `watch` measures what else
+    the alarms are to see."""
 
     def between(step: int, _: Transformer) -> dict[str, float] | None:
-        return judge.on_the_way(stage, step) if step < config.steps else None
+        return judge.on_the_way(stage, step) | watch() if step < config.steps else None
 
     with model.computing(compute_dtype(config.compute)[0]):
         train_grpo(

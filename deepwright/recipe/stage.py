@@ -7,7 +7,7 @@ repeated. So a run that was killed anywhere ends with the same table.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,8 +103,10 @@ class Recipe:
         self.judged(stage, trainer.steps, model)
         return model
 
-    def reinforce(self, stage: str, model: Transformer, task: Task, config: GRPOConfig) -> Transformer:
+    def reinforce(
+        self, stage: str, model: Transformer, task: Task, config: GRPOConfig, watch: Callable[[], dict[str, float]] = dict
+    ) -> Transformer:
         """`model` trained by GRPO, and judged."""
-        reinforce(stage, config, model, task, self.judge(model), self.folder)
+        reinforce(stage, config, model, task, self.judge(model), self.folder, watch)
         self.judged(stage, config.steps, model)
         return model

@@ -60,7 +60,9 @@ def describe(run: Run) -> str:
     done = [f"{count(tokens)} tokens of pre-training"] if tokens else []
     done += [f"{count(len(steps))} steps of reinforcement learning"] if steps else []
     start = (
-        "starts from random weights and is pre-trained on the corpus described below" if run.has("base") else f"starts from {run.setting('start')}"
+        "starts from random weights and is pre-trained on the corpus described below"
+        if run.has("base")
+        else f"starts from {run.setting('start')}"
     )
     return (
         f"A {run.setting('model_type') or 'language'} model{size}{shape} {start}{_learning(run)}. "
