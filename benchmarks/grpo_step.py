@@ -74,6 +74,7 @@ def make_ours(folder: Path, asked: argparse.Namespace):
     model, tokenizer = weights.load(folder)
     config = GRPOConfig(
         steps=10_000, prompts=asked.prompts, samples=asked.samples, max_tokens=asked.new, learning_rate=1e-6, compute=asked.compute,
+        zero_variance="keep",  # TRL trains on every group
     )  # fmt: skip
     learner, sampler = Learner(config, model), Ended(Engine(model, tokenizer))
 
@@ -81,12 +82,12 @@ def make_ours(folder: Path, asked: argparse.Namespace):
         with model.computing(numerics.compute_dtype(asked.compute)[0]):
             groups, found = collect(config, Even(), tokenizer, sampler, learner.round)
             begun = time.perf_counter()
-            trained = learner.learn(groups)["groups"]
+            learner.learn(groups)
         seconds = (found["rollout_seconds"], found["reward_seconds"], time.perf_counter() - begun)
         if not limits:
             limits.extend(floors(model.config, groups, asked))
         parts = (f"{name} {took:.2f} s (floor {floor:.2f})" for name, took, floor in zip(PHASES, seconds, limits, strict=True))
-        print("    deepwright:", ", ".join(parts), f"| {trained} of {asked.prompts} groups trained", flush=True)
+        print("    deepwright:", ", ".join(parts), flush=True)
         return asked.prompts * asked.samples
 
     limits: list[float] = []
