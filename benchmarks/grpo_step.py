@@ -1,7 +1,7 @@
 """A GRPO step against TRL's GRPOTrainer: the same weights, prompts, group size and lengths, in turn; medians, peak memory. Needs `pip install trl`.
 
     python benchmarks/grpo_step.py                                    # the 18M DeepSeek-type model with random weights, fp32
-    python benchmarks/grpo_step.py --model models/smollm2 --prompts 4 --samples 4 --new 48 --compute bfloat16
+    python benchmarks/grpo_step.py --model models/smollm2 --prompts 4 --samples 4 --new 48 --compute bfloat16 --packed
 
 A step is roll-out, reward and update; ours are printed apart, each beside its floor: FLOPs over the measured matrix rate (for a step of the
 roll-out, or the bytes of the weights over the measured bandwidth where that is slower). Random weights do not end a completion, so both sides
@@ -74,7 +74,7 @@ def make_ours(folder: Path, asked: argparse.Namespace):
     model, tokenizer = weights.load(folder)
     config = GRPOConfig(
         steps=10_000, prompts=asked.prompts, samples=asked.samples, max_tokens=asked.new, learning_rate=1e-6, compute=asked.compute,
-        zero_variance="keep",  # TRL trains on every group
+        pack_groups=asked.packed, zero_variance="keep",  # TRL trains on every group
     )  # fmt: skip
     learner, sampler = Learner(config, model), Ended(Engine(model, tokenizer))
 
@@ -164,6 +164,7 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--compute", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--packed", action="store_true", help="our rows of one prompt as one sequence: pays where prompts are long")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:

@@ -36,7 +36,7 @@ class AlarmConfig:
     length_floor: float = 0.3  # of the longest average so far, while accuracy is no higher than it was then
     repetition: float = 0.5  # average share of repeated runs of tokens
     kind_fall: float = 0.2  # of one kind's average below its best, and four standard errors, while the mean is higher than then
-    reward_rise: float = 0.1  # points, between held-out evaluations none of which is above the one before it
+    reward_rise: float = 0.2  # points, over held-out evaluations that do not rise
     evaluations: int = 4  # that many held-out evaluations
     win_rate_fall: float = 0.05  # of the held-out win rate, over as many evaluations in the same way, while the reward rises
     verifier_failures: float = 0.05  # average share of completions
@@ -88,7 +88,7 @@ def repetition(records: Sequence[Record], c: AlarmConfig) -> str | None:
 
 def reward_without_gain(records: Sequence[Record], c: AlarmConfig) -> str | None:
     """Held-out figures (`pass_at_1`, put there by the caller's evaluation) stay while the training reward rises: it is being gamed."""
-    found = _never_better(records, c, "pass_at_1", "reward")
+    found = _never_better(records, c, "pass_at_1", "reward", by_halves=True)
     rings = found and found[3] - found[2] > c.reward_rise
     return f"reward rose from {found[2]:.2f} to {found[3]:.2f}, held-out accuracy from {found[0]:.1%} to {found[1]:.1%}" if rings else None
 
@@ -154,12 +154,19 @@ class Alarms:
         return {"records": self.records, "ringing": self.ringing, "roll_backs": self.roll_backs}
 
 
-def _never_better(records: Sequence[Record], c: AlarmConfig, judge: str, paid: str) -> tuple[float, float, float, float] | None:
+def _never_better(
+    records: Sequence[Record], c: AlarmConfig, judge: str, paid: str, by_halves: bool = False
+) -> tuple[float, float, float, float] | None:
     """First and last figure of the judge in the last `evaluations` held-out evaluations, if none is above the one before it, and the average of
-    what was paid up to each of the two. Only rounds that paid it count: a preference may be rewarded in the last part of a run alone."""
+    what was paid up to each of the two. `by_halves`: if the last is not above the first, nor the mean of the later half above the earlier one's;
+    figures on 100 problems swing by 5 points, and of four about one level some almost always rises. Only rounds that paid it count: a preference
+    may be rewarded in the last part of a run alone."""
     records = [record for record in records if record.get(paid) is not None]
     judged = [(record[judge], end) for end, record in enumerate(records, 1) if record.get(judge) is not None][-c.evaluations :]
-    if len(judged) < c.evaluations or any(later > before for (before, _), (later, _) in itertools.pairwise(judged)):
+    half, figures = c.evaluations // 2, [figure for figure, _ in judged]
+    if len(judged) < c.evaluations or (not by_halves and any(later > before for before, later in itertools.pairwise(figures))):
+        return None
+    if figures[-1] > figures[0] or statistics.fmean(figures[-half:]) > statistics.fmean(figures[:half]):
         return None
     first, last = (statistics.fmean(_series(records[max(0, end - c.window) : end], paid)) for _, end in (judged[0], judged[-1]))
     return judged[0][0], judged[-1][0], first, last

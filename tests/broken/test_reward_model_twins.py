@@ -202,7 +202,7 @@ def alarm_by_any_two_evaluations(original):
 def judged_from_the_first_round(_):
     """Evaluations before a preference was paid stand beside the reward of later rounds."""
 
-    def found(records, c, judge, paid):
+    def found(records, c, judge, paid, by_halves=False):
         judged = [record[judge] for record in records if judge in record][-c.evaluations :]
         values = [record[paid] for record in records if paid in record]
         return (judged[0], judged[-1], values[0], values[-1]) if len(judged) == c.evaluations and judged == sorted(judged)[::-1] else None

@@ -27,13 +27,14 @@ def healthy(rounds: int = 100, swing: float = 0.0, seed: int = 0) -> list[dict[s
         low = min(int((step - 1) * 10 / rounds), 8)
         part = min(1.0, (step - 1) * 10 / rounds - low)
         accuracy, form, length, entropy = (a + (b - a) * part for a, b in zip(HEALTHY[low], HEALTHY[low + 1], strict=True))
+        held_out = accuracy + draw.uniform(-0.08, 0.08)  # on 100 problems
         accuracy, easy, hard = (min(1.0, max(0.0, v + draw.uniform(-swing, swing))) for v in (accuracy, accuracy + 0.05, accuracy - 0.1))
         records.append({
             "accuracy": accuracy, "accuracy/easy": easy, "accuracy/hard": hard, "format_rate": form, "reward": accuracy + 0.1 * form,
             "entropy": entropy * draw.uniform(0.8, 1.2), "mean_length": length * draw.uniform(0.8, 1.2), "repetition": 0.08,
             "verifier_failures": 0, "completions": 384, "loss": draw.uniform(-0.1, 0.1), "grad_norm": draw.uniform(0.05, 2.0),
             "skipped_steps": 0, "log_prob_gap_mean": 1e-6, "temperature": 1.0,
-        } | ({"pass_at_1": accuracy + draw.uniform(-0.03, 0.03)} if step % 20 == 0 else {}))  # fmt: skip
+        } | ({"pass_at_1": held_out} if step % 20 == 0 else {}))  # fmt: skip
     return records
 
 
@@ -93,7 +94,7 @@ def test_every_rule_has_a_fault():
 
 
 @pytest.mark.parametrize("swing", [0.0, 0.2])
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(20))
 def test_a_healthy_run_is_left_in_peace(swing, seed):
     """Length triples, entropy falls by a third, single rounds swing by 20 points."""
     assert rung(healthy(100, swing, seed)) == {}
@@ -121,6 +122,15 @@ def test_a_held_out_gain_answers_the_rise_of_the_reward():
         for step, record in enumerate(with_fault(reward=sloping(0.2, 0.9)), 1)
     ]
     assert rung(gaining) == {}
+
+
+def test_held_out_figures_that_swing_about_a_level_ring_too():
+    """As in a run of SmolLM2 whose reward pays for the number of equations."""
+    figures = {10: 0.18, 20: 0.15, 30: 0.17, 40: 0.15}
+    records = [
+        record | ({"pass_at_1": figures[n]} if n in figures else {}) for n, record in enumerate(with_fault(reward=sloping(0.2, 0.9)), 1)
+    ]
+    assert rung(records) == {"reward_without_gain": 40}
 
 
 def judged(win_rate, **changes) -> list[dict[str, float]]:
