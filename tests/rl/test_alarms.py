@@ -75,7 +75,7 @@ FAULTS = {
     # The reward model pays ever more, a judge prefers the policy ever less, and problems with rules are solved no better and no worse.
     "over_optimised": [
         record | ({"win_rate": 0.6 - step / 300} if step % 10 == 0 else {})
-        for step, record in enumerate(with_fault(reward=sloping(0.6, 0.9), reward_helpful=sloping(0.2, 0.5)), 1)
+        for step, record in enumerate(with_fault(reward=sloping(0.6, 0.9), reward_helpful=sloping(0.2, 0.9)), 1)
     ],
     # A model that learns to add always: the mean rises from 0.3 to 0.5, sums from 0.2 to 0.8, differences from 0.4 to 0.
     "kind_falls": with_fault(accuracy=sloping(0.3, 0.5), accuracy_of_easy=sloping(0.2, 0.8), accuracy_of_hard=sloping(0.4, 0.0)),
