@@ -89,7 +89,8 @@ def repetition(records: Sequence[Record], c: AlarmConfig) -> str | None:
 def reward_without_gain(records: Sequence[Record], c: AlarmConfig) -> str | None:
     """Held-out figures (`pass_at_1`, put there by the caller's evaluation) stay while the training reward rises: it is being gamed."""
     found = _never_better(records, c, "pass_at_1", "reward", by_halves=True)
-    rings = found and found[3] - found[2] > c.reward_rise
+    # A reward that nears its limit rises little more while the problems are unlearned: what they lose counts as well.
+    rings = found and found[3] - found[2] > c.reward_rise / 2 and (found[3] - found[2]) + (found[0] - found[1]) > c.reward_rise
     return f"reward rose from {found[2]:.2f} to {found[3]:.2f}, held-out accuracy from {found[0]:.1%} to {found[1]:.1%}" if rings else None
 
 

@@ -50,6 +50,7 @@ def curve(folder: Path) -> list[dict]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.skipif(not (MODEL / "config.json").exists(), reason="models/smollm2 is not there: deepwright get smollm2")
 def test_ten_kills_change_nothing(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
