@@ -57,7 +57,7 @@ def test_round_trip(name):
     assert ModelConfig.from_hf(json.loads(json.dumps(config.to_hf()))) == config
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", [name for name, config in PRESETS.items() if not config.is_dense])
 def test_transformers_reads_and_writes_it(name):
     transformers = pytest.importorskip("transformers")
     config = preset(name)

@@ -118,9 +118,9 @@ def test_a_run_of_one_stage_does_not_speak_of_the_other(tmp_path):
     (tmp_path / "config.toml").write_text("[pretrain]\nlength = 8\n")
     text, page = report_of(tmp_path)
     assert 'id="base"' in text and 'id="zero"' not in text and "#zero" not in text and "reinforcement learning alone" not in page.text
-    (tmp_path / "config.toml").write_text('base = "runs/first"\n[rl]\nsteps = 8\n')
+    (tmp_path / "config.toml").write_text('start = "runs/first"\n[rl]\nsteps = 8\n')
     text, page = report_of(tmp_path)
-    assert 'id="zero"' in text and 'id="corpus"' not in text and "from runs/first learns" in page.text
+    assert 'id="zero"' in text and 'id="corpus"' not in text and "starts from runs/first and learns" in page.text
 
 
 def test_quick_runs_say_that_they_prove_nothing(tmp_path):
