@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Protocol
 
 from deepwright.seeds import stream
@@ -33,8 +35,6 @@ class MixedCorpus:
         return self.labelled(i)[1]
 
     def labelled(self, i: int) -> tuple[str, str]:
-        place, (_, corpus), *others = stream(self.seed, _CHOICE, i).random() - self.parts[0][0], *self.parts
-        for share, other in others:
-            if place >= 0:
-                place, corpus = place - share, other
-        return corpus.labelled(i)
+        bounds = list(accumulate(share for share, _ in self.parts))
+        place = bisect(bounds, stream(self.seed, _CHOICE, i).random())
+        return self.parts[min(place, len(bounds) - 1)][1].labelled(i)  # the last bound may fall short of 1 by rounding

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from deepwright.config.refusals import expect_each
 from deepwright.evaluate.estimators import Estimate, cons_at_k
 from deepwright.evaluate.evaluation import Generation
 from deepwright.sampler import Completion, Sampler, Sampling, StopReason
@@ -39,9 +40,7 @@ class Budgeted:
     answer_tokens: int
 
     def __post_init__(self) -> None:
-        for name in ("budget", "answer_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1 token")
+        expect_each(self, ("budget", "answer_tokens"), lambda tokens: tokens >= 1, "at least 1 token")
         if self.tokenizer.decode(self.closing_ids, specials=True).strip() != END_THINK:
             raise ValueError(f"{END_THINK!r} is not in the vocabulary, so no thought can be closed by force")
 

@@ -39,11 +39,10 @@ def corpus_of(settings: R1Settings | PretrainSettings, seed: int) -> CountdownCo
     knobs = {field.name: getattr(settings.corpus, field.name) for field in dataclasses.fields(settings.corpus)}
     share, task = knobs.pop("requests"), countdown(settings)
     puzzles = CountdownCorpus(task, seed, **knobs)
-    return (
-        MixedCorpus([(1 - share, puzzles), (share, Requests(settings.task.seed, task.languages, document_seed=seed))], seed)
-        if share
-        else puzzles
-    )
+    if not share:
+        return puzzles
+    requests = Requests(settings.task.seed, task.languages, document_seed=seed)
+    return MixedCorpus([(1 - share, puzzles), (share, requests)], seed)
 
 
 def tokenizer_of(settings: R1Settings | PretrainSettings) -> Tokenizer:

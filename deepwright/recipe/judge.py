@@ -68,8 +68,8 @@ class Judge:
 def reinforce(
     stage: str, config: GRPOConfig, model: Transformer, task: Task, judge: Judge, folder: Path, watch: Callable[[], dict[str, float]] = dict
 ) -> None:
-    """Trains `model` by GRPO on `task` as stage `stage` of the run in `folder`, judged now and then and at the end. `watch` measures what else
-    the alarms are to see."""
+    """Trains `model` by GRPO on `task` as stage `stage` of the run in `folder`, judged now and then. `watch` measures what else the alarms
+    are to see."""
 
     def between(step: int, _: Transformer) -> dict[str, float] | None:
         return judge.on_the_way(stage, step) | watch() if step < config.steps else None
@@ -79,7 +79,6 @@ def reinforce(
             dataclasses.replace(config, seed=judge.seed), model, judge.tokenizer, task, judge.sampler, folder / stage, judge.journal.tracker,
             stage=stage, evaluate=between, samples_path=folder / "samples.jsonl",
         )  # fmt: skip
-        judge.in_full(stage, config.steps)
 
 
 def sampler_of(choice: SamplerChoice, folder: Path, model: Transformer, tokenizer: Tokenizer) -> Sampler:

@@ -55,9 +55,8 @@ def run_stages(settings: R1Settings, folder: Path, journal: Journal) -> None:
         model, tokenizer = load_start(folder, journal)
     recipe = Recipe(settings, folder, journal, tokenizer)
     if "zero" in settings.stages:
-        recipe.judged("base", 0, model)
-        zero.run(settings, folder, journal, model, tokenizer)
-        recipe.judged("zero", settings.rl.steps, model)
+        recipe.judged(base.STAGE, 0, model)
+        recipe.reinforce(zero.STAGE, model, recipe.task, settings.rl)
     del model
     for name, module in AFTER_ZERO.items():
         if name in settings.stages:

@@ -20,9 +20,8 @@ class EvalRequest:
 
     # A checkpoint (a Hugging Face folder with its tokenizer, or a run folder: its last one), or the URL of a server that serves one: http://host:8000/v1
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER|URL")]
-    tasks: tuple[
-        str, ...
-    ] = ()  # countdown, calc3, requests, reasoning_gym:SET, file:PATH, one after the other; none: that of the model's run
+    # countdown, calc3, requests, reasoning_gym:SET, file:PATH, one after the other; none: that of the model's run
+    tasks: tuple[str, ...] = ()
     options: tuple[str, ...] = ()  # NAME=VALUE: settings of those tasks
     problems: int = 200  # how many of each
     samples: int = 4  # completions of each

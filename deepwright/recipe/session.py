@@ -11,6 +11,7 @@ import torch
 
 from deepwright import numerics
 from deepwright.recipe.resolve import VERSION_KEY, flatten, to_table, to_toml
+from deepwright.recipe.settings import STAGES as RECIPE
 from deepwright.rl.grpo import FREE_SETTINGS as FREE_RL
 from deepwright.train.checkpoint import find_damage
 from deepwright.train.pretrain import FREE_SETTINGS as FREE_PRETRAIN
@@ -19,15 +20,8 @@ if TYPE_CHECKING:
     from deepwright.recipe.settings import PretrainSettings, R1Settings, RLSettings
 
 CONFIG = "config.toml"
-STAGES = (
-    "align",
-    "finetune",
-    "reasoning_rl",
-    "cold_start",
-    "zero",
-    "base",
-    ".",
-)  # where a run folder keeps checkpoints, the later stage first
+# Where a run folder keeps its model, the later stage first. A distilled student is another model.
+STAGES = (*(stage for stage in reversed(RECIPE) if stage != "distill"), ".")
 FREE = {*FREE_PRETRAIN, *FREE_RL, "run", "threads", "sampler.url", "sampler.reload"}  # may differ between the two halves of a resumed run
 
 

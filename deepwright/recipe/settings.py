@@ -62,9 +62,8 @@ class TaskChoice:
     name: str = Countdown.name
     seed: int = 0  # decides which problems are held out
     options: tuple[str, ...] = ()  # NAME=VALUE, the task's own settings: terms=4
-    reward: str = (
-        ""  # FILE.py:FUNCTION, paid in training instead of the task's own reward; held-out problems are judged by the task's own check
-    )
+    # FILE.py:FUNCTION, paid in training instead of the task's own reward; held-out problems are judged by the task's own check.
+    reward: str = ""
 
     def make(self) -> Task:
         """The task with the reward that training pays."""

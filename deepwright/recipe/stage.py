@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,18 +48,24 @@ class Recipe:
     def max_tokens(self) -> int:
         return self.settings.rl.max_tokens
 
-    @property
+    @cached_property
     def task(self) -> Task:
+        """As RL pays it; made once, since a task lists its problems when it is first asked."""
         return self.settings.task.make()
+
+    @cached_property
+    def check(self) -> Task:
+        """The task by whose own check every stage is judged."""
+        return self.settings.task.judge()
 
     def task_paying(self, language_reward: float) -> Task:
         """The task with a reward for keeping to one language, where it has several; else as it is."""
         choice = self.settings.task
-        if not language_reward or len(getattr(choice.judge(), "languages", ())) < 2:
+        if not language_reward or len(getattr(self.check, "languages", ())) < 2:
             return self.task
         return dataclasses.replace(choice, options=(*choice.options, f"language_reward={language_reward}")).make()
 
-    @property
+    @cached_property
     def requests(self) -> Requests | None:
         """The general requests of a run whose task asks in languages of its own; a chat model's run has none."""
         languages = getattr(self.task, "languages", ())
@@ -70,11 +77,8 @@ class Recipe:
     def model_of(self, stage: str, asking: str) -> Transformer:
         """The model at the end of a stage, with fp32 masters. ValueError where that stage is not there."""
         try:
-            place = (
-                model_folder(self.folder / stage, (".",))
-                if stage != "base" or not self.settings.start
-                else model_folder(self.settings.start)
-            )
+            given = self.settings.start if stage == "base" else ""
+            place = model_folder(given) if given else model_folder(self.folder / stage, (".",))
         except ValueError:
             raise ValueError(
                 f"stage {asking} starts from {stage}, of which {self.folder} holds no whole checkpoint: run {stage} first"
@@ -83,9 +87,7 @@ class Recipe:
 
     def judge(self, model: Transformer, *, suffix: str = "", task: Task | None = None) -> Judge:
         s = self.settings
-        return Judge(
-            s.evaluation, task or s.task.judge(), self.sampler(model), self.tokenizer, self.journal, s.rl.max_tokens, s.seed, suffix
-        )
+        return Judge(s.evaluation, task or self.check, self.sampler(model), self.tokenizer, self.journal, s.rl.max_tokens, s.seed, suffix)
 
     def judged(self, stage: str, step: int, model: Transformer) -> None:
         """On the run's problems and, where there are any, on held-out requests."""

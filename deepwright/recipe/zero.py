@@ -11,16 +11,18 @@ from deepwright.model import Transformer
 from deepwright.numerics import compute_dtype
 from deepwright.recipe.journal import Journal
 from deepwright.recipe.judge import Judge, reinforce, sampler_of
-from deepwright.recipe.settings import R1Settings, RLSettings
+from deepwright.recipe.settings import RLSettings
 from deepwright.text import Tokenizer
 
 STAGE = "zero"
 
 
-def run(settings: R1Settings | RLSettings, folder: Path, journal: Journal, model: Transformer, tokenizer: Tokenizer) -> None:
-    """Judges the model as it comes, trains it by GRPO, judges it again, and says where the rise came from."""
+def run(settings: RLSettings, folder: Path, journal: Journal, model: Transformer, tokenizer: Tokenizer) -> None:
+    """`deepwright rl`: judges the model as it comes, trains it by GRPO, judges it again, and says where the rise came from. The whole recipe does
+    the same through `Recipe.reinforce`."""
     sampler = sampler_of(settings.sampler, folder, model, tokenizer)
     judge = Judge(settings.evaluation, settings.task.judge(), sampler, tokenizer, journal, settings.rl.max_tokens, settings.seed)
     with model.computing(compute_dtype(settings.rl.compute)[0]):
         judge.in_full("base", 0)
-    reinforce(STAGE, settings.rl, model, settings.task.make(), judge, folder)
+        reinforce(STAGE, settings.rl, model, settings.task.make(), judge, folder)
+        judge.in_full(STAGE, settings.rl.steps)
