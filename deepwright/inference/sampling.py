@@ -7,9 +7,12 @@ preemption cannot change it. Tokens keep the vocabulary's order in the inverted 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from deepwright.numerics import table_log_probs
+
+STRETCH = 64  # ids summed before one of them is looked for
 
 
 def _mix(x: Tensor) -> Tensor:
@@ -65,13 +68,24 @@ def draw(
 def invert(weights_RV: Tensor, u_R: Tensor) -> Tensor:
     """First id whose running sum exceeds u * total: id i is drawn with probability weights[i] / total, never where weights[i] is 0.
 
-    The sum is kept in fp32 (accumulated in double by torch), so probabilities are off by at most 2**-24 each.
+    In two steps, first to a stretch of ids and then inside it: in a running sum over a whole vocabulary every addition waits for the one
+    before. Sums are kept in double, so a probability is off by no more than the rounding of its own fp32 weight.
     """
-    cumulated_RV = weights_RV.cumsum(-1)
-    total_R = cumulated_RV[:, -1]
-    threshold_R = (u_R * total_R).to(total_R.dtype)
-    threshold_R = torch.minimum(threshold_R, torch.nextafter(total_R, torch.zeros_like(total_R)))  # u near 1 may round up to the total
-    return torch.searchsorted(cumulated_RV, threshold_R[:, None], right=True)[:, 0]
+    rows, vocab = weights_RV.shape
+    weights_RNS = F.pad(weights_RV, (0, -vocab % STRETCH)).view(rows, -1, STRETCH)
+    ends_RN = weights_RNS.sum(-1, dtype=torch.float64).cumsum(-1)
+    wanted_R1 = _below(u_R[:, None] * ends_RN[:, -1:], ends_RN)
+    stretch_R1 = torch.searchsorted(ends_RN, wanted_R1, right=True)
+    started_R1 = F.pad(ends_RN, (1, 0)).gather(1, stretch_R1)
+    inside_RS = weights_RNS[torch.arange(rows, device=u_R.device), stretch_R1[:, 0]].cumsum(-1, dtype=torch.float64)
+    place_R1 = torch.searchsorted(inside_RS, _below(wanted_R1 - started_R1, inside_RS), right=True)
+    return (stretch_R1 * STRETCH + place_R1)[:, 0]
+
+
+def _below(wanted_R1: Tensor, sums_RN: Tensor) -> Tensor:
+    """Below the last sum, which rounding may have reached: what is found there has a weight."""
+    last_R1 = sums_RN[:, -1:]
+    return torch.minimum(wanted_R1, torch.nextafter(last_R1, torch.zeros_like(last_R1)))
 
 
 def truncate(weights_RV: Tensor, top_k_R: Tensor, top_p_R: Tensor) -> Tensor:

@@ -117,9 +117,13 @@ def takes(x: Tensor, *weights: Tensor) -> bool:
     return _load()[0] is not None
 
 
+def few(x: Tensor) -> bool:
+    """So few rows that reading the weights is what costs."""
+    return x.numel() <= FEW_ROWS.get(x.dtype, 0) * x.shape[-1]
+
+
 def decodes(x: Tensor, *weights: Tensor) -> bool:
-    """`takes`, and so few rows that reading the weights is what costs."""
-    return takes(x, *weights) and x.numel() <= FEW_ROWS[x.dtype] * x.shape[-1]
+    return few(x) and takes(x, *weights)
 
 
 def fuses(*tensors: Tensor) -> bool:

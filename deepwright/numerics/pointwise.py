@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from deepwright.numerics import compiled
-from deepwright.numerics.precision import cast
+from deepwright.numerics.precision import cast, packed_linear
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -100,15 +100,37 @@ def swiglu(gate_up: Tensor) -> Tensor:
     return _SwiGLU.apply(gate_up) if torch.is_grad_enabled() else _swiglu(gate_up)
 
 
+class _CastLinear(torch.autograd.Function):
+    """Keeps the master weight alone for the backward, where plain autograd would keep its cast: half as much again as the weights."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return F.linear(x, weight.to(x.dtype))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        x, weight = ctx.saved_tensors
+        d_x = grad @ weight.to(grad.dtype) if ctx.needs_input_grad[0] else None
+        d_weight = grad.flatten(0, -2).t() @ x.flatten(0, -2) if ctx.needs_input_grad[1] else None
+        return d_x, None if d_weight is None else d_weight.to(weight.dtype)
+
+
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """x [..., in] @ weight [out, in]^T, computed in x's dtype; the weight keeps its own (master) dtype."""
+    if weight.dtype is not x.dtype and torch.is_grad_enabled():
+        return _CastLinear.apply(x, weight)
+    if x.dtype is torch.bfloat16 and not compiled.few(x) and (y := packed_linear(x, weight)) is not None:
+        return y
     weight = cast(weight, x.dtype)
     return compiled.linear(x, weight) if compiled.decodes(x, weight) else F.linear(x, weight)
 
 
 def feed_forward(x: Tensor, gate_up_FD: Tensor, down_DI: Tensor) -> Tensor:
     """down(silu(gate x) * up x), gate_up holding the gate rows, then the up rows."""
-    gate_up_FD, down_DI = cast(gate_up_FD, x.dtype), cast(down_DI, x.dtype)
-    if compiled.decodes(x, gate_up_FD, down_DI):
-        return compiled.feed_forward(x.reshape(-1, x.shape[-1]), gate_up_FD, down_DI).view(x.shape)
+    if compiled.few(x):
+        gate_up, down = cast(gate_up_FD, x.dtype), cast(down_DI, x.dtype)
+        if compiled.takes(x, gate_up, down):
+            return compiled.feed_forward(x.reshape(-1, x.shape[-1]), gate_up, down).view(x.shape)
     return linear(swiglu(linear(x, gate_up_FD)), down_DI)

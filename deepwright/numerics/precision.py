@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 
 import torch
@@ -29,7 +30,7 @@ def compute_dtype(name: str, setting: str = "compute") -> tuple[torch.dtype, str
     return (torch.bfloat16, f"the CPU has {found}") if found else (torch.float32, "the CPU has no native bfloat16 product")
 
 
-Casts = dict[tuple[int, torch.dtype], Tensor]
+Casts = dict[tuple[int, torch.dtype | str], Tensor]  # by address and what became of the weight
 _kept: Casts | None = None
 
 
@@ -55,3 +56,25 @@ def cast(weight: Tensor, dtype: torch.dtype) -> Tensor:
     if key not in _kept:
         _kept[key] = weight.to(dtype)
     return _kept[key]
+
+
+def packed_linear(x: Tensor, weight: Tensor) -> Tensor | None:
+    """x @ weight^T in bfloat16 with the weight laid out once as the vendor's product reads it, where casts are kept (the same bits: a plain call
+    lays it out every time, which at 16 rows costs as much as the product). None where that is not to be had."""
+    if _kept is None or x.dtype is not torch.bfloat16 or not x.is_cpu or torch.is_grad_enabled() or not _packs():
+        return None
+    key = (weight.data_ptr(), "packed")
+    if key not in _kept:
+        _kept[key] = torch.ops.mkldnn._reorder_linear_weight(weight.to(x.dtype))
+    return torch.ops.mkldnn._linear_pointwise(x, _kept[key], None, "none", [], "")
+
+
+@functools.cache
+def _packs() -> bool:
+    """Whether this build of torch has the two operations, and works with them on this processor."""
+    try:
+        packed = torch.ops.mkldnn._reorder_linear_weight(torch.zeros(16, 16, dtype=torch.bfloat16))
+        torch.ops.mkldnn._linear_pointwise(torch.zeros(1, 16, dtype=torch.bfloat16), packed, None, "none", [], "")
+    except (AttributeError, RuntimeError):
+        return False
+    return True
