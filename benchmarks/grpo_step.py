@@ -33,6 +33,7 @@ from deepwright.rl.types import Group
 from deepwright.sampler import Completion, Sampling, StopReason
 from deepwright.tasks import Problem, Score, Split, Verdict
 from deepwright.text.tokenizer import train_bpe
+from deepwright.train.optimizer import OptimizerConfig
 
 PHASES = ("roll-out", "reward", "update")
 
@@ -73,8 +74,9 @@ def make_ours(folder: Path, asked: argparse.Namespace):
     numerics.keep_heap()
     model, tokenizer = weights.load(folder)
     config = GRPOConfig(
-        steps=10_000, prompts=asked.prompts, samples=asked.samples, max_tokens=asked.new, learning_rate=1e-6, compute=asked.compute,
-        pack_groups=asked.packed, zero_variance="keep",  # TRL trains on every group
+        steps=10_000, prompts=asked.prompts, samples=asked.samples, max_tokens=asked.new, learning_rate=1e-6,
+        compute=asked.compute, pack_groups=asked.packed, optimizer=OptimizerConfig(weight_decay=0.0, moments=asked.moments),
+        zero_variance="keep",  # TRL trains on every group
     )  # fmt: skip
     learner, sampler = Learner(config, model), Ended(Engine(model, tokenizer))
 
@@ -165,6 +167,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--compute", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--packed", action="store_true", help="our rows of one prompt as one sequence: pays where prompts are long")
+    parser.add_argument("--moments", default="float32", choices=("float32", "bfloat16"), help="our AdamW's, as V3 keeps them: bfloat16")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:

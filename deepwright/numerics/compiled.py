@@ -41,6 +41,7 @@ _SIGNATURES = {
     "combine_backward": (_P, _P, _P, _P, _P, _P, _N, _N, _N),
     "log_probs": (_P, _P, _F, _P, _P, _N, _N),
     "log_prob_gradient": (_P, _P, _P, _F, _P, _N, _N),
+    "adamw_half": (_P, _P, _P, _P, *[_F] * 6, _N),
     "use_sgemm": (_P,),
     "expanded_attention": (_P, _P, _P, _F, _P, _P, *[_N] * 6),
     "expanded_attention_backward": (_P, _P, _P, _P, _P, _F, _P, _P, _P, *[_N] * 6),

@@ -161,3 +161,31 @@ void log_prob_gradient(float *logits, const int64_t *target, const float *factor
         z[target[m]] += factor[m];
     }
 }
+
+INLINE uint16_t half_of(float x) { /* nearest, ties to even; a number that is not one stays so */
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    if (x != x) return (uint16_t)(bits >> 16 | 64);
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+INLINE float number_of(uint16_t half) {
+    uint32_t bits = (uint32_t)half << 16;
+    float x;
+    memcpy(&x, &bits, 4);
+    return x;
+}
+
+/* One step of AdamW on N numbers with moments m, v in bf16: p <- decay p - rate m' / (sqrt(v') root + eps). */
+void adamw_half(float *restrict p, const float *restrict grad, uint16_t *restrict m, uint16_t *restrict v, float decay, float rate, float root,
+                float beta1, float beta2, float eps, long N) {
+#pragma omp parallel for simd if (N > SMALL)
+    for (long i = 0; i < N; i++) {
+        float g = grad[i], first = number_of(m[i]), second = number_of(v[i]);
+        first += (1.0f - beta1) * (g - first);
+        second += (1.0f - beta2) * (g * g - second);
+        p[i] = decay * p[i] - rate * first / (sqrtf(second) * root + eps);
+        m[i] = half_of(first);
+        v[i] = half_of(second);
+    }
+}

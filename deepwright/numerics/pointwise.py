@@ -134,3 +134,20 @@ def feed_forward(x: Tensor, gate_up_FD: Tensor, down_DI: Tensor) -> Tensor:
         if compiled.takes(x, gate_up, down):
             return compiled.feed_forward(x.reshape(-1, x.shape[-1]), gate_up, down).view(x.shape)
     return linear(swiglu(linear(x, gate_up_FD)), down_DI)
+
+
+def adamw_half_(
+    p: Tensor, grad: Tensor, first: Tensor, second: Tensor, *, step: int, rate: float, betas: tuple[float, float], eps: float, decay: float
+) -> None:
+    """One step of AdamW in place, number `step` from 1, on fp32 parameters whose moments are kept in bfloat16 (V3 section 3.3.2): the new moments are
+    used before they are rounded. `decay` is decoupled, times the rate."""
+    beta1, beta2 = betas
+    kept, rate = 1 - rate * decay, rate / (1 - beta1**step)
+    root = (1 - beta2**step) ** -0.5
+    if compiled.fuses(p, grad) and first.is_contiguous() and second.is_contiguous():
+        addresses = (x.data_ptr() for x in (p, grad, first, second))
+        compiled.library().adamw_half(*addresses, kept, rate, root, beta1, beta2, eps, p.numel())
+        return
+    m, v = first.float().lerp_(grad, 1 - beta1), second.float().lerp_(grad * grad, 1 - beta2)
+    p.mul_(kept).addcdiv_(m, v.sqrt().mul_(root).add_(eps), value=-rate)
+    first.copy_(m), second.copy_(v)

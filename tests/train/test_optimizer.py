@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from deepwright.numerics import compiled
 from deepwright.train.optimizer import (
     NEWTON_SCHULZ,
     Average,
@@ -101,6 +102,41 @@ def test_steps_equal_a_float64_reference(config):
         torch.testing.assert_close(p.detach().double(), expected, rtol=2e-6, atol=2.5e-6)
 
 
+def half_moments_reference(weight, gradients, rate, decay, c):
+    """The same with moments that are rounded to bfloat16 between two steps, and used before they are."""
+    m = v = torch.zeros_like(weight)
+    for t, g in enumerate(gradients, 1):
+        m, v = c.beta1 * m + (1 - c.beta1) * g, c.beta2 * v + (1 - c.beta2) * g * g
+        weight = weight * (1 - rate * decay) - rate * (m / (1 - c.beta1**t)) / ((v / (1 - c.beta2**t)).sqrt() + c.eps)
+        m, v = m.bfloat16().double(), v.bfloat16().double()
+    return weight, m
+
+
+@pytest.mark.parametrize("built", [True, False], ids=["as it runs here", "without a compiler"])
+def test_moments_in_bfloat16(built, monkeypatch):
+    if not built:
+        monkeypatch.setattr(compiled, "fuses", lambda *_: False)
+    check_moments_in_bfloat16()
+
+
+def check_moments_in_bfloat16():
+    config, rate, weight = OptimizerConfig(moments="bfloat16", clip_norm=0.0), 0.02, nn.Parameter(torch.linspace(-1, 1, 4000).view(50, 80))
+    model = nn.Module()
+    model.register_parameter("weight", weight)
+    before, optimizer, gradients = weight.detach().double(), Optimizer(model, config), []
+    for seed in range(12):
+        weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed))
+        gradients.append(weight.grad.double())
+        optimizer.step(rate)
+    expected, first = half_moments_reference(before, gradients, rate, config.weight_decay, config)
+    kept = optimizer.tensors()["exp_avg.weight"]
+    assert kept.dtype is torch.bfloat16
+    # fp32 and float64 round to different neighbours where they fall beside a tie: few numbers, one spacing (2^-8) of one moment each.
+    assert ((kept.double() - first).abs() > 1e-9).double().mean() < 0.01
+    wrong = (weight.detach().double() - expected).abs() > 1e-6
+    assert wrong.double().mean() < 0.01
+
+
 def test_muon_scale_gives_the_asked_root_mean_square():
     model = Blocks()
     before = model.values["attention.o.weight"].detach().clone()
@@ -186,7 +222,7 @@ def test_a_good_gradient_resets_the_count():
     assert optimizer.skipped == 4
 
 
-@pytest.mark.parametrize("config", [OptimizerConfig(), MUON], ids=lambda c: c.name)
+@pytest.mark.parametrize("config", [OptimizerConfig(), MUON, OptimizerConfig(moments="bfloat16")], ids=lambda c: f"{c.name} {c.moments}")
 def test_state_goes_out_and_in_bit_equal(config):
     model, twin = Blocks(), Blocks(seed=1)
     optimizer = Optimizer(model, config)
@@ -235,7 +271,8 @@ def test_averaged_weights():
         Average(model, 1.0)
 
 
-@pytest.mark.parametrize("bad", [{"name": "sgd"}, {"beta2": 1.0}, {"weight_decay": -0.1}, {"skip_limit": 0}, {"muon_dtype": "float16"}])
+@pytest.mark.parametrize("bad", [{"name": "sgd"}, {"beta2": 1.0}, {"weight_decay": -0.1}, {"skip_limit": 0}, {"muon_dtype": "float16"}, {"moments": "float16"},
+                                 {"beta2": 0.999, "moments": "bfloat16"}])  # fmt: skip
 def test_refuses(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         OptimizerConfig(**bad)
