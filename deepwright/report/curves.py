@@ -1,4 +1,4 @@
-"""The curves of a report: reinforcement learning, pre-training, and where the time went."""
+"""The curves of a report: reinforcement learning, pre-training, the stages after R1-Zero, and where the time went."""
 
 from __future__ import annotations
 
@@ -10,9 +10,17 @@ from deepwright.metrics import GLOSSARY
 from deepwright.report.charts import Line, heat_map, plot, stacked_bar
 from deepwright.report.figures import PLUS_MINUS, compact, count, duration, number, percent
 from deepwright.report.frame import grid, not_yet, paragraph, section
-from deepwright.report.records import Point, Run, moving_average
+from deepwright.report.records import Point, Run, moving_average, table_in
 
-GREY, BLUE, ORANGE, GREEN, PURPLE = 6, 1, 2, 3, 4
+GREY, BLUE, ORANGE, GREEN, PURPLE, OCHRE = 6, 1, 2, 3, 4, 5
+# the stage whose model a stage of reinforcement learning starts from, and whose evaluation is its step 0
+STARTS = {
+    "zero": "base",
+    "reasoning_rl": "cold_start",
+    "without_language_reward": "cold_start",
+    "align": "finetune",
+    "student_by_rl": "student",
+}
 
 
 def reinforcement(run: Run) -> str:
@@ -78,6 +86,55 @@ def pre_training(run: Run) -> str:
     )  # fmt: skip
 
 
+def later(run: Run) -> str:
+    """A few curves of every stage after R1-Zero; "" where there are none."""
+    languages = [
+        _stages(run, "Accuracy", "accuracy", _LANGUAGE, "pass_at_1"),
+        *(
+            _stages(run, title, name, _LANGUAGE, name)
+            for title, name in (("One language", "language_consistency"), ("Answer length", "mean_length"))
+        ),
+    ]
+    aligned = [
+        _several(run, "Reward and its parts", (*_REWARDS, *_MODELS), _PAID, unit="points", stage="align"),
+        plot("Win rate over the model before", [_wins(run)], unit="fraction", sentence=GLOSSARY["win_rate"].sentence),
+        plot(
+            "Accuracy on the run's problems", [_held_out(run, "pass_at_1", "pass_at_1_se", stage="align")], unit="fraction", sentence=_KEPT
+        ),
+    ]
+    students = [_stages(run, title, name, _ALONE, held) for title, name, held in _STUDENT]
+    tuned = [
+        plot(title, [Line(label, _average(run, stage, name), colour) for stage, label, colour in stages], unit=GLOSSARY[name].unit,
+             sentence=GLOSSARY[name].sentence, zero=False)
+        for title, name, stages in (("Loss of fine-tuning", "loss", _TUNED), ("Pairs and labels judged right", "preference_accuracy", _RANKED))
+    ]  # fmt: skip
+    groups = {"Reasoning with and without a reward for one language": languages, "Alignment": aligned,
+              "The student by reinforcement learning alone": students, "Fine-tuning and reward models": tuned}  # fmt: skip
+    drawn = "".join(f"<h3>{title}</h3>{found}" for title, figures in groups.items() if (found := grid(*figures)))
+    return section("later", "After R1-Zero, step by step", paragraph(_DOTS, "soft"), drawn) if drawn else ""
+
+
+def _stages(run: Run, title: str, name: str, stages: Sequence[tuple[str, str, int]], held: str) -> str:
+    """One metric of some stages in one figure, (stage, label, colour), with dots for the held-out figure `held`."""
+    lines = [Line(label, _average(run, stage, name), colour) for stage, label, colour in stages]
+    error = "pass_at_1_se" if held == "pass_at_1" else ""
+    several = len(stages) > 1
+    lines += [
+        _held_out(run, held, error, f"{label}, held out" if several else "held out", colour, stage) for stage, label, colour in stages
+    ]
+    return plot(title, lines, unit=GLOSSARY[name].unit, sentence=_ACCURACY if name == "accuracy" else GLOSSARY[name].sentence)
+
+
+def _wins(run: Run) -> Line:
+    """Held-out win rates of alignment, the last one as run.json has it; against itself a model wins half."""
+    points = [(0.0, 0.5), *run.series("align", "win_rate")]
+    known, end = table_in(run.facts, "win_rate"), run.series("align", "reward")
+    if (last := number(known.get("after"))) is not None and end:
+        points = [*(point for point in points if point[0] != end[-1][0]), (end[-1][0], last)]
+    errors = [None] * (len(points) - 1) + [number(known.get("standard_error"))]
+    return Line("held out", points if len(points) > 1 else [], ORANGE, "dots", errors if len(points) > 1 else [])
+
+
 def _drafts(run: Run) -> str:
     """How many draft tokens of the MTP module the model accepts: run.json's {"mtp_acceptance": {"greedy", "sampled", "positions"}}."""
     found = run.facts.get("mtp_acceptance")
@@ -140,8 +197,18 @@ _REWARDS = (
     ("reward_language", "language", PURPLE),
 )
 _RATES = (("format_rate", "format kept", BLUE), ("truncated_rate", "cut at the limit", ORANGE))
+_MODELS = (("reward_helpful", "helpful", OCHRE), ("reward_safe", "safe", GREY))
+_LANGUAGE = (("reasoning_rl", "with it", BLUE), ("without_language_reward", "without it", GREY))
+_ALONE = (("student_by_rl", "training", BLUE),)
+_STUDENT = (("Accuracy", "accuracy", "pass_at_1"), ("Answer length", "mean_length", "mean_length"))
+_TUNED = (("cold_start", "cold start", BLUE), ("finetune", "fine-tuning", GREEN), ("distill", "student, taught", PURPLE))
+_RANKED = (("reward_helpful", "helpful", OCHRE), ("reward_safe", "safe", GREY))
 _GAP = (("log_prob_gap_mean", "mean", BLUE), ("log_prob_gap_max", "largest", ORANGE))
 _RATIO = (("ratio_mean", "mean", BLUE), ("ratio_max", "largest", ORANGE))
+_ACCURACY = "Share of sampled answers that are right. Held out: pass@1 on problems that no stage of training has seen."
+_DOTS = "Lines are averages over training steps, dots held-out evaluations; step 0 is the model that a stage starts from."
+_PAID = "Reasoning is paid by rules, general answers by two reward models, and both for their format."
+_KEPT = "Held-out pass@1 while general answers are rewarded too: it shows whether reasoning is kept."
 _JUDGEMENT = "Held out: verdicts on its own attempts against the truth, and its arithmetic."
 _CHECKER = "Verdicts of the base model on attempts, against the truth. Without this, checking oneself cannot pay."
 _MAP = "A row for each layer with experts. No colour: the mean load; orange is more (full colour: 2.8 times or above), blue is less."
@@ -170,15 +237,15 @@ def _average(run: Run, stage: str, name: str) -> list[Point]:
     return moving_average(points, _width(points))
 
 
-def _held_out(run: Run, name: str, error: str = "", label: str = "held out", colour: int = ORANGE) -> Line:
+def _held_out(run: Run, name: str, error: str = "", label: str = "held out", colour: int = ORANGE, stage: str = "zero") -> Line:
     """The dots of a curve: every held-out evaluation at the temperature of the first one, one for each step."""
     chosen = {}
     for evaluation in run.held_out:
-        step = 0.0 if evaluation.get("stage") == "base" else number(evaluation.get("step"))
+        step = 0.0 if evaluation.get("stage") == STARTS[stage] else number(evaluation.get("step"))
         same = run.before is None or evaluation.get("temperature") == run.before.get("temperature")
-        if evaluation.get("stage") in ("base", "zero") and step is not None and same and number(evaluation.get(name)) is not None:
+        if evaluation.get("stage") in (STARTS[stage], stage) and step is not None and same and number(evaluation.get(name)) is not None:
             chosen[step] = evaluation
-    if run.before is not None and number(run.before.get(name)) is not None:
+    if stage == "zero" and run.before is not None and number(run.before.get(name)) is not None:
         chosen[0.0] = run.before
     steps = sorted(chosen)
     points = [(step, number(chosen[step][name]) or 0.0) for step in steps]
@@ -206,8 +273,7 @@ def _accuracy(run: Run) -> str:
         Line("single steps", run.series("zero", "accuracy"), BLUE, "faint"),
         _held_out(run, "pass_at_1", "pass_at_1_se"),
     ]
-    sentence = "Share of sampled answers that are right. Held out: pass@1 on problems that no stage of training has seen."
-    return plot("Accuracy", lines, unit="fraction", sentence=sentence, wide=True)
+    return plot("Accuracy", lines, unit="fraction", sentence=_ACCURACY, wide=True)
 
 
 def _judgement(run: Run) -> str:
@@ -216,10 +282,11 @@ def _judgement(run: Run) -> str:
 
 
 def _several(
-    run: Run, title: str, curves: Sequence[tuple[str, str, int]], sentence: str, *, unit: str = "1", average: bool = True, **axis: bool
-) -> str:
+    run: Run, title: str, curves: Sequence[tuple[str, str, int]], sentence: str, *, unit: str = "1", average: bool = True, stage: str = "zero",
+    **axis: bool,
+) -> str:  # fmt: skip
     """Some metrics of reinforcement learning, (name, label, colour), in one figure."""
-    lines = [Line(label, _average(run, "zero", name) if average else run.series("zero", name), colour) for name, label, colour in curves]
+    lines = [Line(label, _average(run, stage, name) if average else run.series(stage, name), colour) for name, label, colour in curves]
     return plot(title, lines, unit=unit, sentence=sentence, **axis)
 
 

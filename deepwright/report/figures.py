@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-import math
+import sys
 from typing import Any
 
 MINUS, TIMES, PLUS_MINUS, ARROW, GLUE = "\u2212", "\u00d7", "\u00b1", "\u2192", "\u00a0"
@@ -17,7 +17,7 @@ def escape(text: Any) -> str:
 
 def number(value: Any) -> float | None:
     """A finite number, or None for everything else a damaged or hostile record may hold."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
         return float(value)
     return None
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+from deepwright.report.chinese import translations
 from deepwright.report.figures import escape
 
 _HERE = Path(__file__).parent
@@ -13,11 +15,12 @@ SCRIPT = (_HERE / "page.js").read_text(encoding="utf-8")
 
 def document(title: str, body: str, *, running: bool, written: float) -> str:
     """The whole HTML text. `body` is HTML; `title` is text; `written` is in seconds since 1970."""
+    words = json.dumps(translations(body), ensure_ascii=False).replace("<", "\\u003c")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
         '<meta name="referrer" content="no-referrer"><link rel="icon" href="data:,">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head>"
-        f'<body data-running="{int(running)}" data-written="{written:.0f}">{body}<script>{SCRIPT}</script></body></html>\n'
+        f'<body data-running="{int(running)}" data-written="{written:.0f}">{body}<script>var chinese = {words};\n{SCRIPT}</script></body></html>\n'
     )
 
 

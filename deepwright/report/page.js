@@ -1,4 +1,25 @@
-// Reads values back from the drawn curves under the pointer; keeps opened parts open when a running report reloads itself.
+// Shows the page in English or Chinese, by the address's #en or #zh; reads values back from the drawn curves under the pointer; keeps opened parts
+// open when a running report reloads itself. `chinese` holds every text that has a translation.
+function say(text) {
+  return document.documentElement.lang == 'zh' && Object.hasOwn(chinese, text) ? chinese[text] : text;
+}
+(function () {
+  var kept = 'pre,code,script,style,svg,[translate=no]', found = [], node;
+  var walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while ((node = walker.nextNode())) {
+    if (Object.hasOwn(chinese, node.data) && !node.parentElement.closest(kept)) found.push([node, 'data', node.data]);
+  }
+  document.querySelectorAll('[aria-label]').forEach(function (element) { found.push([element, 'ariaLabel', element.ariaLabel]); });
+  function choose() {
+    var wanted = location.hash.slice(1);
+    if (wanted != 'en' && wanted != 'zh') return;  // the address of a part of the page
+    document.documentElement.lang = wanted;
+    found.forEach(function (one) { one[0][one[1]] = say(one[2]); });
+  }
+  addEventListener('hashchange', choose);
+  choose();
+})();
+
 document.querySelectorAll('.plot[data-x]').forEach(function (plot) {
   var x = plot.dataset.x.split(',').map(Number), y = plot.dataset.y.split(',').map(Number);
   var log = plot.dataset.log == '1', unit = plot.dataset.unit, tip, cross;
@@ -29,11 +50,11 @@ document.querySelectorAll('.plot[data-x]').forEach(function (plot) {
       var best = curve.points[0];
       curve.points.forEach(function (point) { if (Math.abs(point[0] - at) < Math.abs(best[0] - at)) best = point; });
       if (near === null || Math.abs(best[0] - at) < Math.abs(near - at)) near = best[0];
-      lines.push(curve.label + ' ' + value(best[1]));
+      lines.push(say(curve.label) + ' ' + value(best[1]));
     });
     if (!tip) { cross = add('cross'); tip = add('tip'); }
     tip.textContent = '';
-    ['step ' + Math.round(x[0] + near / 1000 * (x[1] - x[0]))].concat(lines).forEach(function (text) {
+    [say('step') + ' ' + Math.round(x[0] + near / 1000 * (x[1] - x[0]))].concat(lines).forEach(function (text) {
       var row = document.createElement('div');
       row.textContent = text;
       tip.appendChild(row);
@@ -60,9 +81,13 @@ document.querySelectorAll('.plot[data-x]').forEach(function (plot) {
   var age = document.getElementById('age'), written = Number(body.dataset.written);
   function tick() {
     var minutes = Math.floor((Date.now() / 1000 - written) / 60);
-    age.textContent = minutes < 3 ? '' : ' This page was last rewritten ' + minutes + ' minutes ago: the run may have stopped.';
+    age.textContent = minutes < 3 ? '' : ' ' + say('This page was last rewritten {0} minutes ago: the run may have stopped.').replace('{0}', minutes);
   }
   tick();
   setInterval(tick, 10000);
-  setInterval(function () { if (!document.hidden) location.reload(); }, 30000);
+  setInterval(function () {
+    if (document.hidden) return;
+    if (document.documentElement.lang == 'zh') history.replaceState(null, '', '#zh');  // also after a link to a part
+    location.reload();
+  }, 30000);
 })();

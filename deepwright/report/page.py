@@ -5,20 +5,25 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from deepwright.report.curves import pre_training, reinforcement, timing
+from deepwright.report.curves import later, pre_training, reinforcement, timing
 from deepwright.report.figures import escape
 from deepwright.report.frame import document
 from deepwright.report.records import Run, read_run
 from deepwright.report.scaling import scaling
 from deepwright.report.sections import corpus, decomposition, glossary, headline, identity, limits, samples
+from deepwright.report.stages import across, kept, recipe
 
-# (name, words for its link, what writes it, the stage without which it has no place)
+# (name, words for its link, what writes it, the stage without which it has no place); "" where a run has nothing of the kind
 _PARTS = (
+    ("recipe", "the recipe", recipe, ""),
     ("result", "result", headline, ""),
     ("rise", "what the rise is made of", decomposition, "zero"),
-    ("scaling", "thinking longer, voting", scaling, ""),  # "" without such evaluations
+    ("scaling", "thinking longer, voting", scaling, ""),
+    ("across", "one problem, every stage", across, ""),
     ("zero", "reinforcement learning", reinforcement, "zero"),
     ("samples", "samples", samples, "zero"),
+    ("later", "after R1-Zero", later, ""),
+    ("kept", "samples kept", kept, ""),
     ("base", "base model", pre_training, "base"),
     ("corpus", "corpus", corpus, "base"),
     ("time", "time", timing, ""),
@@ -46,5 +51,6 @@ def page(run: Run, now: float) -> str:
     links = "".join(f'<a href="#{name}">{words}</a>' for name, words, _ in parts)
     written = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now))
     footer = f'<footer>Written {escape(written)} by Deepwright.<span id="age"></span></footer>'
-    body = f"<header>{identity(run)}<nav>{links}</nav></header><main>{''.join(text for _, _, text in parts)}{footer}</main>"
+    languages = '<p class="languages"><a href="#en" lang="en" translate="no">English</a><a href="#zh" lang="zh" translate="no">中文</a></p>'
+    body = f"<header>{languages}{identity(run)}<nav>{links}</nav></header><main>{''.join(text for _, _, text in parts)}{footer}</main>"
     return document(f"{run.folder.resolve().name}: run report", body, running=run.running, written=now)

@@ -3,18 +3,21 @@
 config.toml         resolved settings; looked for anywhere in it: quick, seed, version, command, and ModelConfig's fields
 run.json            {"command", "version", "status": "running" | "finished" | "stopped", "started", "seconds", "machine",
                      "parameters", "active_parameters",
-                     "mtp_acceptance": {"greedy", "sampled", "positions"}}, each optional
+                     "mtp_acceptance": {"greedy", "sampled", "positions"}, "win_rate": {"after", "standard_error"},
+                     "distill_seconds", "student_by_rl_seconds"}, each optional
 metrics.jsonl       deepwright.metrics records
 evaluations.jsonl   one evaluation in each record; optional "decomposition": {"parts": {name: fraction}, "sentence"}
 samples.jsonl       {"stage", "step", "prompt", "completion", "value", "verdict", "length"}; optional "split", "kind", "answer"
 corpus.json         {"title", "paragraphs": [...], "shares": {kind: fraction}, "samples": [...]}
+<HARVESTS>/dropped.json   {"kept" or why not: number of samples}
 """
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,7 @@ from deepwright.metrics import read_records
 from deepwright.report.figures import number
 
 Point = tuple[float, float]
+HARVESTS = ("cold_start", "rejection/reasoning", "rejection/general")  # where samples of a model were kept to learn from
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Run:
     evaluations: list[dict[str, Any]]
     samples: list[dict[str, Any]]
     corpus: dict[str, Any]
+    dropped: dict[str, dict[str, Any]] = field(default_factory=dict)  # by harvest
 
     def series(self, stage: str, name: str) -> list[Point]:
         """(step, value) in order of steps; values that are not finite numbers are left out, and of a repeated step the last counts."""
@@ -77,6 +82,11 @@ class Run:
         return stage in (told or sections) or any(record.get("stage") == stage for record in self.metrics)
 
     @property
+    def beyond_zero(self) -> bool:
+        """Whether a stage of the recipe after R1-Zero has been judged."""
+        return any(e.get("stage") == e.get("label") not in ("base", "zero", None) for e in self.evaluations)
+
+    @property
     def not_finite(self) -> int:
         return sum(int(number(record.get("not_finite")) or 0) for record in self.metrics)
 
@@ -94,7 +104,7 @@ class Run:
     @cached_property
     def before(self) -> dict[str, Any] | None:
         """The held-out evaluation of the base model with the most samples; of equal ones the one at temperature 1."""
-        found = [e for e in self.held_out if e.get("stage") == "base" or number(e.get("step")) == 0]
+        found = [e for e in self.held_out if e.get("stage") == "base" or (e.get("stage") == "zero" and number(e.get("step")) == 0)]
         return max(found, key=lambda e: (number(e.get("temperature")) == 1.0, _weight(e)), default=None)
 
     @cached_property
@@ -106,16 +116,21 @@ class Run:
 
     @cached_property
     def decomposition(self) -> dict[str, Any]:
-        """That of the last evaluation which has one and whose label is its stage."""
-        found = [
-            e["decomposition"] for e in self.evaluations if isinstance(e.get("decomposition"), dict) and e.get("label") == e.get("stage")
-        ]
-        return found[-1] if found else {}
+        """That of the last evaluation of reinforcement learning which has one and whose label is its stage."""
+        found = [e for e in self.evaluations if table_in(e, "decomposition") and e.get("label") == e.get("stage") == "zero"]
+        return found[-1]["decomposition"] if found else {}
 
     @property
     def held_out(self) -> list[dict[str, Any]]:
-        """Those whose thoughts were closed at a budget are no figures of the model as it is: scaling.py draws them."""
-        return [e for e in self.evaluations if e.get("split", "held_out") == "held_out" and " budget=" not in str(e.get("label"))]
+        """On the run's own problems, by the model as it is: those with thoughts closed at a budget are drawn by scaling.py, those on general
+        requests stand in the table of stages."""
+        other = re.compile(r" budget=| requests$")
+        return [e for e in self.evaluations if e.get("split", "held_out") == "held_out" and not other.search(str(e.get("label")))]
+
+    def labelled(self, label: str) -> dict[str, Any]:
+        """The last held-out evaluation under a label; {} where there is none."""
+        found = [e for e in self.evaluations if e.get("label") == label and e.get("split", "held_out") == "held_out"]
+        return found[-1] if found else {}
 
 
 def read_run(folder: str | Path) -> Run:
@@ -131,7 +146,14 @@ def read_run(folder: str | Path) -> Run:
         evaluations=read_records(folder / "evaluations.jsonl"),
         samples=read_records(folder / "samples.jsonl"),
         corpus=_read_object(folder / "corpus.json"),
+        dropped={place: found for place in HARVESTS if (found := _read_object(folder / place / "dropped.json"))},
     )
+
+
+def table_in(record: dict[str, Any] | None, name: str) -> dict[str, Any]:
+    """What a record holds by name; {} where it holds no table."""
+    found = (record or {}).get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def find(table: Any, name: str) -> Any:

@@ -2,7 +2,8 @@
 
 Read from evaluations.jsonl. An evaluation whose thoughts were closed after B tokens is labelled "<model> budget=B", where <model> is the label that
 the same evaluation has without a budget: the stage ("zero"), or the stage with a remark ("zero T=0.6"). Votes are cons_at_k of the evaluations
-before and after; pass@1 is the vote of one. `curves.py` draws over steps; these two have few points, all with error bars, and lines between them.
+before and after, and of the last stage; pass@1 is the vote of one. `curves.py` draws over steps; these two have few points, all with error bars,
+and lines between them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 from deepwright.report.charts import HEIGHT, WIDTH, Axis, Line, nice_ticks
 from deepwright.report.figures import compact, count, escape, number, percent_with_error
 from deepwright.report.frame import grid, paragraph, section
-from deepwright.report.records import Run
+from deepwright.report.records import Run, table_in
 
 _BUDGET = re.compile(r"(.+) budget=([1-9][0-9]{0,8})")
 _COLOURS = (6, 1, 2, 3, 4, 5)  # grey for the first model, which is the base
@@ -46,13 +47,13 @@ def budget_curves(run: Run) -> dict[str, Points]:
 
 
 def vote_curves(run: Run) -> dict[str, Points]:
-    """model -> the accuracy of its majority, before and after reinforcement learning."""
-    return {_model(str(e.get("label")), e): _votes(e) for e in (run.before, run.after) if e}
+    """model -> the accuracy of its majority, before and after reinforcement learning, and at the last stage that was judged after that."""
+    last = next(filter(None, map(run.labelled, ("align", "finetune", "reasoning_rl", "cold_start"))), None)
+    return {_model(str(e.get("label")), e): _votes(e) for e in (run.before, run.after, last) if e}
 
 
 def _votes(evaluation: dict[str, Any]) -> Points:
-    values, errors = evaluation.get("cons_at_k"), evaluation.get("cons_at_k_se")
-    values, errors = (table if isinstance(table, dict) else {} for table in (values, errors))
+    values, errors = (table_in(evaluation, name) for name in ("cons_at_k", "cons_at_k_se"))
     found = {1: (number(evaluation.get("pass_at_1")), number(evaluation.get("pass_at_1_se")))}
     found |= {int(k): (number(value), number(errors.get(k))) for k, value in values.items() if re.fullmatch("[1-9][0-9]{0,8}", k)}
     return {k: (value, error) for k, (value, error) in sorted(found.items()) if value is not None}

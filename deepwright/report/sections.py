@@ -24,7 +24,7 @@ from deepwright.report.figures import (
     percent_with_error,
 )
 from deepwright.report.frame import fold, grid, not_yet, paragraph, section, table
-from deepwright.report.records import Run
+from deepwright.report.records import Run, table_in
 
 BEFORE, AFTER = 6, 1  # colours
 LONGEST_SAMPLE, MOST_PAIRS, MOST_STEPS = 1500, 8, 10
@@ -43,8 +43,10 @@ def identity(run: Run) -> str:
         "started": escape(_or_unknown(run.facts.get("started"))),
         "wall time": escape(duration(run.seconds) + (" so far" if run.running else "")),
     }
-    listed = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items() if value != "unknown")
-    return f"<h1>{escape(name)} {pill}</h1>{_banner(run)}{paragraph(describe(run))}<dl>{listed}</dl>"
+    listed = "".join(
+        f"<dt>{name}</dt><dd{'' if name == 'wall time' else _AS_IS}>{value}</dd>" for name, value in facts.items() if value != "unknown"
+    )
+    return f'<h1><span translate="no">{escape(name)}</span> {pill}</h1>{_banner(run)}{paragraph(describe(run))}<dl>{listed}</dl>'
 
 
 def describe(run: Run) -> str:
@@ -83,8 +85,9 @@ def _learning(run: Run) -> str:
 def headline(run: Run) -> str:
     """Held-out figures before and after reinforcement learning, with their errors."""
     before, after = run.before, run.after
+    title = "R1-Zero on held-out problems" if run.beyond_zero else "Result on held-out problems"
     if before is None:
-        return section("result", "Result on held-out problems", not_yet("the first held-out evaluation follows pre-training."))
+        return section("result", title, not_yet("the first held-out evaluation follows pre-training."))
     tiles = [
         _tile("pass@1", before, after, "pass_at_1", "pass_at_1_se"),
         *(_tile(f"cons@{k}", _at_k(before, k), _at_k(after, k), "cons", "cons_se") for k in _largest_k(before, after)),
@@ -96,7 +99,7 @@ def headline(run: Run) -> str:
     waits = "" if after else not_yet("reinforcement learning has not been evaluated; below is the base model.")
     return section(
         "result",
-        "Result on held-out problems",
+        title,
         f"<p>{escape(headline_sentence(run))}</p>",
         waits,
         grid(*tiles),
@@ -155,14 +158,14 @@ def samples(run: Run) -> str:
     first, last = _first_of_prompt(shown, "base", 0), _first_of_prompt(shown, "zero", last_step)
     prompts = [prompt for prompt in first if prompt in last][:MOST_PAIRS]
     pairs = "".join(
-        f'<h3><code>{_clip(prompt)}</code></h3><div class="pair">{_sample(first[prompt], "before")}{_sample(last[prompt], "after")}</div>'
+        f'<h3><code>{_clip(prompt)}</code></h3><div class="pair">{sample(first[prompt], "before")}{sample(last[prompt], "after")}</div>'
         for prompt in prompts
     )
     note = f"The first {len(prompts)} problems that both were asked, in their order; nobody chose them."
     lead = paragraph(note, "soft") if prompts else not_yet("the same problem has not been answered both before and after.")
     steps = [s for s in run.samples if s.get("stage") == "zero"] or run.samples
     some = [steps[place * (len(steps) - 1) // max(1, MOST_STEPS - 1)] for place in range(MOST_STEPS)] if len(steps) >= MOST_STEPS else steps
-    along = "".join(_sample(s, f"step {_step(s):g}", with_prompt=True) for s in some)
+    along = "".join(sample(s, f"step {_step(s):g}", with_prompt=True) for s in some)
     return section("samples", title, lead, pairs, fold("Answers along the way", f'<div class="pair">{along}</div>'))
 
 
@@ -215,14 +218,8 @@ def _banner(run: Run) -> str:
     return f'<p class="banner"><b>Quick run.</b> {text}</p>'
 
 
-def _table(record: dict[str, Any] | None, name: str) -> dict[str, Any]:
-    """What a record holds by name; {} where it holds no table."""
-    found = (record or {}).get(name)
-    return found if isinstance(found, dict) else {}
-
-
 def _shares(record: dict[str, Any], name: str) -> list[tuple[str, float]]:
-    return [(str(part), value) for part, share in _table(record, name).items() if (value := number(share)) is not None]
+    return [(str(part), value) for part, share in table_in(record, name).items() if (value := number(share)) is not None]
 
 
 def _pass_at_1(evaluation: dict[str, Any]) -> str:
@@ -275,13 +272,13 @@ def _how_measured(run: Run) -> str:
 
 def _largest_k(before: dict[str, Any], after: dict[str, Any] | None) -> list[int]:
     """The largest k with a consensus figure, before or after, as a list of at most one."""
-    ks = [int(k) for e in (after, before) for k in _table(e, "cons_at_k") if str(k).isdecimal()]
+    ks = [int(k) for e in (after, before) for k in table_in(e, "cons_at_k") if str(k).isdecimal()]
     return [max(ks)] if ks else []
 
 
 def _at_k(evaluation: dict[str, Any] | None, k: int) -> dict[str, Any] | None:
     """The evaluation with its consensus among k under "cons", and that figure's error if one is known."""
-    of_k = {short: _table(evaluation, name).get(str(k)) for short, name in (("cons", "cons_at_k"), ("cons_se", "cons_at_k_se"))}
+    of_k = {short: table_in(evaluation, name).get(str(k)) for short, name in (("cons", "cons_at_k"), ("cons_se", "cons_at_k_se"))}
     return None if evaluation is None else evaluation | of_k
 
 
@@ -302,7 +299,7 @@ def _by_kind(before: dict[str, Any], after: dict[str, Any] | None) -> str:
 def _kinds(evaluation: dict[str, Any] | None) -> dict[str, tuple[float, float, float]]:
     """kind -> (accuracy, the most that its standard error over n problems can be, n)."""
     found = {}
-    for kind, pair in _table(evaluation, "by_kind").items():
+    for kind, pair in table_in(evaluation, "by_kind").items():
         if isinstance(pair, list) and len(pair) == 2 and number(pair[0]) is not None and (number(pair[1]) or 0) >= 1:
             found[str(kind)] = (float(pair[0]), math.sqrt(max(pair[0] * (1 - pair[0]), 0.0) / pair[1]), float(pair[1]))
     return found
@@ -314,7 +311,7 @@ def _all_evaluations(run: Run) -> str:
         cells = [e.get("label") or e.get("stage"), f"{_step(e):g}", _or_unknown(e.get("temperature")), _sizes(e, None).removeprefix("n = ")]
         cells += [
             _pass_at_1(e),
-            *(", ".join(f"@{k} {percent(number(v))}" for k, v in _table(e, f"{name}_at_k").items()) for name in ("cons", "pass")),
+            *(", ".join(f"@{k} {percent(number(v))}" for k, v in table_in(e, f"{name}_at_k").items()) for name in ("cons", "pass")),
         ]
         cells += [percent(number(e.get(name))) for name in ("format_rate", "self_check_rate", "truncated_rate")]
         rows.append([escape(cell) for cell in [*cells, compact(number(e.get("mean_length")))]])
@@ -335,7 +332,7 @@ def _step(record: dict[str, Any]) -> float:
     return number(record.get("step")) or 0.0
 
 
-def _sample(record: dict[str, Any], label: str, with_prompt: bool = False) -> str:
+def sample(record: dict[str, Any], label: str, with_prompt: bool = False) -> str:
     verdict = str(record.get("verdict", "")).lower()
     kind = verdict if verdict in ("correct", "wrong", "malformed", "failed") else "soft"
     prompt = f"<q>{_clip(record.get('prompt', ''))}</q> " if with_prompt else ""
@@ -354,7 +351,8 @@ def _clip(text: Any) -> str:
     return escape(text) if rest <= 0 else f"{escape(text[:LONGEST_SAMPLE])} \u2026 ({count(rest)} more characters)"
 
 
-_MARKED = re.compile(r"(?P<wait>\b(?:no )?wait\b)|(?P<yes>\byes\b)|(?P<tag>&lt;/?(?:think|answer)&gt;)", re.IGNORECASE)
+_AS_IS = ' translate="no"'
+_MARKED = re.compile(r"(?P<wait>\b(?:no )?wait\b|等等)|(?P<yes>\byes\b|(?<!\S)对(?!\S))|(?P<tag>&lt;/?(?:think|answer)&gt;)", re.IGNORECASE)
 
 
 def _highlight(escaped: str) -> str:

@@ -59,6 +59,55 @@ def make_run(folder: Path, base_steps: int = 400, zero_steps: int = 120, quick: 
     return folder
 
 
+# stage: (its share of the invented rise, step of its last evaluation, words in one language, right among general requests)
+RECIPE = {
+    "cold_start": (0.5, 30, 0.93, 0.31), "reasoning_rl": (1.0, 40, 0.99, 0.3), "without_language_reward": (0.9, 40, 0.87, 0.29),
+    "finetune": (0.8, 60, 0.97, 0.55), "align": (0.82, 20, 0.98, 0.81),
+    "student": (0.02, 0, 0.8, 0.05), "distill": (0.6, 50, 0.96, 0.5), "student_by_rl": (0.15, 20, 0.7, 0.04),
+}  # fmt: skip
+DROPPED = {
+    "cold_start": {"wrong": 60, "malformed": 20, "kept": 15, "mixes languages": 4, "failed": 1},
+    "rejection/reasoning": {"wrong": 100, "kept": 90, "repeats itself": 6, "cut at the token limit": 4},
+    "rejection/general": {"turned down by the judge": 30, "kept": 60, "more than enough of its problem": 8, "too long": 2},
+}
+RL_STAGES = ("reasoning_rl", "without_language_reward", "align", "student_by_rl")
+
+
+def make_recipe(folder: Path) -> Path:
+    """`make_run` gone on with: all the stages after R1-Zero."""
+    chance = random.Random(1)
+    make_run(folder, 40, 20)
+    facts = json.loads((folder / "run.json").read_text())
+    facts |= {"win_rate": {"after": 0.84, "standard_error": 0.02}, "distill_seconds": 71.0, "student_by_rl_seconds": 80.0}
+    (folder / "run.json").write_text(json.dumps(facts))
+    tracker, lines, samples = JsonlTracker(folder / "metrics.jsonl"), [], []
+    lines.append({**evaluation(0.0, "base", 0), "label": "base requests", "task": "requests", "problems": 900})
+    for stage, (share, last, language, general) in RECIPE.items():
+        for step in range(1, last + 1):
+            values = {"loss": 0.9 - 0.5 * step / last, "step_seconds": 0.5}
+            if stage in RL_STAGES:
+                values |= {**zero_values(share, chance), "reward_language": 0.2 * language, "language_consistency": language}
+            if stage == "align":
+                values |= {"reward_helpful": 0.4, "reward_safe": 0.9} | ({"win_rate": 0.7} if step == last // 2 else {})
+            tracker.log(stage, step, values)
+        full = {**evaluation(share, stage, last), "language_consistency": language}
+        on_the_way = {**full, "step": last // 2, "label": "on the way", "samples": 1} if stage in RL_STAGES else full
+        asked = {**full, "label": f"{stage} requests", "task": "requests", "pass_at_1": general, "pass_at_1_se": 0.015, "problems": 900}
+        lines += [on_the_way, full, {**full, "label": f"{stage} greedy", "temperature": 0.0, "samples": 1}, asked]
+        samples += [{**sample, "stage": stage, "step": last} for sample in sample_records(20) if sample["stage"] == "base"]
+    for name in ("helpful", "safe"):
+        tracker.log(f"reward_{name}", 1, {"reward_model_loss": 0.7, "preference_accuracy": 0.5})
+        tracker.log(f"reward_{name}", 2, {"reward_model_loss": 0.4, "preference_accuracy": 0.9})
+    tracker.close()
+    for name, records in (("evaluations", lines), ("samples", samples)):
+        with (folder / f"{name}.jsonl").open("a") as file:
+            file.writelines(json.dumps(record) + "\n" for record in records)
+    for place, counts in DROPPED.items():
+        (folder / place).mkdir(parents=True)
+        (folder / place / "dropped.json").write_text(json.dumps(counts))
+    return folder
+
+
 def rise(share: float) -> float:
     return 1 / (1 + math.exp(-9 * (share - 0.3)))
 

@@ -146,7 +146,7 @@ def test_text_from_files_is_only_ever_text(tmp_path):
     assert page.text.count("alert(1)") >= 8  # shown, not run
 
 
-@pytest.mark.parametrize("junk", ["text", None, [], {}, [[1]], {"4": "x"}, float("nan"), -1, 1e300])
+@pytest.mark.parametrize("junk", ["text", None, [], {}, [[1]], {"4": "x"}, float("nan"), -1, 1e300, pytest.param(10**400, id="huge")])
 def test_values_of_the_wrong_kind_do_not_stop_a_report(tmp_path, junk):
     names = set(evaluation(0, "base", 0)) - {"stage"}
     records = [{**evaluation(0.5, stage, 3), name: junk} for name in sorted(names) for stage in ("base", "zero")]

@@ -1,0 +1,241 @@
+"""The whole recipe in one view: what every stage reached beside what was published for it, what the comparisons of the recipe say, which samples were
+kept to learn from, and held-out problems as every stage answers them.
+
+No outcome is written down in advance. The published direction of a comparison is the sign of the published difference, and a sentence says which of
+three cases this run is: that direction, the other one, or no difference beyond two standard errors. Both sides are asked the same problems, so their
+errors, added in squares as if they were independent, are an upper bound as long as a problem that is hard for one is hard for the other.
+
+PUBLISHED is in %. Stages from R1-Zero to R1: R1 (arXiv 2501.12948, second version), table 3, and 15.6 for the base, section 2. The
+students: table 6 of the first version, Qwen2.5-32B taught by samples, and by reinforcement learning alone.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from deepwright.report.figures import GLUE, MINUS, PLUS_MINUS, compact, count, duration, escape, number, percent, percent_with_error
+from deepwright.report.frame import fold, not_yet, paragraph, section, table
+from deepwright.report.records import HARVESTS, Run, table_in
+from deepwright.report.sections import sample
+
+STAGES = {
+    "base": "Base",
+    "zero": "R1-Zero",
+    "cold_start": "Dev1 (cold start)",
+    "reasoning_rl": "Dev2 (reasoning RL)",
+    "without_language_reward": "Dev2 without language reward",
+    "finetune": "Dev3 (fine-tuning)",
+    "align": "R1 (alignment)",
+    "student": "Student before",
+    "distill": "Student, taught by samples",
+    "student_by_rl": "Student, RL alone",
+}
+BENCHMARKS = ("AIME 2024", "MATH-500", "LiveCodeBench", "IF-Eval", "AlpacaEval 2")
+PUBLISHED: dict[str, tuple[float | None, ...]] = {
+    "base": (15.6, None, None, None, None),
+    "zero": (77.9, 95.9, 50.0, 46.6, 24.7),
+    "cold_start": (59.0, 94.2, 57.5, 71.7, 50.1),
+    "reasoning_rl": (74.0, 95.9, 63.5, 72.0, 55.8),
+    "finetune": (78.1, 95.4, 64.6, 78.1, 62.1),
+    "align": (79.8, 97.3, 65.9, 83.3, 87.6),
+    "distill": (72.6, 94.3, 57.2, None, None),
+    "student_by_rl": (47.0, 91.6, 40.2, None, None),
+}
+MOST_PROBLEMS = 3
+Figure = tuple[float, float | None]  # a share and its standard error
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two stages by one figure. cases: what it means that the figure of `new` is above, about as high as, or below that of `old`."""
+
+    lead: str
+    new: str
+    old: str
+    name: str = "pass_at_1"
+    benchmark: str = ""  # from which the published direction is read; "" where no figure was published
+    cases: tuple[str, str, str] | None = None
+
+
+COMPARISONS = (
+    Comparison("What reinforcement learning alone does:", "zero", "base", benchmark="AIME 2024"),
+    Comparison("What the whole recipe does:", "align", "zero", benchmark="AIME 2024"),
+    Comparison("What the language reward does:", "reasoning_rl", "without_language_reward", "language_consistency", cases=(
+        "With the reward thoughts mix languages less, as published.",
+        "No effect on the mixing of languages is seen here; published is less mixing.",
+        "The published direction does not appear: with the reward thoughts mix languages more.")),
+    Comparison("What the language reward costs:", "reasoning_rl", "without_language_reward", cases=(
+        "It costs no accuracy here, which is higher with it; published is a slight loss.",
+        "No cost beyond two standard errors is seen; published is a slight loss.",
+        "It costs accuracy, as published.")),
+    Comparison("What alignment does to reasoning:", "align", "finetune", benchmark="AIME 2024", cases=(
+        "Reasoning is kept, and rises.",
+        "Reasoning is kept, as far as this run can tell.",
+        "Reasoning is not kept.")),
+    Comparison("Which way of making a small model reason is better:", "distill", "student_by_rl", benchmark="AIME 2024"),
+)  # fmt: skip
+ANSWERS = Comparison("What alignment does to general answers:", "align", "finetune", benchmark="AlpacaEval 2")
+
+
+def recipe(run: Run) -> str:
+    """The table of stages, the published one, and the comparisons; "" for a run that stops at R1-Zero."""
+    if not run.beyond_zero:
+        return ""
+    said = "".join(f"<li><b>{escape(lead)}</b> {escape(' '.join(text))}</li>" for lead, text in findings(run))
+    return section(
+        "recipe",
+        "The recipe, stage by stage",
+        paragraph(_LEAD, "soft"),
+        _ablation(run),
+        f"<ul>{said}</ul>" if said else not_yet("comparisons need two stages that were both judged."),
+        "<h3>Published for the same stages</h3>",
+        _published(run),
+        paragraph(_SOURCE, "soft"),
+    )
+
+
+def _ablation(run: Run) -> str:
+    judged = [stage for stage in STAGES if run.labelled(stage)]
+    others = [name for name in _variants(run) if any(run.labelled(f"{stage} {name}") for stage in judged)]
+    rows = []
+    for stage in judged:
+        found, asked = run.labelled(stage), run.labelled(f"{stage} requests")
+        spent = sum(value for _, value in run.series(stage, "step_seconds"))
+        rows.append([
+            _name(stage), *(_share(run.labelled(label)) for label in (stage, *(f"{stage} {name}" for name in others))),
+            *(_share(found, name) for name in ("format_rate", "language_consistency")), compact(number(found.get("mean_length"))),
+            _share(asked), _share(run.facts.get("win_rate"), "after", "standard_error") if stage == "align" else "",
+            duration(spent) if spent else "",
+        ])  # fmt: skip
+    head = ["stage", "pass@1", *others, "format", "one language", "length", "requests", "win rate over Dev3", "training"]
+    filled = [place for place in range(len(head)) if any(row[place] for row in rows)]
+    return table([head[place] for place in filled], [[row[place] for place in filled] for row in rows])
+
+
+def _published(run: Run) -> str:
+    shown = [stage for stage in PUBLISHED if run.labelled(stage)]
+    return table(["stage", *BENCHMARKS], [[_name(s), *("" if v is None else f"{v:.1f}" for v in PUBLISHED[s])] for s in shown])
+
+
+def findings(run: Run) -> list[tuple[str, list[str]]]:
+    """(lead, sentences) of every comparison that the run allows."""
+    found = []
+    for one in COMPARISONS:
+        new, old = (_figure(run.labelled(stage), one.name) for stage in (one.new, one.old))
+        if new and old:
+            more = _times(run) if one.new == "distill" else []
+            found.append((one.lead, [_sides(one, new, old), *verdict(one, new, old), *more]))
+    if win := _figure(table_in(run.facts, "win_rate"), "after", "standard_error"):
+        said = f"The answer after it is preferred to the one before in {percent_with_error(*win)} of comparisons; no change would be 50%."
+        found.append((ANSWERS.lead, [said, *verdict(ANSWERS, win, (0.5, 0.0))]))
+    return found
+
+
+def verdict(one: Comparison, new: Figure, old: Figure) -> list[str]:
+    """The difference with its error, what it means here, and whether that is what was published."""
+    change, errors = new[0] - old[0], [error for _, error in (new, old) if error is not None]
+    error = math.hypot(*errors) if len(errors) == 2 else None
+    case = 1 if change == 0 or (error is not None and abs(change) <= 2 * error) else 0 if change > 0 else 2
+    spread = "" if error is None else f"{GLUE}{PLUS_MINUS}{GLUE}{100 * error:.1f}"
+    said = [f"The difference is {100 * change:+.1f}{spread} points.".replace("-", MINUS)]
+    said += [one.cases[case]] if one.cases else []
+    said += ["Its error is not known: it may be chance."] if error is None else []
+    if not one.benchmark:
+        return said
+    here, there = (PUBLISHED[stage][BENCHMARKS.index(one.benchmark)] or 0.0 for stage in (one.new, one.old))
+    said.append(f"Published for {one.benchmark}: {here:.1f} against {there:.1f}%.")
+    return [*said, _UNSEEN if case == 1 else _SEEN if (case == 0) == (here > there) else _OPPOSITE]
+
+
+def kept(run: Run) -> str:
+    """How many samples were kept to learn from, and why the others were not; "" where none were drawn."""
+    places = [place for place in HARVESTS if place in run.dropped]
+    if not places:
+        return ""
+    sizes = {place: {why: n for why in run.dropped[place] if (n := number(run.dropped[place][why])) and n > 0} for place in places}
+    totals = {place: sum(sizes[place].values()) for place in places}
+    reasons = sorted(
+        {why for place in places for why in sizes[place]}, key=lambda why: (why != "kept", -sum(sizes[p].get(why, 0) for p in places))
+    )
+    rows = [[escape(why), *(_bar(sizes[p].get(why, 0.0), totals[p], why) for p in places)] for why in reasons]
+    rows.append(["all", *(count(totals[place]) for place in places)])
+    return section("kept", "Samples kept to learn from", paragraph(_KEPT, "soft"), table(["", *(_PLACES[p] for p in places)], rows, 9))
+
+
+def across(run: Run) -> str:
+    """The first held-out problems that most stages answered, each as every stage answers it; "" for a run that stops at R1-Zero."""
+    answers: dict[str, dict[str, dict[str, Any]]] = {}
+    for record in run.samples:
+        if record.get("stage") in STAGES and record.get("split", "held_out") == "held_out":
+            answers.setdefault(str(record.get("prompt", "")), {})[str(record["stage"])] = record  # the last step counts
+    if not run.beyond_zero or not answers:
+        return ""
+    first, *others = sorted(answers, key=lambda prompt: -len(answers[prompt]))[:MOST_PROBLEMS]
+    more = fold("More problems", *(_answers(prompt, answers[prompt]) for prompt in others)) if others else ""
+    return section("across", "One problem, answered by every stage", paragraph(_ACROSS, "soft"), _answers(first, answers[first]), more)
+
+
+def _answers(prompt: str, of: dict[str, dict[str, Any]]) -> str:
+    shown = "".join(sample(of[stage], title) for stage, title in STAGES.items() if stage in of)
+    return f'<h3><code>{escape(prompt)}</code></h3><div class="pair">{shown}</div>'
+
+
+def _variants(run: Run) -> list[str]:
+    """What follows the stage in the labels of full evaluations at other temperatures: "greedy", "T=0.6"."""
+    ends = [str(e.get("label")).partition(" ")[2] for e in run.held_out if str(e.get("label")).partition(" ")[0] in STAGES]
+    return list(dict.fromkeys(end for end in ends if end))
+
+
+def _figure(record: dict[str, Any], name: str, error: str = "") -> Figure | None:
+    value = number(record.get(name))
+    return None if value is None else (value, number(record.get(error or f"{name}_se")))
+
+
+def _share(record: Any, name: str = "pass_at_1", error: str = "") -> str:
+    found = _figure(record, name, error) if isinstance(record, dict) else None
+    return percent_with_error(*found) if found else ""
+
+
+def _name(stage: str) -> str:
+    return f"<span>{escape(STAGES[stage])}</span> <code>{stage}</code>"
+
+
+def _sides(one: Comparison, new: Figure, old: Figure) -> str:
+    what = "pass@1" if one.name == "pass_at_1" else "words in the language of the problem"
+    return f"{STAGES[one.new]} against {STAGES[one.old]}, {what}: {percent_with_error(*new)} against {percent_with_error(*old)}."
+
+
+def _times(run: Run) -> list[str]:
+    taught, alone = (number(run.facts.get(f"{stage}_seconds")) for stage in ("distill", "student_by_rl"))
+    known = taught is not None and alone is not None
+    return [f"Being taught took {duration(taught)} and reinforcement learning alone {duration(alone)}."] if known else []
+
+
+def _bar(size: float, total: float, why: str) -> str:
+    if not size:
+        return ""
+    colour, share = 3 if why == "kept" else 6, size / total
+    return f'<div class="stack thin"><s class="c{colour}" style="width:{100 * share:.1f}%"></s></div>{count(size)} ({percent(share)})'
+
+
+_PLACES = {
+    "cold_start": "cold start, from R1-Zero",
+    "rejection/reasoning": "fine-tuning, reasoning",
+    "rejection/general": "fine-tuning, general requests",
+}
+_SEEN = "This run goes the published way."
+_UNSEEN = "The published direction does not appear: the difference is within two standard errors."
+_OPPOSITE = "The published direction does not appear: this run goes the other way."
+_LEAD = (
+    "Held-out figures of every stage, in the order of the recipe. Shares of right answers have one standard error, with all samples of a problem as one "
+    "cluster. Dev1, Dev2 and Dev3 are the paper's names for the models between R1-Zero and R1. Training is the time of the steps alone, without sampling "
+    "what is learned from and without evaluation."
+)
+_SOURCE = (
+    "In %, by models of 671 billion parameters on other tasks: only directions can be compared. R1 (arXiv 2501.12948, second version), table 3; base: section "
+    "2; students: Qwen2.5-32B, table 6 of the first version."
+)
+_KEPT = "Many samples are drawn, few are kept. One that fails for several reasons counts under the first."
+_ACROSS = "Chosen by order alone: the first held-out problems of this run, each with its first sample at the end of every stage."
