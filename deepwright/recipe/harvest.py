@@ -67,7 +67,8 @@ def harvest(
                 kept += 1
                 rows.append(row_of(rollout.problem, rollout.text))
     if not rows:
-        raise ValueError(f"none of {sum(reasons.values())} samples for {folder} was worth keeping: {dict(reasons.most_common())}")
+        down = next((f"; the check failed: {r.score.detail}" for group in groups for r in group.rollouts if not r.scored), "")
+        raise ValueError(f"none of {sum(reasons.values())} samples for {folder} was worth keeping: {dict(reasons.most_common())}{down}")
     write_rows(folder, rows, reasons)
     return rows
 

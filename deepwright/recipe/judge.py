@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from deepwright.evaluate import Evaluation, decompose, evaluate
+from deepwright.evaluate import Budgeted, Evaluation, decompose, evaluate
 from deepwright.inference.engine import Engine
 from deepwright.model import Transformer
 from deepwright.numerics import compute_dtype
@@ -37,24 +37,34 @@ class Judge:
     seed: int
     suffix: str = ""
 
-    def measure(self, problems: int, samples: int, temperature: float) -> Evaluation:
+    def measure(self, problems: int, samples: int, temperature: float, ks: Sequence[int] | None = None) -> Evaluation:
         return evaluate(
             self.sampler, self.tokenizer, self.task, problems=min(problems, self.task.size("held_out")), samples=samples,
-            max_tokens=self.max_tokens, temperature=temperature, top_p=self.asked.top_p, seed=self.seed,
+            max_tokens=self.max_tokens, temperature=temperature, top_p=self.asked.top_p, seed=self.seed, ks=ks,
         )  # fmt: skip
 
-    def in_full(self, stage: str, step: int) -> None:
-        """At the evaluation temperature and, with fewer samples, at the other ones; each once in a run."""
-        wanted = [("", self.asked.temperature, self.asked.samples)]
-        if not self.suffix:
-            others = self.asked.also
-            wanted += [(f" T={t:g}" if t else " greedy", t, max(1, self.asked.samples // 4) if t else 1) for t in others]
-        for name, temperature, samples in wanted:
-            label, of_base = (f"{which}{self.suffix}{name}" for which in (stage, "base"))
-            if self.journal.find(stage, step, label) is None:
-                found, base = self.measure(self.asked.problems, samples, temperature), self.journal.find("base", 0, of_base)
-                more = {} if base is None or self.suffix else {"decomposition": decompose(base, found).record()}
-                self.journal.evaluation(stage, step, label, found, samples=label == stage, **more)
+    def in_full(self, stage: str, step: int, *, last: bool = False) -> None:
+        """At the evaluation temperature and, with fewer samples, at the other ones; each once in a run. `last`: with as many samples as votes are
+        asked for, and once more at each thinking budget."""
+        asked, votes = self.asked, self.asked.votes if last else 0
+        samples = max(asked.samples, votes)
+        self._once(stage, step, "", samples, asked.temperature, [2**n for n in range(1, samples.bit_length())] if votes else None)
+        if self.suffix:
+            return
+        for t in asked.also:
+            self._once(stage, step, f" T={t:g}" if t else " greedy", max(1, asked.samples // 4) if t else 1, t)
+        for budget in asked.budgets if last else ():
+            closing = Budgeted(self.sampler, self.tokenizer, budget, self.max_tokens)
+            limited = dataclasses.replace(self, sampler=closing, max_tokens=budget + self.max_tokens)
+            limited._once(stage, step, f" budget={budget}", asked.samples, asked.temperature)
+
+    def _once(self, stage: str, step: int, name: str, samples: int, temperature: float, ks: Sequence[int] | None = None) -> None:
+        """Measured unless the journal has it. `name` is what follows the stage in the label."""
+        label, of_base = (f"{which}{self.suffix}{name}" for which in (stage, "base"))
+        if self.journal.find(stage, step, label) is None:
+            found, base = self.measure(self.asked.problems, samples, temperature, ks), self.journal.find("base", 0, of_base)
+            more = {} if base is None or self.suffix else {"decomposition": decompose(base, found).record()}
+            self.journal.evaluation(stage, step, label, found, samples=label == stage, **more)
 
     def on_the_way(self, stage: str, step: int) -> dict[str, float]:
         """A short evaluation, for the loop's alarms as well."""

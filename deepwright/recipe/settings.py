@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deepwright.config import ModelConfig, preset
-from deepwright.config.refusals import expect_each
+from deepwright.config.refusals import expect, expect_each
 from deepwright.data import CountdownCorpus
 from deepwright.recipe.harvest import HarvestSettings
 from deepwright.recipe.resolve import Words, resolve
@@ -48,11 +48,16 @@ class EvaluationSettings:
     problems_between: int = 100  # asked every rl.evaluate_every steps, one completion each
     temperature: float = 1.0
     also: tuple[float, ...] = (0.6,)  # temperatures of further, smaller evaluations (0.6: R1's own protocol, R1 section 3; 0: greedy)
+    # Longest thoughts in tokens: the last stage before distillation is also judged with its thoughts closed by force at each of these.
+    budgets: tuple[int, ...] = ()
+    votes: int = 0  # at least so many samples at that stage, whose cons@k are counted at k = 2, 4, 8, ...; 0: as everywhere
     top_p: float = 1.0
     validation_rows: int = 64  # rows of unseen documents for the base model's validation loss
 
     def __post_init__(self) -> None:
         expect_each(self, ("problems", "samples", "problems_between", "validation_rows"), lambda n: n >= 1, "at least 1")
+        expect(all(budget >= 1 for budget in self.budgets), "budgets", self.budgets, "at least 1 token each")
+        expect(self.votes >= 0, "votes", self.votes, "0 or a positive number")
 
 
 @dataclass(frozen=True)
@@ -211,6 +216,11 @@ class R1Settings(_Run):
         super().__post_init__()
         if not self.stages or not set(self.stages) <= set(STAGES):
             raise ValueError(f"stages is {list(self.stages)}, expected some of {list(STAGES)}")
+
+    @property
+    def last(self) -> str:
+        """The last stage of the large model: whose inference-time scaling is measured."""
+        return next((stage for stage in reversed(STAGES) if stage in self.stages and stage != "distill"), "")
 
 
 @dataclass(frozen=True)

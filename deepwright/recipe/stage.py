@@ -92,7 +92,7 @@ class Recipe:
     def judged(self, stage: str, step: int, model: Transformer) -> None:
         """On the run's problems and, where there are any, on held-out requests."""
         with model.computing(compute_dtype(self.settings.rl.compute)[0]):
-            self.judge(model).in_full(stage, step)
+            self.judge(model).in_full(stage, step, last=stage == self.settings.last)
             if self.requests:
                 self.judge(model, suffix=" requests", task=self.requests).in_full(stage, step)
 

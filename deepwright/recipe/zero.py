@@ -25,4 +25,4 @@ def run(settings: RLSettings, folder: Path, journal: Journal, model: Transformer
     with model.computing(compute_dtype(settings.rl.compute)[0]):
         judge.in_full("base", 0)
         reinforce(STAGE, settings.rl, model, settings.task.make(), judge, folder)
-        judge.in_full(STAGE, settings.rl.steps)
+        judge.in_full(STAGE, settings.rl.steps, last=True)

@@ -1,11 +1,13 @@
 """The whole job with everything tiny: stages, records and report are there; split into its stages, stopped and gone on with, it ends with the same bits."""
 
 import json
+import shutil
 import tomllib
 
 import pytest
 
 from deepwright.cli import main
+from deepwright.recipe.session import model_folder
 from deepwright.train.checkpoint import find_damage
 
 TINY = (
@@ -66,6 +68,32 @@ def test_stages_run_apart_end_with_the_same_bits(done, tmp_path):
     zero = tmp_path / "zero"
     assert main(["rl", "--run", str(zero), "--start", str(apart), *RL_ONLY]) == 0
     assert weights_of(zero, "zero", 2) == weights_of(done, "zero", 2)
+
+
+def test_budgets_are_added_to_a_finished_run(done, tmp_path):
+    folder = shutil.copytree(done, tmp_path / "more")
+    before, saved = (folder / "evaluations.jsonl").read_bytes(), {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
+    assert main(["r1", "--run", str(folder), *ZERO, "--resume", "--evaluation.budgets", "8", "5"]) == 0
+    written = (folder / "evaluations.jsonl").read_bytes()
+    added = [json.loads(line) for line in written.removeprefix(before).splitlines()]
+    assert written.startswith(before) and [(e["label"], e["max_tokens"]) for e in added] == [("zero budget=5", 5 + 24)]
+    assert {path: path.stat().st_mtime_ns for path in saved} == saved
+
+
+@pytest.mark.parametrize(
+    ("reload", "said"),
+    [
+        ("true", "http://127.0.0.1:1/v1/completions did not answer: <urlopen error [Errno 111] Connection refused>"),
+        ("http://127.0.0.1:1/reload", "http://127.0.0.1:1/reload did not answer"),
+        ("no-such-command {folder}", "the reload command 'no-such-command {folder}' did not run"),
+    ],
+)
+def test_a_sampler_that_is_down_is_one_sentence(done, tmp_path, reload, said, capsys):
+    served = ["--sampler.url", "http://127.0.0.1:1/v1", "--sampler.reload", reload]
+    start = str(model_folder(done / "base", (".",)))
+    assert main(["r1", "--run", str(tmp_path / "r"), "--start", start, *ZERO, *served]) == 2
+    error = capsys.readouterr().err
+    assert said in error and "Traceback" not in error and len(error.splitlines()) == 1
 
 
 def test_existing_run_is_not_overwritten(done, capsys):

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from deepwright.cli import main
 from deepwright.config import preset
 from deepwright.data import CountdownCorpus
 from deepwright.recipe.resolve import fill, split_words, to_toml
-from deepwright.recipe.settings import COMMANDS, CorpusSettings, R1Settings, RLSettings, resolve_for
+from deepwright.recipe.settings import COMMANDS, STAGES, CorpusSettings, R1Settings, RLSettings, resolve_for
 from deepwright.tasks import Calc3
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
@@ -24,6 +25,26 @@ def resolved(command: str, line: str = ""):
 def test_every_shipped_config_serves_every_command(command, config):
     settings = resolved(command, f"--config {config}")
     assert fill(COMMANDS[command](), tomllib.loads(to_toml(settings)), "x") == settings
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_config_leaves_room_for_prompts_thoughts_and_answers(config):
+    s, prompt = resolved("r1", f"--config {config}"), 64
+    large, small = (1 << 20 if s.start else model.max_position_embeddings for model in (s.model, s.distill.model))
+    wanted = [(large, n + prompt) for n in (*s.evaluation.budgets, s.rl.max_tokens, s.reasoning_rl.rl.max_tokens, s.align.rl.max_tokens)]
+    if "distill" in s.stages:
+        wanted += [(small, s.distill.rl.max_tokens + prompt)] + ([] if s.start else [(small, s.distill.pretrain.length)])
+    assert [(context, tokens) for context, tokens in wanted if tokens > context] == [] and (s.start or s.pretrain.length <= large)
+
+
+def test_the_workstation_s_recipe_resolves_without_a_run(tmp_path, monkeypatch, capsys):
+    settings = resolved("r1", "--config workstation")
+    assert settings.stages == STAGES and 100e6 < settings.model.parameters < 200e6
+    assert settings.distill.model.parameters < settings.model.active_parameters
+    monkeypatch.chdir(tmp_path)
+    assert main(["r1", "--config", "workstation", "--dry-run"]) == 0
+    shown = tomllib.loads(capsys.readouterr().out)
+    assert shown["model"]["hidden_size"] == 768 and shown["evaluation"]["votes"] == 64 and not list(tmp_path.iterdir())
 
 
 def test_usual_config_is_the_laptop():

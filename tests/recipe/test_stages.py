@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 from random import Random
 
@@ -10,9 +11,14 @@ import pytest
 
 from deepwright.cli import main
 from deepwright.metrics import read_records
-from deepwright.recipe import judge, rejection
+from deepwright.recipe import align, cold_start, distill, finetune, judge, reasoning_rl, rejection
 from deepwright.recipe.align import win_rate
 from deepwright.recipe.harvest import why_not
+from deepwright.recipe.journal import Journal
+from deepwright.recipe.resolve import split_words
+from deepwright.recipe.session import model_folder
+from deepwright.recipe.settings import resolve_for
+from deepwright.recipe.stage import Recipe
 from deepwright.rl.types import Rollout
 from deepwright.sampler import Completion, Sampling, StopReason
 from deepwright.seeds import stream
@@ -21,6 +27,7 @@ from deepwright.tasks.countdown import Countdown, read_prompt
 from deepwright.tasks.expression import written
 from deepwright.tasks.requests import STYLES, Requests, completed
 from deepwright.tasks.requests import written as asked_as
+from deepwright.text import Tokenizer
 from deepwright.text.languages import LANGUAGES, language_of
 from tests.recipe.test_r1 import TINY
 
@@ -50,9 +57,9 @@ class Oracle:
         ]
 
     def _one(self, prompt, rng: Random, sampling: Sampling) -> Completion:
-        text = self.tokenizer.decode(prompt)
+        text, opened, _ = self.tokenizer.decode(prompt).partition(" <think>")
         said = completed(rng, self.requests[text], rng.choice(STYLES)) if text in self.requests else self._solved(text, rng)
-        ids = [*self.tokenizer.encode(said), self.tokenizer.eos_id]
+        ids = [*self.tokenizer.encode(said.partition("</think>")[2] if opened else said), self.tokenizer.eos_id]
         cut = len(ids) > sampling.max_tokens
         ids = ids[: sampling.max_tokens]
         return Completion(tuple(ids), (-1.0,) * len(ids), StopReason.LENGTH if cut else StopReason.STOP)
@@ -69,12 +76,14 @@ class Oracle:
         return f"<think> {thought} </think> <answer> {expression if style < 0.8 else numbers[0]} </answer>"
 
 
-@pytest.fixture
-def oracle(monkeypatch):
+@pytest.fixture(scope="module")
+def oracle():
     made = lambda choice, folder, model, tokenizer: Oracle(tokenizer)  # noqa: E731
-    monkeypatch.setattr(judge, "sampler_of", made)
-    monkeypatch.setattr("deepwright.recipe.stage.sampler_of", made)
-    monkeypatch.setattr("deepwright.recipe.zero.sampler_of", made)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judge, "sampler_of", made)
+        patch.setattr("deepwright.recipe.stage.sampler_of", made)
+        patch.setattr("deepwright.recipe.zero.sampler_of", made)
+        yield
 
 
 def outcome(folder):
@@ -85,10 +94,11 @@ def outcome(folder):
     return sorted(table, key=lambda e: e["label"] + str(e["step"])), kept, last
 
 
-@pytest.fixture
-def done(oracle, tmp_path):
-    assert main(["r1", "--run", str(tmp_path / "whole"), *LINE]) == 0
-    return tmp_path / "whole"
+@pytest.fixture(scope="module")
+def done(oracle, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    assert main(["r1", "--run", str(folder), *LINE]) == 0
+    return folder
 
 
 def test_every_stage_runs_is_judged_and_leaves_a_folder(done, capsys):
@@ -106,6 +116,7 @@ def test_every_stage_runs_is_judged_and_leaves_a_folder(done, capsys):
         "student_by_rl",
     )
     assert {*stages, *(f"{stage} requests" for stage in stages)} <= labels
+    assert {label for label in labels if " budget=" in label} == {f"align budget={b}" for b in (8, 16, 32)}
     facts = json.loads((done / "run.json").read_text())
     assert 0 <= facts["win_rate"]["after"] <= 1 and facts["reward_helpful_accuracy"] > 0.5 and facts["distill_seconds"] > 0
     rows = read_records(done / "cold_start" / "kept.jsonl")
@@ -150,6 +161,103 @@ def test_a_stage_without_its_predecessor_and_samples_worth_nothing_are_one_sente
     assert "was worth keeping: {'malformed': 320}" in capsys.readouterr().err
     assert main([*run, "--stages", "dream"]) == 2
     assert "stages is ['dream'], expected some of ['base', 'zero'" in capsys.readouterr().err
+
+
+def cut(path):
+    """Half of a file, as an editor or a full disk leaves it."""
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+
+
+def checkpoints(folder, stage):
+    return sorted((folder / stage / "checkpoints").glob("step-*"), key=lambda path: int(path.name[5:]))
+
+
+@pytest.mark.parametrize(("stage", "name"), [("zero", "model.safetensors"), ("finetune", "config.json"), ("align", "trainer/state.json")])
+def test_a_damaged_checkpoint_is_named_and_made_again(done, tmp_path, stage, name, capsys):
+    folder = shutil.copytree(done, tmp_path / "r")
+    last = checkpoints(folder, stage)[-1]
+    cut(last / name)
+    if len(checkpoints(folder, stage)) == 1:  # fine-tuning saves its last step only: then starting it afresh is for the user to decide
+        assert main(["r1", "--run", str(folder), *LINE, "--resume"]) == 2
+        assert f"every checkpoint in {last.parent} is damaged; remove that folder to start the run afresh" in capsys.readouterr().err
+        shutil.rmtree(last.parent)
+    capsys.readouterr()
+    assert main(["r1", "--run", str(folder), *LINE, "--resume"]) == 0
+    skipped = f"checkpoint {last} is damaged ({name} does not match its checksum) and is skipped"
+    assert (skipped in capsys.readouterr().err) == (stage != "finetune")
+    assert outcome(folder) == outcome(done)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("model.safetensors", "model.safetensors is damaged or no safetensors file"),
+        ("config.json", "config.json is damaged: "),
+        ("tokenizer.json", "tokenizer.json"),
+    ],
+)
+def test_a_damaged_model_to_start_from_is_one_sentence(done, tmp_path, name, said, capsys):
+    start = shutil.copytree(model_folder(done / "zero", (".",)), tmp_path / "start")
+    cut(start / name)
+    assert main(["r1", "--run", str(tmp_path / "r"), "--start", str(start), *LINE]) == 2
+    error = capsys.readouterr().err
+    assert said in error and str(start) in error and len(error.splitlines()) == 1
+
+
+def recipe_in(folder, *options):
+    place = model_folder(folder / "base", (".",))
+    return Recipe(resolve_for("r1", split_words([*LINE, *options])), folder, Journal(folder), Tokenizer.load(place))
+
+
+PREDECESSORS = {cold_start: "zero", reasoning_rl: "cold_start", finetune: "reasoning_rl", align: "finetune", distill: "reasoning_rl"}
+
+
+@pytest.mark.parametrize("stage", PREDECESSORS, ids=lambda module: module.STAGE)
+def test_every_stage_names_the_one_that_it_lacks(done, tmp_path, stage):
+    shutil.copytree(done / "base", tmp_path / "base")
+    before = "rejection" if stage in (finetune, distill) else stage.STAGE
+    with pytest.raises(
+        ValueError, match=f"stage {before} starts from {PREDECESSORS[stage]}, of which {tmp_path} holds no whole checkpoint"
+    ):
+        stage.run(recipe_in(tmp_path))
+
+
+@pytest.mark.parametrize("which", ["helpful", "safe"])
+def test_a_reward_model_that_ranks_at_random_is_not_learned_from(done, tmp_path, which, monkeypatch):
+    """One whose labels say nothing: which of two is preferred, or safe, is a coin of its own."""
+    for stage in ("base", "finetune"):
+        shutil.copytree(done / stage, tmp_path / stage)
+    real, coin = align._examples, Random(0)
+
+    def drawn(tokenizer, requests, name, places, split):
+        found = real(tokenizer, requests, name, places, split)
+        if name == "helpful":
+            return [align.Pair(one.prompt_ids, *sorted((one.chosen_ids, one.rejected_ids), key=lambda _: coin.random())) for one in found]
+        return [align.Labelled(one.ids, coin.random() < 0.5) for one in found]
+
+    monkeypatch.setattr(align, "_examples", lambda *asked: (drawn if asked[2] == which else real)(*asked))
+    with pytest.raises(ValueError, match=r"the reward model ranks at random: \d+.\d% of \d+ held-out pairs, expected more than 5\d.\d%"):
+        align.run(recipe_in(tmp_path))
+    assert not (tmp_path / "align" / "checkpoints").exists()
+
+
+def test_a_check_that_is_down_keeps_nothing_and_says_why(done, tmp_path):
+    for stage in ("base", "zero"):
+        shutil.copytree(done / stage, tmp_path / stage)
+    (tmp_path / "reward.py").write_text("def pay(completions, **columns):\n    raise OSError('the judge does not answer')\n")
+    with pytest.raises(
+        ValueError, match="of 320 samples .* was worth keeping: {'failed': .*}; the check failed: .* the judge does not answer"
+    ):
+        cold_start.run(recipe_in(tmp_path, "--task.reward", f"{tmp_path / 'reward.py'}:pay"))
+    assert not (tmp_path / "cold_start").exists()
+
+
+def test_samples_too_long_to_learn_from_are_one_sentence(done, tmp_path):
+    for stage in ("base", "zero"):
+        shutil.copytree(done / stage, tmp_path / stage)
+    with pytest.raises(ValueError, match="stage cold_start has no document of at most 9 tokens among "):
+        cold_start.run(recipe_in(tmp_path, "--cold-start.sft.length", "9"))
 
 
 @pytest.mark.parametrize(

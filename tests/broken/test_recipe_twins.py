@@ -1,0 +1,62 @@
+"""Wrong twins of the recipe: each makes one mistake in how a stage is judged or goes on after a stop, and a named check must reject it."""
+
+import dataclasses
+
+import pytest
+
+from deepwright.recipe import judge
+from tests.recipe import test_judge as checks
+
+
+def never_closed(_):
+    return lambda sampler, *_: sampler
+
+
+def every_stage_is_the_last(original):
+    return lambda self, stage, step, *, last=False: original(self, stage, step, last=True)
+
+
+def no_stage_is_the_last(original):
+    return lambda self, stage, step, *, last=False: original(self, stage, step)
+
+
+def votes_of_a_budget_too(original):
+    """Every figure gets the samples that are meant for votes."""
+    return lambda self, stage, step, name, samples, *rest: original(self, stage, step, name, max(samples, self.asked.votes), *rest)
+
+
+def usual_votes(original):
+    return lambda self, problems, samples, temperature, ks=None: original(self, problems, samples, temperature)
+
+
+def nothing_is_remembered(_):
+    return lambda self, *_: None
+
+
+def other_tasks_at_budgets_too(original):
+    def in_full(self, stage, step, *, last=False):
+        original(self, stage, step, last=last)
+        original(dataclasses.replace(self, suffix=""), stage, step, last=last)
+
+    return in_full
+
+
+TWINS = [
+    (checks.test_last_stage_is_judged_at_each_budget_and_by_more_votes, judge, "Budgeted", never_closed),
+    (checks.test_last_stage_is_judged_at_each_budget_and_by_more_votes, judge.Judge, "in_full", every_stage_is_the_last),
+    (checks.test_last_stage_is_judged_at_each_budget_and_by_more_votes, judge.Judge, "in_full", no_stage_is_the_last),
+    (checks.test_last_stage_is_judged_at_each_budget_and_by_more_votes, judge.Judge, "_once", votes_of_a_budget_too),
+    (checks.test_last_stage_is_judged_at_each_budget_and_by_more_votes, judge.Judge, "measure", usual_votes),
+    (checks.test_what_is_in_the_journal_is_not_asked_again_and_a_budget_can_be_added, judge.Journal, "find", nothing_is_remembered),
+    (checks.test_another_task_is_judged_as_the_model_is, judge.Judge, "in_full", other_tasks_at_budgets_too),
+]
+
+
+@pytest.mark.parametrize("check, owner, name, wrong", TWINS, ids=[twin[3].__name__ for twin in TWINS])
+def test_the_check_rejects_the_twin_and_passes_without_it(check, owner, name, wrong, tmp_path):
+    (tmp_path / "twin").mkdir(), (tmp_path / "right").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, wrong(vars(owner)[name]))
+        with pytest.raises(AssertionError):
+            check(tmp_path / "twin")
+    check(tmp_path / "right")

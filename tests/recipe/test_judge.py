@@ -1,0 +1,89 @@
+"""How a stage is judged: which figures, how many samples, and that nothing is asked twice; by hand with a sampler whose accuracy is known."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from deepwright.metrics import read_records
+from deepwright.recipe.journal import Journal
+from deepwright.recipe.judge import Judge
+from deepwright.recipe.settings import STAGES, EvaluationSettings, R1Settings
+from tests.evaluate.test_budget import WORDS, Author, OneProblem
+
+ASKED = EvaluationSettings(problems=3, samples=2, also=(0.0,), budgets=(24, 25), votes=5)
+
+
+def judge_in(folder, **changes) -> Judge:
+    return Judge(dataclasses.replace(ASKED, **changes), OneProblem(held_out=20), Author(), WORDS, Journal(folder), 50, 0)
+
+
+def found_in(folder) -> dict[str, dict]:
+    records = read_records(folder / "evaluations.jsonl")
+    assert len({record["label"] for record in records}) == len(records)
+    return {record["label"]: record for record in records}
+
+
+def test_last_stage_is_judged_at_each_budget_and_by_more_votes(tmp_path):
+    """The author's solution stands in its thought after 25 tokens: closed by force at 24 no answer is right, at 25 every one is."""
+    judge = judge_in(tmp_path)
+    judge.in_full("zero", 3)
+    judge.in_full("align", 7, last=True)
+    found = found_in(tmp_path)
+    assert list(found) == ["zero", "zero greedy", "align", "align greedy", "align budget=24", "align budget=25"]
+    assert {label: e["samples"] for label, e in found.items()} == dict(zip(found, (2, 1, 5, 1, 2, 2)))
+    assert {label: e["pass_at_1"] for label, e in found.items()} == dict(zip(found, (1, 1, 1, 1, 0, 1)))
+    assert {label: e["max_tokens"] for label, e in found.items()} == dict(zip(found, (50, 50, 50, 50, 74, 75)))
+    assert found["align"]["cons_at_k"] == {"2": 1, "4": 1} and found["zero"]["cons_at_k"] == found["align budget=24"]["cons_at_k"] == {}
+    assert {(e["stage"], e["step"]) for label, e in found.items() if label.startswith("align")} == {("align", 7)}
+    assert {r["stage"] for r in read_records(tmp_path / "samples.jsonl")} == {"zero", "align"}
+    assert len(read_records(tmp_path / "samples.jsonl")) == 2 * 3  # answers under a budget are no samples of the model as it is
+
+
+def test_what_is_in_the_journal_is_not_asked_again_and_a_budget_can_be_added(tmp_path):
+    judge_in(tmp_path).in_full("align", 7, last=True)
+    before = (tmp_path / "evaluations.jsonl").read_bytes()
+    again = judge_in(tmp_path, budgets=(24, 5, 25))
+    again.in_full("align", 7, last=True)
+    written = (tmp_path / "evaluations.jsonl").read_bytes()
+    assert (
+        written.startswith(before) and list(found_in(tmp_path))[-1] == "align budget=5" and written.count(b"\n") == before.count(b"\n") + 1
+    )
+    assert [call.max_tokens for call in again.sampler.calls] == [5, 50]
+
+
+def test_another_task_is_judged_as_the_model_is(tmp_path):
+    dataclasses.replace(judge_in(tmp_path), suffix=" requests").in_full("align", 7, last=True)
+    assert list(found_in(tmp_path)) == ["align requests"]
+
+
+def test_without_votes_the_last_stage_has_as_many_samples_as_the_others(tmp_path):
+    judge_in(tmp_path, votes=0, samples=4).in_full("align", 7, last=True)
+    assert found_in(tmp_path)["align"]["samples"] == 4 and found_in(tmp_path)["align"]["cons_at_k"] == {"4": 1}
+
+
+@pytest.mark.parametrize(
+    ("stages", "last"),
+    [
+        (STAGES, "align"),
+        (("base", "zero"), "zero"),
+        (("zero", "base", "distill"), "zero"),
+        (("distill",), ""),
+        (("finetune", "base"), "finetune"),
+    ],
+)
+def test_the_last_stage_is_that_of_the_large_model(stages, last):
+    assert R1Settings(stages=stages).last == last
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"budgets": (8, 0)}, r"budgets is \(8, 0\), expected at least 1 token each"),
+        ({"votes": -1}, "votes is -1, expected 0 or a positive number"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(changes, said):
+    with pytest.raises(ValueError, match=said):
+        dataclasses.replace(ASKED, **changes)
