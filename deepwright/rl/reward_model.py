@@ -164,7 +164,7 @@ def train_reward_model(config: RewardModelConfig, model: RewardModel, examples: 
             raise SystemExit(INTERRUPTED)
     accuracy, bound = ranked_right(model.scores(rows, config.micro_batch_tokens), good_B), 0.5 + max(n, 1) ** -0.5
     if require_ranking and not accuracy > bound:  # twice a fair coin's standard error of sqrt(1/4 / n)
-        raise ValueError(f"the reward model ranks at random: {accuracy:.1%} of {n} held-out pairs, expected more than {bound:.1%}")
+        raise ValueError(f"{stage}: the reward model ranks at random: {accuracy:.1%} of {n} held-out pairs, expected more than {bound:.1%}")
     return accuracy
 
 

@@ -237,7 +237,8 @@ def test_a_reward_model_that_ranks_at_random_is_not_learned_from(done, tmp_path,
         return [align.Labelled(one.ids, coin.random() < 0.5) for one in found]
 
     monkeypatch.setattr(align, "_examples", lambda *asked: (drawn if asked[2] == which else real)(*asked))
-    with pytest.raises(ValueError, match=r"the reward model ranks at random: \d+.\d% of \d+ held-out pairs, expected more than 5\d.\d%"):
+    match = rf"reward_{which}: the reward model ranks at random: \d+.\d% of \d+ held-out pairs, expected more than 5\d.\d%"
+    with pytest.raises(ValueError, match=match):
         align.run(recipe_in(tmp_path))
     assert not (tmp_path / "align" / "checkpoints").exists()
 
