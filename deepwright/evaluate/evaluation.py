@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deepwright.evaluate.estimators import Estimate, cons_at_k, pass_at_1, pass_at_k
+from deepwright.evaluate.estimators import Estimate, cons_at_k, over_problems, pass_at_1, pass_at_k
 from deepwright.evaluate.reasoning import Habits, Reasoning, analyse, answer_value, habits
 from deepwright.evaluate.scoring import completion_text, prompt_ids, score_completions
 from deepwright.sampler import Completion, Sampler, Sampling, StopReason
@@ -74,6 +74,7 @@ class Evaluation(Habits):
     truncated_rate: float
     verifier_failures: int  # completions whose check broke; their problems are left out of everything else
     by_kind: dict[str, tuple[float, int]]  # accuracy, problems
+    language_consistency_se: float | None = None
     generations: tuple[Generation, ...] = field(default=(), repr=False, compare=False)
 
     def record(self, stage: str, step: int, label: str) -> dict[str, Any]:
@@ -87,7 +88,7 @@ class Evaluation(Habits):
         """The inverse of `record`, without generations. ValueError naming an unknown or missing key."""
         values = {name: value for name, value in record.items() if name not in WHERE and name != "decomposition"}
         known = {item.name for item in dataclasses.fields(cls)} - {"generations"}
-        odd = sorted(values.keys() ^ known)
+        odd = sorted((values.keys() ^ known) - {"language_consistency_se"})  # the first runs did not measure it
         if odd:
             raise ValueError(f"evaluation record {'has unknown' if odd[0] in values else 'lacks'} key {odd[0]!r}, expected {sorted(known)}")
         return cls(**values | {"by_kind": {kind: (pair[0], pair[1]) for kind, pair in values["by_kind"].items()}})
@@ -171,6 +172,7 @@ def measure(generations_Pn: Sequence[Sequence[Generation]], ks: Sequence[int]) -
         "truncated_rate": statistics.fmean(one.truncated for one in flat),
         "verifier_failures": len(failed),
         "by_kind": _by_kind(whole),
+        "language_consistency_se": _consistency_error(whole),
         **dataclasses.asdict(habits([(one.reasoning, one.correct) for one in flat if one.reasoning is not None])),
         "generations": tuple(one for answers in generations_Pn for one in answers),
     }
@@ -191,6 +193,13 @@ def _by_kind(generations_Pn: Sequence[Sequence[Generation]]) -> dict[str, tuple[
     for answers in generations_Pn:
         kinds.setdefault(answers[0].kind, []).append(statistics.fmean(one.correct for one in answers))
     return {kind: (statistics.fmean(kinds[kind]), len(kinds[kind])) for kind in sorted(kinds)}
+
+
+def _consistency_error(generations_Pn: Sequence[Sequence[Generation]]) -> float | None:
+    """The standard error of mean language consistency: of the mean over problems, each with the mean over its thoughts with words."""
+    said_Pn = [[c for one in answers if one.reasoning and (c := one.reasoning.consistency) is not None] for answers in generations_Pn]
+    means = [statistics.fmean(said_n) for said_n in said_Pn if said_n]
+    return _error(over_problems(means)) if means else None
 
 
 def _error(estimate: Estimate) -> float | None:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepwright.evaluate import Evaluation, decompose, evaluate, write_generations
-from deepwright.evaluate.reasoning import analyse, answer_value, habits
+from deepwright.evaluate.evaluation import Generation, measure
+from deepwright.evaluate.reasoning import Reasoning, analyse, answer_value, habits
 from deepwright.metrics import GLOSSARY
 from deepwright.sampler import Completion, StopReason
 from deepwright.tasks import Countdown, Problem, Score, Verdict
@@ -72,6 +73,12 @@ def test_every_figure_by_hand():
     assert result.attempts_per_answer == pytest.approx(6 / 5)
 
 
+REASONING = Reasoning()
+GENERATION = Generation(
+    problem=0, sample=0, kind="all", prompt="", text="", verdict="wrong", value=0.0, detail="", formatted=True, truncated=False, length=1
+)
+
+
 def test_lengths_count_the_stop_token():
     assert measured(NO_FORMAT).mean_length == len(TOKENIZER.encode(NO_FORMAT)) + 1
 
@@ -86,6 +93,19 @@ def test_a_record_comes_back_and_holds_only_json():
     del record["seed"]
     with pytest.raises(ValueError, match="lacks key 'seed'"):
         Evaluation.from_record(record)
+
+
+def test_the_error_of_language_consistency_is_that_of_the_mean_over_problems():
+    """By hand: problems keep to their language in 0.8, 0.5 and (of one thought with words) 1.0; mean 23/30, sd / sqrt(3)."""
+    kept = [(0.6, 1.0), (0.5, 0.5), (None, 1.0), (None, None)]
+    generations = [
+        [replace(GENERATION, problem=p, reasoning=replace(REASONING, consistency=c)) for c in of_problem]
+        for p, of_problem in enumerate(kept)
+    ]
+    found = measure(generations, [1])
+    assert found["language_consistency"] == pytest.approx((0.6 + 1.0 + 0.5 + 0.5 + 1.0) / 5)
+    assert found["language_consistency_se"] == pytest.approx(((1 / 30) ** 2 + (8 / 30) ** 2 + (7 / 30) ** 2) ** 0.5 / 2**0.5 / 3**0.5)
+    assert measure([[replace(GENERATION, reasoning=None)]], [1])["language_consistency_se"] is None
 
 
 def test_a_single_problem_has_no_standard_error():
