@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from deepwright.evaluate import Budgeted, Evaluation, decompose, evaluate
@@ -36,6 +36,7 @@ class Judge:
     max_tokens: int
     seed: int
     suffix: str = ""
+    transfer: Mapping[str, Task] = field(default_factory=dict)  # by the options that tell them from `task`
 
     def measure(self, problems: int, samples: int, temperature: float, ks: Sequence[int] | None = None) -> Evaluation:
         return evaluate(
@@ -45,7 +46,7 @@ class Judge:
 
     def in_full(self, stage: str, step: int, *, last: bool = False) -> None:
         """At the evaluation temperature and, with fewer samples, at the other ones; each once in a run. `last`: with as many samples as votes are
-        asked for, and once more at each thinking budget."""
+        asked for, and once more at each thinking budget. Then on the tasks that nothing was trained on."""
         asked, votes = self.asked, self.asked.votes if last else 0
         samples = max(asked.samples, votes)
         self._once(stage, step, "", samples, asked.temperature, [2**n for n in range(1, samples.bit_length())] if votes else None)
@@ -57,6 +58,11 @@ class Judge:
             closing = Budgeted(self.sampler, self.tokenizer, budget, self.max_tokens)
             limited = dataclasses.replace(self, sampler=closing, max_tokens=budget + self.max_tokens)
             limited._once(stage, step, f" budget={budget}", asked.samples, asked.temperature)
+        for option, task in self.transfer.items():
+            other = dataclasses.replace(
+                self, task=task, suffix=f" on {option}", asked=dataclasses.replace(asked, problems=asked.problems_between)
+            )
+            other._once(stage, step, "", asked.samples, asked.temperature)
 
     def _once(self, stage: str, step: int, name: str, samples: int, temperature: float, ks: Sequence[int] | None = None) -> None:
         """Measured unless the journal has it. `name` is what follows the stage in the label."""

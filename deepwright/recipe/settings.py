@@ -51,6 +51,8 @@ class EvaluationSettings:
     # Longest thoughts in tokens: the last stage before distillation is also judged with its thoughts closed by force at each of these.
     budgets: tuple[int, ...] = ()
     votes: int = 0  # at least so many samples at that stage, whose cons@k are counted at k = 2, 4, 8, ...; 0: as everywhere
+    # Options that make of the task another one, on which nothing is trained: "count=4". Every stage is also asked `problems_between` of each.
+    transfer: tuple[str, ...] = ()
     top_p: float = 1.0
     validation_rows: int = 64  # rows of unseen documents for the base model's validation loss
 
@@ -74,9 +76,10 @@ class TaskChoice:
         """The task with the reward that training pays."""
         return make_task(self.name, self.seed, reward=self.reward, **read_options(self.options))
 
-    def judge(self) -> Task:
-        """The task with its own check: what a user's reward pays for and what is right may come apart, and only this shows it."""
-        return dataclasses.replace(self, reward="").make()
+    def judge(self, *more: str) -> Task:
+        """The task with its own check: what a user's reward pays for and what is right may come apart, and only this shows it. `more` options count
+        before those that it has."""
+        return dataclasses.replace(self, reward="", options=(*self.options, *more)).make()
 
 
 def read_options(options: Sequence[str]) -> dict[str, object]:

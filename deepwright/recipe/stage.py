@@ -58,6 +58,11 @@ class Recipe:
         """The task by whose own check every stage is judged."""
         return self.settings.task.judge()
 
+    @cached_property
+    def transfer(self) -> dict[str, Task]:
+        """Tasks that nothing is trained on, by what tells them from the run's own."""
+        return {option: self.settings.task.judge(option) for option in self.settings.evaluation.transfer}
+
     def task_paying(self, language_reward: float) -> Task:
         """The task with a reward for keeping to one language, where it has several; else as it is."""
         choice = self.settings.task
@@ -86,8 +91,11 @@ class Recipe:
         return weights.load(place, torch.float32)[0]
 
     def judge(self, model: Transformer, *, suffix: str = "", task: Task | None = None) -> Judge:
-        s = self.settings
-        return Judge(s.evaluation, task or self.check, self.sampler(model), self.tokenizer, self.journal, s.rl.max_tokens, s.seed, suffix)
+        s, own = self.settings, task is None
+        return Judge(
+            s.evaluation, self.check if own else task, self.sampler(model), self.tokenizer, self.journal, s.rl.max_tokens, s.seed, suffix,
+            self.transfer if own else {},
+        )  # fmt: skip
 
     def judged(self, stage: str, step: int, model: Transformer) -> None:
         """On the run's problems and, where there are any, on held-out requests."""

@@ -21,7 +21,9 @@ def run(settings: RLSettings, folder: Path, journal: Journal, model: Transformer
     """`deepwright rl`: judges the model as it comes, trains it by GRPO, judges it again, and says where the rise came from. The whole recipe does
     the same through `Recipe.reinforce`."""
     sampler = sampler_of(settings.sampler, folder, model, tokenizer)
-    judge = Judge(settings.evaluation, settings.task.judge(), sampler, tokenizer, journal, settings.rl.max_tokens, settings.seed)
+    asked, task = settings.evaluation, settings.task
+    transfer = {option: task.judge(option) for option in asked.transfer}
+    judge = Judge(asked, task.judge(), sampler, tokenizer, journal, settings.rl.max_tokens, settings.seed, transfer=transfer)
     with model.computing(compute_dtype(settings.rl.compute)[0]):
         judge.in_full("base", 0)
         reinforce(STAGE, settings.rl, model, settings.task.make(), judge, folder)

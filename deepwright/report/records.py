@@ -122,9 +122,9 @@ class Run:
 
     @property
     def held_out(self) -> list[dict[str, Any]]:
-        """On the run's own problems, by the model as it is: those with thoughts closed at a budget are drawn by scaling.py, those on general
-        requests stand in the table of stages."""
-        other = re.compile(r" budget=| requests$")
+        """On the run's own problems, by the model as it is: those with thoughts closed at a budget are drawn by scaling.py, those on other
+        problems stand in the table of stages."""
+        other = re.compile(r" budget=| on | requests$")
         return [e for e in self.evaluations if e.get("split", "held_out") == "held_out" and not other.search(str(e.get("label")))]
 
     def labelled(self, label: str) -> dict[str, Any]:

@@ -183,9 +183,9 @@ def _answers(prompt: str, of: dict[str, dict[str, Any]]) -> str:
 
 
 def _variants(run: Run) -> list[str]:
-    """What follows the stage in the labels of full evaluations at other temperatures: "greedy", "T=0.6"."""
-    ends = [str(e.get("label")).partition(" ")[2] for e in run.held_out if str(e.get("label")).partition(" ")[0] in STAGES]
-    return list(dict.fromkeys(end for end in ends if end))
+    """What follows the stage in the labels of its further evaluations: "greedy", "T=0.6", "on count=4"."""
+    ends = [str(e.get("label")).partition(" ")[2] for e in run.evaluations if str(e.get("label")).partition(" ")[0] in STAGES]
+    return list(dict.fromkeys(end for end in ends if end and end != "requests" and not end.startswith("budget=")))
 
 
 def _figure(record: dict[str, Any], name: str, error: str = "") -> Figure | None:

@@ -9,7 +9,9 @@ import pytest
 from deepwright.metrics import read_records
 from deepwright.recipe.journal import Journal
 from deepwright.recipe.judge import Judge
+from deepwright.recipe.r1 import check
 from deepwright.recipe.settings import STAGES, EvaluationSettings, R1Settings
+from deepwright.tasks import Countdown
 from tests.evaluate.test_budget import WORDS, Author, OneProblem
 
 ASKED = EvaluationSettings(problems=3, samples=2, also=(0.0,), budgets=(24, 25), votes=5)
@@ -53,6 +55,19 @@ def test_what_is_in_the_journal_is_not_asked_again_and_a_budget_can_be_added(tmp
     assert [call.max_tokens for call in again.sampler.calls] == [5, 50]
 
 
+def test_every_stage_is_asked_what_nothing_was_trained_on(tmp_path):
+    """The same author meets another task: its own solution is right there no more."""
+    other = Countdown(count=4, held_out=20)
+    judge = dataclasses.replace(judge_in(tmp_path, problems_between=2), transfer={"count=4": other})
+    judge.in_full("zero", 3)
+    found = found_in(tmp_path)
+    assert list(found) == ["zero", "zero greedy", "zero on count=4"]
+    assert (found["zero on count=4"]["problems"], found["zero on count=4"]["samples"], found["zero on count=4"]["pass_at_1"]) == (2, 2, 0)
+    assert {r["prompt"] for r in read_records(tmp_path / "samples.jsonl")} <= {OneProblem(held_out=20).problem(0, "held_out").prompt}
+    judge.in_full("zero", 3)
+    assert len(found_in(tmp_path)) == 3  # and not asked again
+
+
 def test_another_task_is_judged_as_the_model_is(tmp_path):
     dataclasses.replace(judge_in(tmp_path), suffix=" requests").in_full("align", 7, last=True)
     assert list(found_in(tmp_path)) == ["align requests"]
@@ -87,3 +102,9 @@ def test_the_last_stage_is_that_of_the_large_model(stages, last):
 def test_what_cannot_be_asked_is_refused(changes, said):
     with pytest.raises(ValueError, match=said):
         dataclasses.replace(ASKED, **changes)
+
+
+def test_an_option_that_makes_no_task_is_refused_before_a_run_begins():
+    settings = R1Settings(evaluation=dataclasses.replace(ASKED, transfer=("cuont=4",)))
+    with pytest.raises(ValueError, match="option 'cuont' of task 'countdown' is unknown; did you mean 'count'?"):
+        check(settings)
