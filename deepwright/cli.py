@@ -235,7 +235,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(name: str, args: list[str]) -> int:
     if name not in COMMANDS:
-        from deepwright.recipe.resolve import nearest
+        from deepwright.config.refusals import nearest
 
         raise ValueError(f"there is no command {name!r}{nearest(name, COMMANDS) or '; deepwright --help lists them'}")
     return COMMANDS[name].run(args)

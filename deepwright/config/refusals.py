@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,17 @@ def expect_each(settings: object, names: Iterable[str], holds: Callable[[Any], b
         expect(value is None or holds(value), name, value, expected)
 
 
-def nearest(word: str, words: Iterable[str]) -> str:
-    """ "; did you mean ..?", or '' where nothing is near."""
-    near = difflib.get_close_matches(word, list(words), n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+def nearest(name: str, names: Iterable[str]) -> str:
+    """'; did you mean X?' or, when nothing is near, ''. Knows misspellings, initials (lr) and a name given without its section."""
+
+    def likeness(other: str) -> float:
+        (section, _, last), (its_section, _, its_last) = name.rpartition("."), other.rpartition(".")
+        initials = "".join(part[0] for part in re.split("[_-]", its_last) if part)
+        near = 0.9 if last == initials else difflib.SequenceMatcher(None, last, its_last).ratio()
+        return near + 0.2 * (section == its_section)
+
+    best = max(names, key=likeness, default=None)
+    return f"; did you mean {best}?" if best is not None and likeness(best) >= 0.75 else ""
 
 
 def read_json(path: Path) -> dict[str, Any]:

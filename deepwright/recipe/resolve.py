@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import enum
 import io
 import re
@@ -23,6 +22,7 @@ from typing import Any, TypeVar
 import tomli_w
 
 import deepwright
+from deepwright.config.refusals import nearest
 
 S = TypeVar("S")
 NONE = "None"  # TOML has no null; this word stands for it where a field may be None, as on the command line
@@ -48,19 +48,6 @@ WORDS = ("config", "preset", "quick", "resume", "dry-run")
 WORDS_HELP = """Fields are set in this order, later ones win: --preset NAME (the model), --config NAME_OR_FILE (may be repeated),
 --section.field VALUE. Also: --quick (the same as --config quick), --resume (go on where the run folder stopped),
 --dry-run (print the resolved settings and stop)."""
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """'; did you mean X?' or, when nothing is near, ''. Knows misspellings, initials (lr) and a name given without its section."""
-
-    def likeness(other: str) -> float:
-        (section, _, last), (its_section, _, its_last) = name.rpartition("."), other.rpartition(".")
-        initials = "".join(part[0] for part in re.split("[_-]", its_last) if part)
-        near = 0.9 if last == initials else difflib.SequenceMatcher(None, last, its_last).ratio()
-        return near + 0.2 * (section == its_section)
-
-    best = max(names, key=likeness, default=None)
-    return f"; did you mean {best}?" if best is not None and likeness(best) >= 0.75 else ""
 
 
 def split_words(args: Sequence[str]) -> Words:

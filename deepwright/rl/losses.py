@@ -27,8 +27,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from deepwright.config.refusals import nearest
 from deepwright.rl.advantages import centred, group_standardised, leave_one_out, standardised_over_tokens
-from deepwright.tasks.task import nearest
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 
+from deepwright.config.refusals import nearest
 from deepwright.tasks.calc3 import Calc3
 from deepwright.tasks.countdown import Countdown
 from deepwright.tasks.files import DataFile
@@ -11,7 +12,7 @@ from deepwright.tasks.gym import ReasoningGym, set_options
 from deepwright.tasks.pool import require
 from deepwright.tasks.requests import Requests
 from deepwright.tasks.self_checks import SelfCheck, self_checks, tally
-from deepwright.tasks.task import Problem, Score, Split, Task, Verdict, nearest, safe_score, score_all
+from deepwright.tasks.task import Problem, Score, Split, Task, Verdict, safe_score, score_all
 from deepwright.tasks.user_reward import UserReward
 
 TASKS = {"countdown": Countdown, "calc3": Calc3, "requests": Requests}

@@ -19,9 +19,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from deepwright.config.refusals import nearest
 from deepwright.tasks.answers import same_number, strange
 from deepwright.tasks.pool import require, shared_pool
-from deepwright.tasks.task import ChatTask, Layout, Problem, Split, framed, nearest
+from deepwright.tasks.task import ChatTask, Layout, Problem, Split, framed
 
 _MAKE_SECONDS = 60.0  # for an item: some sets search long
 _TRIES = 8  # positions that a training item may fall on before its set counts as too small

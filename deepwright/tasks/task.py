@@ -6,9 +6,8 @@ has one of two layouts: "tags" (<think> .. </think> <answer> .. </answer>) or "b
 
 from __future__ import annotations
 
-import difflib
 import enum
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -126,12 +125,6 @@ def framed(layout: Layout, thought: str, answer: str) -> str:
     if layout == "tags":
         return f"{THINK} {thought} {END_THINK} {ANSWER} {answer} {END_ANSWER}"
     return f"{thought} \\boxed{{{answer}}}".lstrip()
-
-
-def nearest(word: str, words: Iterable[str]) -> str:
-    """ "; did you mean ..?", or '' where nothing is near."""
-    near = difflib.get_close_matches(word, list(words), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 class ChatTask:

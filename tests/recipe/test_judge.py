@@ -106,5 +106,5 @@ def test_what_cannot_be_asked_is_refused(changes, said):
 
 def test_an_option_that_makes_no_task_is_refused_before_a_run_begins():
     settings = R1Settings(evaluation=dataclasses.replace(ASKED, transfer=("cuont=4",)))
-    with pytest.raises(ValueError, match="option 'cuont' of task 'countdown' is unknown; did you mean 'count'?"):
+    with pytest.raises(ValueError, match="option 'cuont' of task 'countdown' is unknown; did you mean count?"):
         check(settings)

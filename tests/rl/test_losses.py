@@ -144,5 +144,5 @@ def test_equal_rewards_and_single_members_give_exactly_zero():
 
 def test_an_unknown_variant_is_refused_with_the_nearest_name():
     assert find_variant("grpo") is VARIANTS["grpo"]
-    with pytest.raises(ValueError, match=r"'grpo_token_men' is unknown.*did you mean 'grpo_token_mean'"):
+    with pytest.raises(ValueError, match=r"'grpo_token_men' is unknown.*did you mean grpo_token_mean"):
         find_variant("grpo_token_men")

@@ -128,7 +128,7 @@ def test_learning_rate_warms_up_stays_and_decays_to_its_ratio():
     [
         ({"samples": 1}, "samples is 1"),
         ({"temperature": 0.0}, "temperature is 0.0"),
-        ({"variant": "grppo"}, "did you mean 'grpo'"),
+        ({"variant": "grppo"}, "did you mean grpo"),
         ({"clip": 0.2}, "clip is 0.2 with mini_batches 1"),
         ({"mini_batches": 2}, "clip is None with mini_batches 2"),
         ({"mini_batches": 4, "clip": 0.2, "steps": 10}, "steps is 10, expected a multiple of mini_batches"),

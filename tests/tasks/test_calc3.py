@@ -74,7 +74,7 @@ def test_harder_sums_and_tags():
     "options, said",
     [
         ({"terms": 1}, "terms 1"), ({"minuses": 3}, "minuses 3"), ({"layout": "xml"}, "layout is 'xml'"), ({"train": 0}, "train is 0"),
-        ({"train": 5000}, "different problems"), ({"larges": 3}, "did you mean 'largest'"), ({"examples": -1}, "examples is -1"),
+        ({"train": 5000}, "different problems"), ({"larges": 3}, "did you mean largest"), ({"examples": -1}, "examples is -1"),
     ],
 )  # fmt: skip
 def test_bad_options(options, said):

@@ -159,7 +159,7 @@ def test_difficulty_options():
     "name, options, said",
     [
         ("countup", {}, "task is 'countup'"),
-        ("countdown", {"larges": 9}, "did you mean 'largest'"),
+        ("countdown", {"larges": 9}, "did you mean largest"),
         ("countdown", {"held_out": 10_000}, "expected fewer than the 2609"),
         ("countdown", {"count": 9}, "count is 9"),
         ("countdown", {"operators": "+^"}, r"operators is '\+\^'"),
