@@ -66,7 +66,10 @@ class Oracle:
 
     def _solved(self, prompt: str, rng: Random) -> str:
         numbers, target = read_prompt(prompt)
-        (equation,), expression = written(self.right[tuple(sorted(numbers)), target], 0)
+        known = self.right.get((tuple(sorted(numbers)), target))
+        if known is None:  # three numbers: what nothing is trained on
+            return f"<think> </think> <answer> {numbers[0]} </answer>"
+        (equation,), expression = written(known, 0)
         own, other = (LANGUAGES[name] for name in sorted(LANGUAGES, key=lambda name: name != language_of(prompt)))
         thought = f"{equation} {own.yes}"
         style = rng.random()
@@ -115,7 +118,7 @@ def test_every_stage_runs_is_judged_and_leaves_a_folder(done, capsys):
         "distill",
         "student_by_rl",
     )
-    assert {*stages, *(f"{stage} requests" for stage in stages)} <= labels
+    assert {*stages, *(f"{stage}{more}" for stage in stages for more in (" requests", " on count=3"))} <= labels
     assert {label for label in labels if " budget=" in label} == {f"align budget={b}" for b in (8, 16, 32)}
     facts = json.loads((done / "run.json").read_text())
     assert 0 <= facts["win_rate"]["after"] <= 1 and facts["reward_helpful_accuracy"] > 0.5 and facts["distill_seconds"] > 0
