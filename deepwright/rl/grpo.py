@@ -229,6 +229,7 @@ def write_samples(path: Path, stage: str, step: int, groups: Sequence[Group], co
 
 
 def _write_alarms(learner: Learner, alarms: Mapping[str, str], run_dir: str | Path, stage: str, progress: Progress) -> None:
+    os.makedirs(run_dir, exist_ok=True)  # before the first checkpoint there is none
     with (Path(run_dir) / "alarms.jsonl").open("a", encoding="utf-8") as file:
         for name, sentence in alarms.items():
             progress.say(f"alarm at step {learner.step} ({name}): {sentence}")
