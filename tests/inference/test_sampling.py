@@ -127,3 +127,23 @@ def test_rows_with_different_rules_draw_as_they_would_alone():
         one_id, one_log_prob = draw(logits[i : i + 1].clone(), u[i : i + 1], float(temperature[i]), *rules)
         assert int(one_id) == int(ids[i]) and abs(float(one_log_prob - log_probs[i])) < 1e-5
     assert ids[0] == logits[0].argmax() and ids[5] == logits[5].argmax()
+
+
+def check_two_steps_find_what_one_sum_finds():
+    """Against a running sum in float64 over vocabularies around the length of a stretch, with most weights 0."""
+    draw = torch.Generator().manual_seed(0)
+    for vocab in (1, 63, 64, 65, 1000):
+        weights = torch.rand(200, vocab, generator=draw) * (torch.rand(200, vocab, generator=draw) < 0.1)
+        weights[torch.arange(200), torch.randint(vocab, (200,), generator=draw)] = 0.5
+        u = torch.rand(200, dtype=torch.float64, generator=draw)
+        u[0], u[1] = 0.0, 1 - 2.0**-53
+        ids, sums = invert(weights, u), weights.double().cumsum(1)
+        expected = torch.searchsorted(
+            sums, torch.minimum(u * sums[:, -1], sums[:, -1].nextafter(torch.zeros(200).double()))[:, None], right=True
+        )[:, 0]
+        assert (weights.gather(1, ids[:, None]) > 0).all()
+        assert torch.equal(ids, expected)
+
+
+def test_two_steps_find_what_one_sum_finds():
+    check_two_steps_find_what_one_sum_finds()
