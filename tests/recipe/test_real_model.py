@@ -18,7 +18,7 @@ from tests.rl.fakes import CLOCK
 
 MODEL = Path("models/smollm2").resolve()
 SMALL = (
-    "--rl.steps 24 --rl.prompts 4 --rl.samples 4 --rl.max-tokens 24 --rl.checkpoint-every 1 --rl.keep 2 --rl.evaluate-every 8 "
+    "--rl.steps 40 --rl.prompts 4 --rl.samples 4 --rl.max-tokens 24 --rl.checkpoint-every 1 --rl.keep 2 --rl.evaluate-every 8 "
     "--evaluation.problems 8 --evaluation.samples 2 --evaluation.problems-between 8"
 ).split()
 KILLS = 10
@@ -60,14 +60,14 @@ def test_ten_kills_change_nothing(tmp_path):
     while True:
         process = start(killed)
         try:  # from loading the model to the last steps; once enough have died it may finish
-            code = process.wait(moments.uniform(9, 22) if died < KILLS else 1200)
+            code = process.wait(moments.uniform(15, 45) if died < KILLS else 1200)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             died += process.wait() == -signal.SIGKILL
             continue
         assert code == 0, (killed / "said").read_text()
         break
-    assert curve(killed) == curve(whole) and len(curve(whole)) == 24
+    assert curve(killed) == curve(whole) and len(curve(whole)) == 40
     a, b = (weights.load(model_folder(folder / "run"))[0].state_dict() for folder in (whole, killed))
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
     figures = [[{k: v for k, v in e.items() if k != "time"} for e in read_records(f / "run/evaluations.jsonl")] for f in (whole, killed)]
