@@ -119,22 +119,23 @@ def test_a_thousand_hostile_completions_neither_crash_nor_stall(name, rows):
 
 @pytest.mark.slow
 def test_three_hundred_hostile_programs_neither_crash_nor_stall(rows):
-    """Fork bombs, endless loops, huge allocations and the rest of the list, each with a text before it and one more line, in one batch."""
+    """Fork bombs, endless loops, huge allocations and the rest of the list, each with one more line at its end, in one batch."""
     from deepwright.tasks.sandbox import confinement
 
     if not confinement():
         pytest.skip("neither bwrap nor unshare works on this machine")
     row = {"code": "def f(x): return x + 1", "test_list": ["assert f(1) == 2", "assert f(7) == 8"]}
-    task = make_task(rows(lambda n: row | {"text": f"Write f, number {n}."}), seconds=1.0)
+    task = make_task(rows(lambda n: row | {"text": f"Write f, number {n}."}), layout="tags", seconds=1.0)
     problem, rng, names = task.problem(0, "held_out"), Random(7), list(PROGRAMS)
-    texts = list(hostile(8, 300, problem))
     last = ("", "import sys; sys.exit(0)", "raise SystemExit(0)", "print('2'); print('8')", "\\", "\x00", "def f(")
-    completions = [f"{texts[i]}\n```python\n{PROGRAMS[names[i % len(names)]]}\n{pick(rng, last)}\n```" for i in range(300)]
+    programs = [f"```python\n{PROGRAMS[names[i % len(names)]]}\n{pick(rng, last)}\n```" for i in range(300)]
+    completions = [framed("tags", "so", program) for program in programs]
     start = time.monotonic()
     scores = score_all(task, [problem] * 300, completions)
     assert len(scores) == 300 and not any(score.verdict is Verdict.CORRECT or score.value == 1 for score in scores)
+    assert not any(score.verdict is Verdict.MALFORMED for score in scores)  # every one has run
     assert time.monotonic() - start < 450
-    assert task.score(problem, "```python\ndef f(x): return x + 1\n```").verdict is Verdict.CORRECT
+    assert task.score(problem, framed("tags", "so", "```python\ndef f(x): return x + 1\n```")).verdict is Verdict.CORRECT
 
 
 def test_every_attack_differs_from_the_honest_completion():
