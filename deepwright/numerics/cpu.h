@@ -35,16 +35,16 @@ INLINE v16 load(const void *data, int half, long i) {
     return (v16)(__builtin_convertvector(*(const h16 *)((const uint16_t *)data + i), u16v) << 16);
 }
 
+INLINE float number_of(uint16_t half) {
+    uint32_t bits = (uint32_t)half << 16;
+    float x;
+    memcpy(&x, &bits, 4);
+    return x;
+}
+
 INLINE v16 load_tail(const void *data, int half, long i, long count) {
     v16 out = {0};
-    for (long j = 0; j < count; j++) {
-        uint32_t bits;
-        if (half) bits = (uint32_t)((const uint16_t *)data)[i + j] << 16;
-        else memcpy(&bits, (const float *)data + i + j, 4);
-        float number;
-        memcpy(&number, &bits, 4);
-        out[j] = number;
-    }
+    for (long j = i; j < i + count; j++) out[j - i] = half ? number_of(((const uint16_t *)data)[j]) : ((const float *)data)[j];
     return out;
 }
 

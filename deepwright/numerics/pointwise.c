@@ -169,13 +169,6 @@ INLINE uint16_t half_of(float x) { /* nearest, ties to even; a number that is no
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-INLINE float number_of(uint16_t half) {
-    uint32_t bits = (uint32_t)half << 16;
-    float x;
-    memcpy(&x, &bits, 4);
-    return x;
-}
-
 /* One step of AdamW on N numbers with moments m, v in bf16: p <- decay p - rate m' / (sqrt(v') root + eps). */
 void adamw_half(float *restrict p, const float *restrict grad, uint16_t *restrict m, uint16_t *restrict v, float decay, float rate, float root,
                 float beta1, float beta2, float eps, long N) {

@@ -72,8 +72,7 @@ def run_checked(settings: R1Settings | PretrainSettings | RLSettings, resume: bo
 
 def check(settings: R1Settings | PretrainSettings | RLSettings) -> None:
     """What can be refused before a run folder exists: a task that cannot be made, a model that is not there."""
-    for option in settings.evaluation.transfer:
-        settings.task.judge(option)
+    settings.task.variants(settings.evaluation.transfer)
     start = getattr(settings, "start", None)
     if start is None or (isinstance(settings, R1Settings) and not start):
         base.countdown(settings)

@@ -76,6 +76,10 @@ class TaskChoice:
         """The task with the reward that training pays."""
         return make_task(self.name, self.seed, reward=self.reward, **read_options(self.options))
 
+    def variants(self, options: Sequence[str]) -> dict[str, Task]:
+        """By each option the task that it makes of this one, with its own check."""
+        return {option: self.judge(option) for option in options}
+
     def judge(self, *more: str) -> Task:
         """The task with its own check: what a user's reward pays for and what is right may come apart, and only this shows it. `more` options count
         before those that it has."""

@@ -61,7 +61,7 @@ class Recipe:
     @cached_property
     def transfer(self) -> dict[str, Task]:
         """Tasks that nothing is trained on, by what tells them from the run's own."""
-        return {option: self.settings.task.judge(option) for option in self.settings.evaluation.transfer}
+        return self.settings.task.variants(self.settings.evaluation.transfer)
 
     def task_paying(self, language_reward: float) -> Task:
         """The task with a reward for keeping to one language, where it has several; else as it is."""

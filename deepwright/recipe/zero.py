@@ -22,8 +22,9 @@ def run(settings: RLSettings, folder: Path, journal: Journal, model: Transformer
     the same through `Recipe.reinforce`."""
     sampler = sampler_of(settings.sampler, folder, model, tokenizer)
     asked, task = settings.evaluation, settings.task
-    transfer = {option: task.judge(option) for option in asked.transfer}
-    judge = Judge(asked, task.judge(), sampler, tokenizer, journal, settings.rl.max_tokens, settings.seed, transfer=transfer)
+    judge = Judge(
+        asked, task.judge(), sampler, tokenizer, journal, settings.rl.max_tokens, settings.seed, transfer=task.variants(asked.transfer)
+    )
     with model.computing(compute_dtype(settings.rl.compute)[0]):
         judge.in_full("base", 0)
         reinforce(STAGE, settings.rl, model, settings.task.make(), judge, folder)
