@@ -62,6 +62,7 @@ class Comparison:
 COMPARISONS = (
     Comparison("What reinforcement learning alone does:", "zero", "base", benchmark="AIME 2024"),
     Comparison("What the whole recipe does:", "align", "zero", benchmark="AIME 2024"),
+    Comparison("What a cold start before reinforcement learning does:", "reasoning_rl", "zero", benchmark="AIME 2024"),
     Comparison("What the language reward does:", "reasoning_rl", "without_language_reward", "language_consistency", cases=(
         "With the reward thoughts mix languages less, as published.",
         "No effect on the mixing of languages is seen here; published is less mixing.",
@@ -125,7 +126,7 @@ def findings(run: Run) -> list[tuple[str, list[str]]]:
     for one in COMPARISONS:
         new, old = (_figure(run.labelled(stage), one.name) for stage in (one.new, one.old))
         if new and old:
-            more = _times(run) if one.new == "distill" else []
+            more = _times(run) if one.new == "distill" else _steps(run) if one.new == "reasoning_rl" and one.old == "zero" else []
             found.append((one.lead, [_sides(one, new, old), *verdict(one, new, old), *more]))
     if win := _figure(table_in(run.facts, "win_rate"), "after", "standard_error"):
         said = f"The answer after it is preferred to the one before in {percent_with_error(*win)} of comparisons; no change would be 50%."
@@ -211,6 +212,13 @@ def _times(run: Run) -> list[str]:
     taught, alone = (number(run.facts.get(f"{stage}_seconds")) for stage in ("distill", "student_by_rl"))
     known = taught is not None and alone is not None
     return [f"Being taught took {duration(taught)} and reinforcement learning alone {duration(alone)}."] if known else []
+
+
+def _steps(run: Run) -> list[str]:
+    cold, alone = (count(number(run.labelled(stage).get("step")) or 0) for stage in ("reasoning_rl", "zero"))
+    return [
+        f"Steps of reinforcement learning: {cold} and {alone}. Those of R1-Zero, from which the cold start was sampled, are not counted twice."
+    ]
 
 
 def _bar(size: float, total: float, why: str) -> str:

@@ -112,7 +112,9 @@ def test_every_comparison_with_a_benchmark_has_two_different_published_figures()
 
 def test_what_a_whole_run_says(tmp_path):
     said = said_of(read_run(make_recipe(tmp_path / "run")))
-    assert len(said) == 7
+    assert len(said) == 8
+    cold = said["What a cold start before reinforcement learning does:"]
+    assert "Published for AIME 2024: 74.0 against 77.9%." in cold and "Steps of reinforcement learning: 40 and 20." in cold
     assert SEEN in said["What reinforcement learning alone does:"]
     assert "99.0% against 87.0%" in said["What the language reward does:"] and "as published" in said["What the language reward does:"]
     assert UNSEEN in said["What alignment does to reasoning:"] and "Reasoning is kept, as far" in said["What alignment does to reasoning:"]
