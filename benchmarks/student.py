@@ -1,6 +1,6 @@
 """A run's distilled student in llama.cpp, before and after quantisation, beside our own engine; and what transformers computes from the run's folders.
 
-    python benchmarks/student.py runs/r1-whole                       # as many held-out problems as the run's own evaluations ask
+    python benchmarks/student.py runs/r1                             # as many held-out problems as the run's own evaluations ask
     python benchmarks/student.py runs/quick --problems 24 --threads 1
 
 Needs the package llama-cpp-python for its second half. Every side answers the run's held-out problems greedily, from token ids: a word-level

@@ -46,7 +46,7 @@ class Judge:
 
     def in_full(self, stage: str, step: int, *, last: bool = False) -> None:
         """At the evaluation temperature and, with fewer samples, at the other ones; each once in a run. `last`: with as many samples as votes are
-        asked for, and once more at each thinking budget. Then on the tasks that nothing was trained on."""
+        asked for, and once more at each thinking budget. Then, with fewer samples, on the tasks that nothing was trained on."""
         asked, votes = self.asked, self.asked.votes if last else 0
         samples = max(asked.samples, votes)
         self._once(stage, step, "", samples, asked.temperature, [2**n for n in range(1, samples.bit_length())] if votes else None)
@@ -62,7 +62,7 @@ class Judge:
             other = dataclasses.replace(
                 self, task=task, suffix=f" on {option}", asked=dataclasses.replace(asked, problems=asked.problems_between)
             )
-            other._once(stage, step, "", asked.samples, asked.temperature)
+            other._once(stage, step, "", max(1, asked.samples // 4), asked.temperature)
 
     def _once(self, stage: str, step: int, name: str, samples: int, temperature: float, ks: Sequence[int] | None = None) -> None:
         """Measured unless the journal has it. `name` is what follows the stage in the label."""

@@ -21,6 +21,7 @@ _PAIR, _DOCUMENT, _ORDER = 52, 53, 54  # purposes of random streams
 _HELD_OUT_OF = 4
 _LONGEST = 10  # words of a concise answer
 PEOPLE = tuple("ann bob cem dia eva finn gus ida jon kim leo mia noa oli pia ray".split())
+OUTSIDE = -1.0  # the preference of an answer outside the layout, lower than that of any inside but the worst rude one
 STYLES = ("best", "curt", "off topic", "other language", "rambling", "rude")
 
 
@@ -143,6 +144,6 @@ def safe(text: str) -> bool:
 
 
 def preference(request: Request, completion: str) -> float:
-    """What the generated preferences order by: helpfulness of the answer, and a rude word costs more than any of it. -1 outside the layout."""
+    """What the generated preferences order by: helpfulness of the answer, and a rude word costs more than any of it. OUTSIDE the layout, -1."""
     found = read_layout(completion, "tags")
-    return -1.0 if isinstance(found, str) else helpful(request, found[1]) - (not safe(completion))
+    return OUTSIDE if isinstance(found, str) else helpful(request, found[1]) - (not safe(completion))

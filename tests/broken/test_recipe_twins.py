@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 
-from deepwright.recipe import judge
+from deepwright.recipe import align, judge
 from tests.recipe import test_judge as checks
+from tests.recipe import test_stages as stage_checks
 
 
 def never_closed(_):
@@ -41,7 +42,28 @@ def other_tasks_at_budgets_too(original):
     return in_full
 
 
+def worse_first(original):
+    return lambda request, text: -original(request, text)
+
+
+def anything_can_be_read(_):
+    return lambda tokenizer, text: True
+
+
+def always_the_best(_):
+    return lambda request, text: 1.0
+
+
+def malformed_ones_too(_):
+    return -2.0
+
+
+PAIRS = stage_checks.test_pairs_of_own_answers_are_ordered_by_the_rules
 TWINS = [
+    (PAIRS, align, "preference", worse_first),
+    (PAIRS, align, "preference", always_the_best),
+    (PAIRS, align, "readable", anything_can_be_read),
+    (PAIRS, align, "OUTSIDE", malformed_ones_too),
     (checks.test_last_stage_is_judged_at_each_budget_and_by_more_votes, judge, "Budgeted", never_closed),
     (checks.test_last_stage_is_judged_at_each_budget_and_by_more_votes, judge.Judge, "in_full", every_stage_is_the_last),
     (checks.test_last_stage_is_judged_at_each_budget_and_by_more_votes, judge.Judge, "in_full", no_stage_is_the_last),
@@ -57,6 +79,6 @@ def test_the_check_rejects_the_twin_and_passes_without_it(check, owner, name, wr
     (tmp_path / "twin").mkdir(), (tmp_path / "right").mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(owner, name, wrong(vars(owner)[name]))
-        with pytest.raises(AssertionError):
+        with pytest.raises((AssertionError, KeyError, ValueError)):
             check(tmp_path / "twin")
     check(tmp_path / "right")

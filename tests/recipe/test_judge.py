@@ -62,7 +62,7 @@ def test_every_stage_is_asked_what_nothing_was_trained_on(tmp_path):
     judge.in_full("zero", 3)
     found = found_in(tmp_path)
     assert list(found) == ["zero", "zero greedy", "zero on count=4"]
-    assert (found["zero on count=4"]["problems"], found["zero on count=4"]["samples"], found["zero on count=4"]["pass_at_1"]) == (2, 2, 0)
+    assert (found["zero on count=4"]["problems"], found["zero on count=4"]["samples"], found["zero on count=4"]["pass_at_1"]) == (2, 1, 0)
     assert {r["prompt"] for r in read_records(tmp_path / "samples.jsonl")} <= {OneProblem(held_out=20).problem(0, "held_out").prompt}
     judge.in_full("zero", 3)
     assert len(found_in(tmp_path)) == 3  # and not asked again

@@ -9,6 +9,7 @@ from random import Random
 
 import pytest
 
+from deepwright import weights
 from deepwright.cli import main
 from deepwright.metrics import read_records
 from deepwright.recipe import align, cold_start, distill, finetune, judge, reasoning_rl, rejection
@@ -22,13 +23,14 @@ from deepwright.recipe.stage import Recipe
 from deepwright.rl.types import Rollout
 from deepwright.sampler import Completion, Sampling, StopReason
 from deepwright.seeds import stream
-from deepwright.tasks import Problem
+from deepwright.tasks import Problem, Verdict
 from deepwright.tasks.countdown import Countdown, read_prompt
 from deepwright.tasks.expression import written
 from deepwright.tasks.requests import STYLES, Requests, completed
 from deepwright.tasks.requests import written as asked_as
-from deepwright.text import Tokenizer
+from deepwright.text import Tokenizer, number_tokenizer
 from deepwright.text.languages import LANGUAGES, language_of
+from deepwright.text.tokenizer import UNKNOWN
 from tests.recipe.test_r1 import TINY
 
 TASK = Countdown(languages=("en", "zh"), count=2, held_out=50)
@@ -233,8 +235,8 @@ def test_a_reward_model_that_ranks_at_random_is_not_learned_from(done, tmp_path,
         shutil.copytree(done / stage, tmp_path / stage)
     real, coin = align._examples, Random(0)
 
-    def drawn(tokenizer, requests, name, places, split):
-        found = real(tokenizer, requests, name, places, split)
+    def drawn(tokenizer, pairs, name):
+        found = real(tokenizer, pairs, name)
         if name == "helpful":
             return [align.Pair(one.prompt_ids, *sorted((one.chosen_ids, one.rejected_ids), key=lambda _: coin.random())) for one in found]
         return [align.Labelled(one.ids, coin.random() < 0.5) for one in found]
@@ -244,6 +246,52 @@ def test_a_reward_model_that_ranks_at_random_is_not_learned_from(done, tmp_path,
     with pytest.raises(ValueError, match=match):
         align.run(recipe_in(tmp_path))
     assert not (tmp_path / "align" / "checkpoints").exists()
+
+
+class Told:
+    """Answers every request with the same completions, of each style one, and some twice."""
+
+    def __init__(self, requests, tokenizer, styles) -> None:
+        self.requests, self.tokenizer, self.styles, self.asked = requests, tokenizer, styles, []
+
+    def sample(self, prompts, sampling):
+        self.asked.append(sampling)
+        known = {asked_as(r): r for members in self.requests.requests.values() for r in members}
+        texts = [self.tokenizer.decode(prompt) for prompt in prompts]
+        said = [[completed(Random(0), known[text], style) if style in STYLES else style for style in self.styles] for text in texts]
+        return [[Completion((*self._ids(one), self.tokenizer.eos_id), (), StopReason.STOP) for one in group] for group in said]
+
+    def _ids(self, text):
+        unknown = self.tokenizer.backend.token_to_id(UNKNOWN)
+        return [i for word in text.split() for i in (self.tokenizer.encode(word) if word != "???" else [unknown])]
+
+
+def test_pairs_of_own_answers_are_ordered_by_the_rules(tmp_path):
+    """Every two answers of different worth once each; what is malformed or cannot be read again is in none of them."""
+    requests = Requests()
+    tokenizer = number_tokenizer((*requests.tokenizer_words(), *TASK.tokenizer_words()), 10)
+    odd = "<think> ??? </think> <answer> ann </answer>"
+    sampler = Told(requests, tokenizer, ("curt", "best", "best", "rude", "ann ann", odd))
+    pairs = align.own_pairs(sampler, tokenizer, requests, "held_out", 10**6, 64, 7)
+    assert len(pairs) == 3 * requests.size("held_out")
+    for problem, better, worse in pairs:
+        request = problem.columns["request"]
+        styles = {completed(Random(0), request, style): style for style in STYLES}
+        assert (styles[better], styles[worse]) in [("best", "curt"), ("best", "rude"), ("curt", "rude")]
+    few = align.own_pairs(sampler, tokenizer, requests, "held_out", requests.size("held_out"), 64, 7)
+    assert len({problem.index for problem, *_ in few}) == len(few) == requests.size("held_out")
+    assert align.own_pairs(Told(requests, tokenizer, ("best", "best")), tokenizer, requests, "train", 100, 64, 7) == []
+
+
+def test_a_token_that_is_no_word_is_paid_nothing_and_stops_nothing(done):
+    requests, tokenizer = Requests(), Tokenizer.load(model_folder(done / "base", (".",)))
+    reward_model = align.RewardModel(weights.load(model_folder(done / "base", (".",)))[0])
+    problem = requests.problem(0, "train")
+    good = completed(Random(0), problem.columns["request"], "best")
+    paid = align.ModelReward(requests, reward_model, reward_model, tokenizer)
+    scores = paid.score_many([problem] * 3, [good, good.replace("<think>", "<think> <unk>"), "no layout"])
+    assert [score.value for score in scores] == pytest.approx([0.1 + 0.5 + 0.5, 0, 0])  # a new head says nothing: sigmoid(0) each
+    assert [score.verdict for score in scores] == [Verdict.CORRECT, Verdict.MALFORMED, Verdict.MALFORMED]
 
 
 def test_a_check_that_is_down_keeps_nothing_and_says_why(done, tmp_path):
