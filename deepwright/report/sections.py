@@ -69,6 +69,7 @@ def describe(run: Run) -> str:
     return (
         f"A {run.setting('model_type') or 'language'} model{size}{shape} {start}{_learning(run)}. "
         f"{'So far' if run.running else 'In all'}: {' and '.join(done) or 'nothing yet'}."
+        f"{' The later stages of R1 follow.' if run.beyond_zero else ''}"
     )
 
 

@@ -38,6 +38,15 @@ def body_of(run):
     return page(run, 1e9).split("<body")[1].split("<script>")[0]
 
 
+HALF_DONE = re.compile(r"(?:\b[a-z]{2,} ){3}")  # three English words in a row
+
+
+def half_translated(run):
+    """Translations that carry over an English sentence: a pattern has swallowed one that no other knows."""
+    said = {text: chinese(text) for text in texts(body_of(run))}
+    return [text for text, own in said.items() if own and HALF_DONE.search(own) and text.strip() not in data_of(run)]
+
+
 def english_left(run):
     """Texts of a run's page that have no Chinese and are not the run's own words."""
     return [text for text in texts(body_of(run)) if WORDS.search(text) and not chinese(text) and text.strip() not in data_of(run)]
@@ -67,6 +76,7 @@ def test_every_text_of_a_page_has_a_translation(tmp_path, kind):
             bad = {"stage": "zero", "step": 20, "verifier_failures": 3, "kl": 0.1, "clip_fraction": 0.1, "not_finite": 2}
             file.write(json.dumps(bad) + '\n{"stage": "base", "step": 40, "skipped_steps": 2, "expert_load": [' + f"{[1] * 70}" + "]}\n")
     assert english_left(read_run(folder)) == []
+    assert half_translated(read_run(folder)) == []
 
 
 def test_what_a_reader_sees():
