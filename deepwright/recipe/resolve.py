@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import tomli_w
 
 import deepwright
-from deepwright.config.refusals import nearest
+from deepwright.config.refusals import flatten, nearest
 
 S = TypeVar("S")
 NONE = "None"  # TOML has no null; this word stands for it where a field may be None, as on the command line
@@ -219,14 +219,6 @@ def to_table(settings: Any) -> Any:
 def to_toml(settings: Any) -> str:
     """The resolved settings, with the version that resolved them. `fill` reads them back into an equal tree."""
     return tomli_w.dumps({VERSION_KEY: deepwright.__version__, **to_table(settings)})
-
-
-def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"rl": {"steps": 3}} -> {"rl.steps": 3}."""
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return flat
 
 
 # ---- the command line

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from deepwright import numerics
-from deepwright.recipe.resolve import VERSION_KEY, flatten, to_table, to_toml
+from deepwright.config.refusals import changes
+from deepwright.recipe.resolve import VERSION_KEY, to_table, to_toml
 from deepwright.recipe.settings import STAGES as RECIPE
 from deepwright.rl.grpo import FREE_SETTINGS as FREE_RL
 from deepwright.train.checkpoint import find_damage
@@ -54,12 +55,10 @@ def open_run(settings: R1Settings | PretrainSettings | RLSettings, resume: bool)
 
 
 def check_same(folder: Path, before: dict, asked: dict) -> None:
-    old, new = flatten(before), flatten(asked)
-    for name in sorted(old.keys() | new.keys()):
-        if name != VERSION_KEY and not any(name == free or name.endswith(f".{free}") for free in FREE) and old.get(name) != new.get(name):
+    for name, old, new in changes(before, asked):
+        if name != VERSION_KEY and not any(name == free or name.endswith(f".{free}") for free in FREE):
             raise ValueError(
-                f"the run {folder} was started with {name} = {old.get(name)!r}, asked for now is {new.get(name)!r}: "
-                "go on with the old value, or --run NAME starts another"
+                f"the run {folder} was started with {name} = {old!r}, asked for now is {new!r}: go on with the old value, or --run NAME starts another"
             )
 
 

@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from deepwright import weights
-from deepwright.config.refusals import expect, read_json
+from deepwright.config.refusals import changes, expect, read_json
 
 TENSORS, STATE, MANIFEST = "trainer/tensors.safetensors", "trainer/state.json", "trainer/manifest.json"
 DRAFT = ".draft-"  # prefix of folders that are no checkpoint: being written, or on their way out
@@ -195,15 +195,6 @@ def _reason(error: Exception) -> str:
 
 def check_settings(checkpoint: Checkpoint, asked: Mapping[str, Any], free: Collection[str]) -> None:
     """Raises ValueError naming the first setting, but those in `free`, in which the saved run differs from the one asked for now."""
-    before, now = _flat(checkpoint.state["settings"]), _flat(json.loads(json.dumps(asked)))
-    for name in sorted(before.keys() | now.keys()):
-        if name not in free and before.get(name) != now.get(name):
-            change = f"{name} {before.get(name)!r}, now it is {now.get(name)!r}"
-            raise ValueError(f"{checkpoint.folder} was trained with {change}; set it back or use a new run folder")
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return flat
+    for name, old, new in changes(checkpoint.state["settings"], json.loads(json.dumps(asked))):
+        if name not in free:
+            raise ValueError(f"{checkpoint.folder} was trained with {name} {old!r}, now it is {new!r}; set it back or use a new run folder")
