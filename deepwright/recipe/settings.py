@@ -250,11 +250,11 @@ class RLSettings(_Run):
 
 COMMANDS: dict[str, type[_Run]] = {"r1": R1Settings, "pretrain": PretrainSettings, "rl": RLSettings}
 SECTIONS = {f.name for kind in COMMANDS.values() for f in dataclasses.fields(kind)}  # one file may serve all three
-USUAL_CONFIG = "laptop"
+USUAL_CONFIGS = {"r1": "laptop", "pretrain": "laptop-zero", "rl": "laptop-zero"}
 
 
 def resolve_for(command: str, words: Words) -> R1Settings | PretrainSettings | RLSettings:
-    """Preset, then TOML files (configs/laptop.toml where none is named), then options."""
+    """Preset, then TOML files (that of USUAL_CONFIGS where none is named), then options."""
     settings = COMMANDS[command]()
     if words.preset:
         if not hasattr(settings, "model"):
@@ -262,8 +262,9 @@ def resolve_for(command: str, words: Words) -> R1Settings | PretrainSettings | R
         settings = dataclasses.replace(settings, model=preset(words.preset))
     words = dataclasses.replace(words, rest=tuple(re.sub(r"^--task(?==|$)", "--task.name", word) for word in words.rest))
     chosen = [word.partition("=")[0] for word in words.rest]
-    if "--task.name" in chosen and "--task.options" not in chosen:  # those of a file belong to the task that it names
-        words = dataclasses.replace(words, rest=(*words.rest, "--task.options"))
+    if "--task.name" in chosen:  # a file's options belong to the task that it names
+        emptied = [name for name in ("--task.options", "--evaluation.transfer") if name not in chosen]
+        words = dataclasses.replace(words, rest=(*words.rest, *emptied))
     if not words.configs:
-        words = dataclasses.replace(words, configs=(USUAL_CONFIG,))
+        words = dataclasses.replace(words, configs=(USUAL_CONFIGS[command],))
     return resolve(settings, words, f"deepwright {command}", COMMANDS[command].__doc__ or "", also_known=SECTIONS)

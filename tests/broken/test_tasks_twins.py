@@ -58,7 +58,8 @@ def code_is_confined(tmp_path):
     route = sandbox.run_code(
         "print(open('/proc/net/route').read().count('\\n'), len(open('/proc/net/dev').read().splitlines()))", "", limits
     )
-    assert route.output.split() == ["1", "3"], "more than the loopback device"
+    routes, devices = map(int, route.output.split())  # the heading of an empty table is not written by every kernel
+    assert routes <= 1 and devices == 3, "more than the loopback device"
     many = sandbox.run_code(
         "import os, time\nn = 0\ntry:\n while n < 40:\n  if not os.fork(): time.sleep(9)\n  n += 1\nexcept OSError: pass\nprint(n)",
         "",

@@ -49,7 +49,15 @@ def test_the_workstation_s_recipe_resolves_without_a_run(tmp_path, monkeypatch, 
 
 def test_usual_config_is_the_laptop():
     assert resolved("r1") == resolved("r1", "--config laptop")
+    assert resolved("rl") == resolved("rl", "--config laptop-zero")
+    assert resolved("pretrain") == resolved("pretrain", "--config laptop-zero")
     assert resolved("r1", "--quick") == resolved("r1", "--config quick") and resolved("r1", "--quick").quick
+
+
+def test_another_task_does_not_inherit_the_options_and_variants_of_the_file_s_own():
+    got = resolved("r1", "--task calc3 --start somewhere")
+    assert got.task.options == () == got.evaluation.transfer and resolved("r1").evaluation.transfer == ("count=4",)
+    assert resolved("r1", "--task calc3 --start somewhere --evaluation.transfer terms=4").evaluation.transfer == ("terms=4",)
 
 
 def test_options_win_over_files_and_files_over_the_preset(tmp_path):
