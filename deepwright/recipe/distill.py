@@ -9,9 +9,10 @@ import dataclasses
 import time
 
 from deepwright.recipe import base, rejection
+from deepwright.recipe.settings import STUDENTS
 from deepwright.recipe.stage import Recipe
 
-STAGE, STUDENT, BY_RL = "distill", "student", "student_by_rl"
+STUDENT, STAGE, BY_RL = STUDENTS
 
 
 def run(recipe: Recipe) -> None:

@@ -13,7 +13,7 @@ from deepwright.inference.engine import Engine
 from deepwright.model import Transformer
 from deepwright.numerics import compute_dtype
 from deepwright.recipe.journal import ON_THE_WAY, Journal
-from deepwright.recipe.settings import EvaluationSettings, SamplerChoice
+from deepwright.recipe.settings import STUDENTS, EvaluationSettings, SamplerChoice
 from deepwright.rl.config import GRPOConfig
 from deepwright.rl.grpo import train_grpo
 from deepwright.rl.outside import Handover, OutsideSampler
@@ -66,10 +66,12 @@ class Judge:
 
     def _once(self, stage: str, step: int, name: str, samples: int, temperature: float, ks: Sequence[int] | None = None) -> None:
         """Measured unless the journal has it. `name` is what follows the stage in the label."""
-        label, of_base = (f"{which}{self.suffix}{name}" for which in (stage, "base"))
+        own = stage in STUDENTS and self.journal.find(STUDENTS[0], 0, STUDENTS[0]) is not None
+        first = STUDENTS[0] if own else "base"  # a rise is that over the model which was pre-trained
+        label, of_first = (f"{which}{self.suffix}{name}" for which in (stage, first))
         if self.journal.find(stage, step, label) is None:
-            found, base = self.measure(self.asked.problems, samples, temperature, ks), self.journal.find("base", 0, of_base)
-            more = {} if base is None or self.suffix else {"decomposition": decompose(base, found).record()}
+            found, before = self.measure(self.asked.problems, samples, temperature, ks), self.journal.find(first, 0, of_first)
+            more = {} if before is None or self.suffix else {"decomposition": decompose(before, found).record()}
             self.journal.evaluation(stage, step, label, found, samples=label == stage, **more)
 
     def on_the_way(self, stage: str, step: int) -> dict[str, float]:

@@ -94,6 +94,6 @@ def summary(journal: Journal) -> list[str]:
         checks = "" if e["self_check_rate"] is None else f", self-checks in {e['self_check_rate']:.0%}"
         error = "" if e["pass_at_1_se"] is None else f" ± {e['pass_at_1_se']:.3f}"
         lines.append(f"{e['label']:<12} held-out pass@1 {e['pass_at_1']:.3f}{error}{votes}, mean length {e['mean_length']:.0f}{checks}")
-        if "decomposition" in e and e["stage"] != "base":
+        if "decomposition" in e and e["label"] == e["stage"] not in ("base", "student"):
             lines.append(f"{'':<12} {e['decomposition']['sentence']}")
     return lines

@@ -198,6 +198,7 @@ class Distill:
     rl: GRPOConfig = GRPOConfig()
 
 
+STUDENTS = ("student", "distill", "student_by_rl")  # the small model: pre-trained, taught by samples, by reinforcement learning alone
 STAGES = ("base", "zero", "cold_start", "reasoning_rl", "finetune", "align", "distill")
 
 

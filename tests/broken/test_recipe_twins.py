@@ -58,6 +58,10 @@ def malformed_ones_too(_):
     return -2.0
 
 
+def students_rise_over_the_base(_):
+    return ("nobody",)
+
+
 PAIRS = stage_checks.test_pairs_of_own_answers_are_ordered_by_the_rules
 TWINS = [
     (PAIRS, align, "preference", worse_first),
@@ -70,6 +74,7 @@ TWINS = [
     (checks.test_last_stage_is_judged_at_each_budget_and_by_more_votes, judge.Judge, "_once", votes_of_a_budget_too),
     (checks.test_last_stage_is_judged_at_each_budget_and_by_more_votes, judge.Judge, "measure", usual_votes),
     (checks.test_what_is_in_the_journal_is_not_asked_again_and_a_budget_can_be_added, judge.Journal, "find", nothing_is_remembered),
+    (checks.test_a_rise_is_that_over_the_model_that_was_pre_trained, judge, "STUDENTS", students_rise_over_the_base),
     (checks.test_another_task_is_judged_as_the_model_is, judge.Judge, "in_full", other_tasks_at_budgets_too),
 ]
 

@@ -11,6 +11,7 @@ from deepwright.recipe.journal import Journal
 from deepwright.recipe.judge import Judge
 from deepwright.recipe.r1 import check
 from deepwright.recipe.settings import STAGES, EvaluationSettings, R1Settings
+from deepwright.sampler import Completion, StopReason
 from deepwright.tasks import Countdown
 from tests.evaluate.test_budget import WORDS, Author, OneProblem
 
@@ -19,6 +20,11 @@ ASKED = EvaluationSettings(problems=3, samples=2, also=(0.0,), budgets=(24, 25),
 
 def judge_in(folder, **changes) -> Judge:
     return Judge(dataclasses.replace(ASKED, **changes), OneProblem(held_out=20), Author(), WORDS, Journal(folder), 50, 0)
+
+
+class Silent:
+    def sample(self, prompts, sampling):
+        return [[Completion((WORDS.eos_id,), (0.0,), StopReason.STOP)] * sampling.n for _ in prompts]
 
 
 def found_in(folder) -> dict[str, dict]:
@@ -108,3 +114,13 @@ def test_an_option_that_makes_no_task_is_refused_before_a_run_begins():
     settings = R1Settings(evaluation=dataclasses.replace(ASKED, transfer=("cuont=4",)))
     with pytest.raises(ValueError, match="option 'cuont' of task 'countdown' is unknown; did you mean count?"):
         check(settings)
+
+
+def test_a_rise_is_that_over_the_model_that_was_pre_trained(tmp_path):
+    """The base says nothing, the student before it is taught all that it says afterwards: what it has learned is nothing, and not all."""
+    dataclasses.replace(judge_in(tmp_path), sampler=Silent()).in_full("base", 0)
+    judge = judge_in(tmp_path)
+    for stage, step in (("zero", 3), ("student", 0), ("distill", 9)):
+        judge.in_full(stage, step)
+    rises = {label: sum(e["decomposition"]["parts"].values()) for label, e in found_in(tmp_path).items() if label in ("zero", "distill")}
+    assert rises == {"zero": 1, "distill": 0}
