@@ -1,4 +1,4 @@
-"""What a user can get wrong, said in one sentence: a number out of range, a name that does not exist, a file that is damaged."""
+"""What a user can get wrong, said in one sentence: a number out of range, a name that does not exist, a damaged file; and which settings changed."""
 
 from __future__ import annotations
 
