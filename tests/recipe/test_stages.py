@@ -252,10 +252,9 @@ class Told:
     """Answers every request with the same completions, of each style one, and some twice."""
 
     def __init__(self, requests, tokenizer, styles) -> None:
-        self.requests, self.tokenizer, self.styles, self.asked = requests, tokenizer, styles, []
+        self.requests, self.tokenizer, self.styles = requests, tokenizer, styles
 
     def sample(self, prompts, sampling):
-        self.asked.append(sampling)
         known = {asked_as(r): r for members in self.requests.requests.values() for r in members}
         texts = [self.tokenizer.decode(prompt) for prompt in prompts]
         said = [[completed(Random(0), known[text], style) if style in STYLES else style for style in self.styles] for text in texts]
@@ -277,7 +276,7 @@ def test_pairs_of_own_answers_are_ordered_by_the_rules(tmp_path):
     for problem, better, worse in pairs:
         request = problem.columns["request"]
         styles = {completed(Random(0), request, style): style for style in STYLES}
-        assert (styles[better], styles[worse]) in [("best", "curt"), ("best", "rude"), ("curt", "rude")]
+        assert (styles.get(better), styles.get(worse)) in [("best", "curt"), ("best", "rude"), ("curt", "rude")]
     few = align.own_pairs(sampler, tokenizer, requests, "held_out", requests.size("held_out"), 64, 7)
     assert len({problem.index for problem, *_ in few}) == len(few) == requests.size("held_out")
     assert align.own_pairs(Told(requests, tokenizer, ("best", "best")), tokenizer, requests, "train", 100, 64, 7) == []
