@@ -87,6 +87,11 @@ class Run:
         return any(e.get("stage") == e.get("label") not in ("base", "zero", None) for e in self.evaluations)
 
     @property
+    def rl_steps(self) -> int:
+        """Steps of reinforcement learning, of every stage that has some."""
+        return sum(len(steps) for (_, name), steps in self._values.items() if name == "reward")
+
+    @property
     def not_finite(self) -> int:
         return sum(int(number(record.get("not_finite")) or 0) for record in self.metrics)
 

@@ -58,9 +58,9 @@ def describe(run: Run) -> str:
     shape = (
         f" ({layers} layers, {experts} routed experts in a layer, {chosen} chosen for each token)" if layers and experts and chosen else ""
     )
-    tokens, steps = run.last("base", "tokens"), run.series("zero", "reward")
+    tokens, steps = run.last("base", "tokens"), run.rl_steps
     done = [f"{count(tokens)} tokens of pre-training"] if tokens else []
-    done += [f"{count(len(steps))} steps of reinforcement learning"] if steps else []
+    done += [f"{count(steps)} steps of reinforcement learning"] if steps else []
     start = (
         "starts from random weights and is pre-trained on the corpus described below"
         if run.has("base")

@@ -12,6 +12,7 @@ students: table 6 of the first version, Qwen2.5-32B taught by samples, and by re
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +48,19 @@ MOST_PROBLEMS = 3
 Figure = tuple[float, float | None]  # a share and its standard error
 
 
+def _times(run: Run) -> list[str]:
+    taught, alone = (number(run.facts.get(f"{stage}_seconds")) for stage in ("distill", "student_by_rl"))
+    known = taught is not None and alone is not None
+    return [f"Being taught took {duration(taught)} and reinforcement learning alone {duration(alone)}."] if known else []
+
+
+def _steps(run: Run) -> list[str]:
+    cold, alone = (count(number(run.labelled(stage).get("step")) or 0) for stage in ("reasoning_rl", "zero"))
+    return [
+        f"Steps of reinforcement learning: {cold} and {alone}. Those of R1-Zero, from which the cold start was sampled, are not counted twice."
+    ]
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Two stages by one figure. cases: what it means that the figure of `new` is above, about as high as, or below that of `old`."""
@@ -57,12 +71,13 @@ class Comparison:
     name: str = "pass_at_1"
     benchmark: str = ""  # from which the published direction is read; "" where no figure was published
     cases: tuple[str, str, str] | None = None
+    more: Callable[[Run], list[str]] = lambda run: []  # what else is to be known, such as what both sides cost
 
 
 COMPARISONS = (
     Comparison("What reinforcement learning alone does:", "zero", "base", benchmark="AIME 2024"),
     Comparison("What the whole recipe does:", "align", "zero", benchmark="AIME 2024"),
-    Comparison("What a cold start before reinforcement learning does:", "reasoning_rl", "zero", benchmark="AIME 2024"),
+    Comparison("What a cold start before reinforcement learning does:", "reasoning_rl", "zero", benchmark="AIME 2024", more=_steps),
     Comparison("What the language reward does:", "reasoning_rl", "without_language_reward", "language_consistency", cases=(
         "With the reward thoughts mix languages less, as published.",
         "No effect on the mixing of languages is seen here; published is less mixing.",
@@ -75,7 +90,7 @@ COMPARISONS = (
         "Reasoning is kept, and rises.",
         "Reasoning is kept, as far as this run can tell.",
         "Reasoning is not kept.")),
-    Comparison("Which way of making a small model reason is better:", "distill", "student_by_rl", benchmark="AIME 2024"),
+    Comparison("Which way of making a small model reason is better:", "distill", "student_by_rl", benchmark="AIME 2024", more=_times),
 )  # fmt: skip
 ANSWERS = Comparison("What alignment does to general answers:", "align", "finetune", benchmark="AlpacaEval 2")
 
@@ -126,8 +141,7 @@ def findings(run: Run) -> list[tuple[str, list[str]]]:
     for one in COMPARISONS:
         new, old = (_figure(run.labelled(stage), one.name) for stage in (one.new, one.old))
         if new and old:
-            more = _times(run) if one.new == "distill" else _steps(run) if one.new == "reasoning_rl" and one.old == "zero" else []
-            found.append((one.lead, [_sides(one, new, old), *verdict(one, new, old), *more]))
+            found.append((one.lead, [_sides(one, new, old), *verdict(one, new, old), *one.more(run)]))
     if win := _figure(table_in(run.facts, "win_rate"), "after", "standard_error"):
         said = f"The answer after it is preferred to the one before in {percent_with_error(*win)} of comparisons; no change would be 50%."
         found.append((ANSWERS.lead, [said, *verdict(ANSWERS, win, (0.5, 0.0))]))
@@ -206,19 +220,6 @@ def _name(stage: str) -> str:
 def _sides(one: Comparison, new: Figure, old: Figure) -> str:
     what = "pass@1" if one.name == "pass_at_1" else "words in the language of the problem"
     return f"{STAGES[one.new]} against {STAGES[one.old]}, {what}: {percent_with_error(*new)} against {percent_with_error(*old)}."
-
-
-def _times(run: Run) -> list[str]:
-    taught, alone = (number(run.facts.get(f"{stage}_seconds")) for stage in ("distill", "student_by_rl"))
-    known = taught is not None and alone is not None
-    return [f"Being taught took {duration(taught)} and reinforcement learning alone {duration(alone)}."] if known else []
-
-
-def _steps(run: Run) -> list[str]:
-    cold, alone = (count(number(run.labelled(stage).get("step")) or 0) for stage in ("reasoning_rl", "zero"))
-    return [
-        f"Steps of reinforcement learning: {cold} and {alone}. Those of R1-Zero, from which the cold start was sampled, are not counted twice."
-    ]
 
 
 def _bar(size: float, total: float, why: str) -> str:

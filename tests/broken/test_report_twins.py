@@ -1,13 +1,16 @@
-"""Wrong twins of the report on the whole recipe and of its Chinese page: each makes one mistake in reading, comparing, drawing or looking up, and a named
-check must reject it."""
+"""Wrong twins of the report on the whole recipe, of its Chinese page and of runs side by side: each makes one mistake in reading, comparing, drawing or
+looking up, and a named check must reject it."""
 
 import inspect
+import math
 from dataclasses import replace
 
 import pytest
 
+from benchmarks import seeds
 from deepwright.report import chinese, curves, records, stages
 from tests.report import test_chinese as words
+from tests.report import test_seeds as side_by_side
 from tests.report import test_stages as checks
 
 
@@ -85,6 +88,27 @@ def code_too(original):
     return chinese.re.compile("(?!)")
 
 
+def spread_of_the_population(original):
+    return lambda values: original(values) * math.sqrt((len(values) - 1) / len(values))
+
+
+def runs_that_have_it(original):
+    """A mean over those runs that have the figure, as if it were of all."""
+    return lambda figures, signed=False: original([found for found in figures if found], signed)
+
+
+def any_side_counts(original):
+    return lambda figures, even=0.0: original([found and (found[0], 0.0) for found in figures], even)
+
+
+def compared_with_nothing(original):
+    return lambda figures, even=0.0: original(figures)
+
+
+def first_stage_is_new(original):
+    return lambda run, one: original(run, replace(one, new=one.old, old=one.new))
+
+
 TWINS = [
     (checks.test_no_chance_difference_is_a_finding, stages, "verdict", any_difference_counts),
     (checks.test_errors_add_in_squares, stages.math, "hypot", errors_added),
@@ -97,6 +121,11 @@ TWINS = [
     (checks.test_curves_start_at_the_model_that_a_stage_starts_from, curves, "STARTS", every_stage_from_the_base),
     (checks.test_win_rate_goes_from_half_to_what_the_run_ended_with, curves, "_wins", no_win_at_the_start),
     (checks.test_the_rise_of_zero_stays_that_of_zero, records.Run, "held_out", requests_are_problems),
+    (side_by_side.test_a_stage_has_each_seed_and_the_mean_with_the_error_of_the_spread, seeds.statistics, "stdev", spread_of_the_population),
+    (side_by_side.test_a_comparison_that_a_run_lacks_has_no_mean, seeds, "_cells", runs_that_have_it),
+    (side_by_side.test_differences_are_taken_within_a_run_and_counted_beyond_two_errors, seeds, "_outcome", any_side_counts),
+    (side_by_side.test_differences_are_taken_within_a_run_and_counted_beyond_two_errors, seeds, "difference", first_stage_is_new),
+    (side_by_side.test_win_rates_are_compared_with_one_half, seeds, "_outcome", compared_with_nothing),
     (words.test_lookup_of_the_closest_entry, chinese, "_GAPPED", shortest_entry_counts),
     (words.test_a_text_is_translated_whole_or_not_at_all, chinese, "chinese", sentences_that_are_known),
     (words.test_blanks_around_a_text_stay, chinese, "chinese", blanks_kept_out),

@@ -10,7 +10,7 @@ from deepwright.report import curves, stages, write_report
 from deepwright.report.charts import HEIGHT
 from deepwright.report.records import read_run
 from deepwright.report.scaling import vote_curves
-from deepwright.report.sections import headline
+from deepwright.report.sections import describe, headline
 from deepwright.report.stages import BENCHMARKS, COMPARISONS, PUBLISHED, STAGES, Comparison
 from tests.report.fabricated import DROPPED, RECIPE, evaluation, make_recipe, make_run, write_lines
 from tests.report.test_report import report_of
@@ -253,3 +253,8 @@ def test_a_damaged_count_is_named(tmp_path):
     (tmp_path / "cold_start" / "dropped.json").write_text("{[")
     with pytest.raises(ValueError, match=r"cold_start/dropped\.json"):
         write_report(tmp_path)
+
+
+def test_the_steps_of_every_stage_of_reinforcement_learning_are_counted(tmp_path):
+    run = read_run(make_recipe(tmp_path / "run"))
+    assert describe(run).endswith("and 140 steps of reinforcement learning. The later stages of R1 follow.")  # 20, 40, 40, 20, 20

@@ -1,0 +1,138 @@
+"""Several runs of one recipe side by side, as tables in Markdown: what every stage reached, and whether a comparison holds in each of them.
+
+    python benchmarks/seeds.py runs/r1 runs/r1-seed1 runs/r1-seed2
+
+Nothing is computed anew: figures come from the runs' evaluations.jsonl and run.json. A figure of one run has the standard error of its problems and
+samples. That of several is their mean and its standard error from the spread between them, which holds what training adds as well; of three it is
+rough. Runs whose settings differ in more than their seeds, names and threads are told apart in one line, not refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from deepwright.report.figures import MINUS, PLUS_MINUS, duration, number
+from deepwright.report.records import Run, read_run, table_in
+from deepwright.report.stages import COMPARISONS, STAGES, Comparison
+
+FIGURES = {  # title: (what follows the stage in the label of the evaluation, name in it)
+    "pass@1": ("", "pass_at_1"),
+    "answers in the format": ("", "format_rate"),
+    "words of thoughts in the language of the problem": ("", "language_consistency"),
+    "general requests that keep every rule": (" requests", "pass_at_1"),
+}
+FREE = ("seed", "run", "threads")  # settings that may differ between runs of one recipe
+Figure = tuple[float, float | None]  # in percent or points, and its standard error
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("runs", nargs="+", help="folders of runs")
+    folders = parser.parse_args(arguments).runs
+    try:
+        runs = [read_run(folder) for folder in folders]
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
+    if missing := [str(run.folder) for run in runs if not run.evaluations]:
+        raise SystemExit(f"{missing[0]} has no evaluations.jsonl with a record in it: no stage of it has been judged")
+    print("\n\n".join(tables(runs)))
+
+
+def tables(runs: Sequence[Run]) -> list[str]:
+    """Every table and line of the comparison of runs, in the order in which they are printed."""
+    heads = [f"seed {run.setting('seed')}" if run.setting("seed") is not None else run.folder.name for run in runs]
+    heads += ["mean"] if len(runs) > 1 else []
+    shown = [f"{run.folder}: {_facts(run)}" for run in runs] + _differing(runs)
+    for title, (end, name) in FIGURES.items():
+        found = {stage: [figure(run, f"{stage}{end}", name) for run in runs] for stage in STAGES}
+        rows = [[f"`{stage}`", *_cells(figures)] for stage, figures in found.items() if any(figures)]
+        shown += [f"**{title}**, %\n\n{_markdown(['stage', *heads], rows)}"] if rows else []
+    compared = [(one, [difference(run, one) for run in runs]) for one in COMPARISONS]
+    rows = [[_lead(one), *_cells(found, signed=True), _outcome(found)] for one, found in compared if any(found)]
+    wins = [_figure(table_in(run.facts, "win_rate"), "after", "standard_error") for run in runs]
+    rows += [["answers preferred after alignment, %", *_cells(wins), _outcome(wins, even=50.0)]] if any(wins) else []
+    shown += [f"**Differences**, points\n\n{_markdown(['comparison', *heads, 'beyond 2 errors'], rows)}"] if rows else []
+    return shown
+
+
+def figure(run: Run, label: str, name: str) -> Figure | None:
+    """A share of the last held-out evaluation under a label, in percent, and its error; None where it was not measured."""
+    return _figure(run.labelled(label), name, f"{name}_se")
+
+
+def difference(run: Run, one: Comparison) -> Figure | None:
+    """`new` less `old`, with both errors added in squares."""
+    new, old = (figure(run, stage, one.name) for stage in (one.new, one.old))
+    if new is None or old is None:
+        return None
+    known = new[1] is not None and old[1] is not None
+    return new[0] - old[0], math.hypot(new[1] or 0.0, old[1] or 0.0) if known else None
+
+
+def mean(figures: Sequence[Figure]) -> Figure:
+    """The mean over runs, and its standard error from their spread alone."""
+    values = [value for value, _ in figures]
+    return statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+
+
+def _figure(record: dict[str, Any], name: str, error: str) -> Figure | None:
+    value, spread = number(record.get(name)), number(record.get(error))
+    return None if value is None else (100 * value, None if spread is None else 100 * spread)
+
+
+def _cells(figures: Sequence[Figure | None], signed: bool = False) -> list[str]:
+    """Each run's figure, and the mean where there are several runs and all of them have one."""
+    known = [found for found in figures if found]
+    average = [mean(known)] if len(figures) > 1 and len(known) == len(figures) else [None] if len(figures) > 1 else []
+    return [_text(found, signed) for found in (*figures, *average)]
+
+
+def _text(found: Figure | None, signed: bool) -> str:
+    if found is None:
+        return ""
+    value, error = found
+    return f"{value:{'+' if signed else ''}.1f}".replace("-", MINUS) + ("" if error is None else f" {PLUS_MINUS} {error:.1f}")
+
+
+def _outcome(figures: Sequence[Figure | None], even: float = 0.0) -> str:
+    """In how many runs a figure lies above, and in how many below `even`, by more than two of its own errors."""
+    known = [(value - even, error) for value, error in filter(None, figures) if error is not None]
+    above, below = (sum(sign * value > 2 * error for value, error in known) for sign in (1, -1))
+    return f"{above} above, {below} below, of {len(known)}"
+
+
+def _lead(one: Comparison) -> str:
+    return f"`{one.new}` {MINUS} `{one.old}`{'' if one.name == 'pass_at_1' else ', one language'}"
+
+
+def _facts(run: Run) -> str:
+    """How a run ended and what it took."""
+    spent = [f"{stage} {duration(value)}" for stage in ("distill", "student_by_rl") if (value := number(run.facts.get(f"{stage}_seconds")))]
+    told = [str(run.facts[name]) for name in ("status", "machine") if name in run.facts]
+    return ", ".join([*told, *([duration(run.seconds)] if run.seconds else []), *spent]) or "no run.json"
+
+
+def _differing(runs: Sequence[Run]) -> list[str]:
+    settings = [_flat({name: value for name, value in run.config.items() if name not in FREE}) for run in runs]
+    names = sorted({name for one in settings for name in one if any(one.get(name) != other.get(name) for other in settings)})
+    return [f"These runs differ in more than their seeds: {', '.join(names)}."] if names else []
+
+
+def _flat(table: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """{"rl.steps": 40, ...} of nested tables."""
+    found: dict[str, Any] = {}
+    for name, value in table.items():
+        found |= _flat(value, f"{before}{name}.") if isinstance(value, dict) else {f"{before}{name}": value}
+    return found
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
+
+
+if __name__ == "__main__":
+    main()
