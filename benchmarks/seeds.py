@@ -111,7 +111,7 @@ def _lead(one: Comparison) -> str:
 
 def _facts(run: Run) -> str:
     """How a run ended and what it took."""
-    spent = [f"{stage} {duration(value)}" for stage in ("distill", "student_by_rl") if (value := number(run.facts.get(f"{stage}_seconds")))]
+    spent = [f"{stage} {duration(value)}" for stage in ("distill", "student_by_rl") if (value := run.spent(stage))]
     told = [str(run.facts[name]) for name in ("status", "machine") if name in run.facts]
     return ", ".join([*told, *([duration(run.seconds)] if run.seconds else []), *spent]) or "no run.json"
 

@@ -145,7 +145,7 @@ class JsonlTracker:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        _cut_torn_line(self.path)
+        cut_torn_line(self.path)
         self._file = self.path.open("a", encoding="utf-8")
 
     def log(self, stage: str, step: int, values: Mapping[str, float | list]) -> None:
@@ -205,7 +205,8 @@ def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
     return record
 
 
-def _cut_torn_line(path: Path) -> None:
+def cut_torn_line(path: Path) -> None:
+    """Cuts off a last line without its end, to which the next record would be appended."""
     if path.exists():
         whole = path.read_bytes().rfind(b"\n") + 1
         if whole != path.stat().st_size:

@@ -140,7 +140,7 @@ def read_generation(task: Task, problem: Problem, completion: Completion, number
         verdict=score.verdict.value,
         value=score.value,
         detail=score.detail,
-        formatted=score.parts.get("format", 0.0) > 0,
+        formatted=score.formatted,
         truncated=completion.stop is not StopReason.STOP,
         length=len(completion.token_ids),
         answer=answer_value(text) if score.verdict in (Verdict.CORRECT, Verdict.WRONG) and completion.stop is StopReason.STOP else None,

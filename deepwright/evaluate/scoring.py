@@ -9,7 +9,7 @@ from deepwright.tasks import Problem, Score, Task, Verdict, score_all
 from deepwright.text import Tokenizer
 
 # A completion that did not end by itself is wrong, whatever it holds, and earns nothing for its format: it has not answered. The verifier never sees it.
-CUT = Score(0.0, Verdict.WRONG, "cut at the token limit", {"accuracy": 0.0, "format": 0.0})
+CUT = Score(0.0, Verdict.WRONG, "cut at the token limit", {"accuracy": 0.0})
 
 
 def prompt_ids(tokenizer: Tokenizer, problem: Problem) -> list[int]:

@@ -12,8 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from deepwright.evaluate import Evaluation
+from deepwright.evaluate.estimators import over_problems
 from deepwright.evaluate.scoring import completion_text, prompt_ids
+from deepwright.metrics import read_records
 from deepwright.model import Transformer
+from deepwright.recipe.harvest import UNREADABLE, readable, write_lines
 from deepwright.recipe.stage import Recipe
 from deepwright.rl.reward_model import Labelled, Pair, RewardModel, train_reward_model
 from deepwright.sampler import Sampler, Sampling
@@ -24,9 +27,10 @@ from deepwright.text import Tokenizer
 from deepwright.text.thoughts import ANSWER, END_THINK
 
 STAGE, HELPFUL, SAFE = "align", "helpful", "safe"
+PAIRS = "pairs.jsonl"  # in the folder of the helpful model
 HELD_OUT_PAIRS, HELD_OUT_SAMPLES, COMPARED_SAMPLES = 200, 8, 48
 _PAIRS = 55  # purpose of a random stream
-_UNREADABLE = Score(0.0, Verdict.MALFORMED, "a token that stands for no word")
+_UNREADABLE = Score(0.0, Verdict.MALFORMED, UNREADABLE)
 Preferred = tuple[Problem, str, str]  # a request, the better completion, the worse one
 
 
@@ -103,9 +107,10 @@ def run(recipe: Recipe) -> None:
 
 def _reward_model(recipe: Recipe, policy: Transformer, name: str, requests: Requests) -> RewardModel:
     model, settings = RewardModel(policy), recipe.settings.align
-    sampler, rest, examples = recipe.sampler(policy), (recipe.max_tokens, recipe.seed), []
-    for split, count in (("train", settings.pairs), ("held_out", HELD_OUT_PAIRS)):
-        said = own_pairs(sampler, recipe.tokenizer, requests, split, count, *rest) if name == HELPFUL else []
+    examples, counts = [], {"train": settings.pairs, "held_out": HELD_OUT_PAIRS}
+    own = _drawn_pairs(recipe, policy, requests, counts) if name == HELPFUL else []
+    for split, count in counts.items():
+        said = [pair for of, *pair in own if of == split]
         said += [requests.pair(i, split) for i in range(count - len(said))]
         examples.append(_examples(recipe.tokenizer, said, name))
     accuracy = train_reward_model(
@@ -120,6 +125,21 @@ def _reward_model(recipe: Recipe, policy: Transformer, name: str, requests: Requ
     )
     recipe.journal.facts(**{f"reward_{name}_accuracy": accuracy})
     return model.eval().requires_grad_(False)
+
+
+def _drawn_pairs(
+    recipe: Recipe, policy: Transformer, requests: Requests, counts: Mapping[Split, int]
+) -> list[tuple[Split, Problem, str, str]]:
+    """Pairs of the policy's own answers with their split, drawn once in a run: a reward model goes on only with what it began with."""
+    place = recipe.folder / STAGE / HELPFUL / PAIRS
+    if not place.exists():
+        sampler, rows = recipe.sampler(policy), []
+        for split, count in counts.items():
+            said = own_pairs(sampler, recipe.tokenizer, requests, split, count, recipe.max_tokens, recipe.seed)
+            rows += [{"split": split, "request": problem.index, "better": a, "worse": b} for problem, a, b in said]
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_lines(place, rows)
+    return [(row["split"], requests.problem(row["request"], row["split"]), row["better"], row["worse"]) for row in read_records(place)]
 
 
 def own_pairs(
@@ -147,25 +167,19 @@ def _examples(tokenizer: Tokenizer, pairs: Sequence[Preferred], name: str) -> li
     return [Labelled((*tokenizer.encode_prompt(p.prompt), *tokenizer.encode(text)), safe(text)) for p, *both in pairs for text in both]
 
 
-def readable(tokenizer: Tokenizer, text: str) -> bool:
-    """Whether a sampled text can be encoded again: one with the token for unknown words cannot."""
-    try:
-        tokenizer.encode(text)
-    except ValueError:
-        return False
-    return True
-
-
 def summary(completion: str) -> str:
     """The answer without the thought: what helpfulness is judged on."""
     return completion.partition(END_THINK)[2].strip() or ANSWER
 
 
 def win_rate(requests: Requests, before: Evaluation, after: Evaluation) -> Mapping[str, float]:
-    """How often the answer after is preferred by the rules to the one before, of the same problem and sample; a tie counts one half."""
-    pairs = zip(before.generations, after.generations, strict=True)
-    wins = [_win(requests, old.problem, old.text, new.text) for old, new in pairs]
-    return {"after": statistics.fmean(wins), "standard_error": statistics.stdev(wins) / len(wins) ** 0.5}
+    """How often the answer after is preferred by the rules to the one before, of the same problem and sample; a tie counts one half. The error takes the
+    answers to a request as one cluster."""
+    wins: dict[int, list[float]] = {}
+    for old, new in zip(before.generations, after.generations, strict=True):
+        wins.setdefault(old.problem, []).append(_win(requests, old.problem, old.text, new.text))
+    found = over_problems([statistics.fmean(of_one) for of_one in wins.values()])
+    return {"after": found.value, "standard_error": found.standard_error}
 
 
 def _win(requests: Requests, place: int, old: str, new: str) -> float:

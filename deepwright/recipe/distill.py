@@ -1,12 +1,11 @@
 """Stage `distill`: a small dense student learns from the kept samples alone, without reinforcement learning (R1 section 2.4).
 
-Beside it the same student with reinforcement learning only, for the comparison of R1 section 4.1: `distill.rl.steps` is to be set so that both cost
-about the same time, which the journal keeps."""
+Beside it the same student with reinforcement learning only, for the comparison of R1 section 4.1: `distill.rl.steps` is to be set so that the steps of
+both take about the same time, which the report shows."""
 
 from __future__ import annotations
 
 import dataclasses
-import time
 
 from deepwright.recipe import base, rejection
 from deepwright.recipe.settings import STUDENTS
@@ -22,16 +21,6 @@ def run(recipe: Recipe) -> None:
     if origin == STUDENT:
         student = dataclasses.replace(recipe.settings, model=settings.model, pretrain=settings.pretrain)
         recipe.judged(STUDENT, 0, base.run(student, recipe.folder, recipe.journal, STUDENT)[0])
-    begun = time.monotonic()
     recipe.fine_tune(STAGE, recipe.model_of(origin, STAGE), rejection.run(recipe), settings.sft)
-    _keep_time(recipe, STAGE, begun)
     if settings.compare:
-        begun = time.monotonic()
         recipe.reinforce(BY_RL, recipe.model_of(origin, BY_RL), recipe.task, settings.rl)
-        _keep_time(recipe, BY_RL, begun)
-
-
-def _keep_time(recipe: Recipe, stage: str, begun: float) -> None:
-    """The time of the first whole pass; a resumed one would count only its rest."""
-    if f"{stage}_seconds" not in recipe.journal.known:
-        recipe.journal.facts(**{f"{stage}_seconds": round(time.monotonic() - begun, 1)})

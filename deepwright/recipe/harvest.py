@@ -27,6 +27,7 @@ from deepwright.text.languages import consistency, language_of
 from deepwright.text.thoughts import split_thought
 
 KEPT, DROPPED = "kept.jsonl", "dropped.json"
+UNREADABLE = "a token that stands for no word"
 Minds = Callable[[Problem, str], str | None]
 
 
@@ -60,7 +61,7 @@ def harvest(
     for group in groups:
         kept = 0
         for rollout in group.rollouts:
-            why = why_not(rollout, settings.longest, judge)
+            why = why_not(rollout, settings.longest, judge) or (None if readable(tokenizer, rollout.text) else UNREADABLE)
             why = why or ("more than enough of its problem" if kept == settings.per_problem else None)
             reasons[why or "kept"] += 1
             if not why:
@@ -86,6 +87,15 @@ def why_not(rollout: Rollout, longest: int, judge: Minds | None = None) -> str |
     return "too long" if rollout.length > longest else None
 
 
+def readable(tokenizer: Tokenizer, text: str) -> bool:
+    """Whether a sampled text can be encoded again: one with the token for unknown words cannot."""
+    try:
+        tokenizer.encode(text)
+    except ValueError:
+        return False
+    return True
+
+
 def row_of(problem: Problem, completion: str) -> dict[str, Any]:
     return {"prompt": list(problem.messages) or problem.prompt, "completion": completion, "kind": problem.kind}
 
@@ -94,6 +104,11 @@ def write_rows(folder: Path, rows: Sequence[dict[str, Any]], reasons: Counter[st
     """The rows last, by rename: where they are, the rest is too."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / DROPPED).write_text(json.dumps(dict(reasons.most_common()), indent=1) + "\n")
-    draft = folder / f"{KEPT}.draft"
+    write_lines(folder / KEPT, rows)
+
+
+def write_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """JSONL, whole or not at all."""
+    draft = path.with_name(f"{path.name}.draft")
     draft.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    os.replace(draft, folder / KEPT)
+    os.replace(draft, path)

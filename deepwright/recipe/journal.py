@@ -20,11 +20,12 @@ import deepwright
 from deepwright.config import ModelConfig
 from deepwright.data import CountdownCorpus, MixedCorpus
 from deepwright.evaluate import Evaluation
-from deepwright.metrics import JsonlTracker, read_records
+from deepwright.metrics import JsonlTracker, cut_torn_line, read_records, rewind_records
 from deepwright.report import write_report
 
 REPORT_SECONDS = 30  # at least this long between two drafts of the report
 ON_THE_WAY = "on the way"  # label of the short evaluations during RL
+EVALUATIONS, SAMPLES = "evaluations.jsonl", "samples.jsonl"
 SHOWN_PROBLEMS = 8  # held-out problems whose first sample is kept for the report
 
 _CORPUS_TEXT = """\
@@ -37,12 +38,26 @@ reward, or any advice to search. About four documents in ten leave out or mispla
 may be a training problem, so a document can show arithmetic that also solves a held-out problem, but never that problem."""
 
 
+class _RunTracker(JsonlTracker):
+    """Metrics, and with them the short evaluations: those after the step that a stage goes on from are of another policy after a roll-back."""
+
+    def rewind(self, stage: str, step: int) -> int:
+        def late(record: dict[str, Any]) -> bool:
+            return record["stage"] == stage and record["label"] == ON_THE_WAY and record["step"] > step
+
+        if any(map(late, read_records(place := self.path.with_name(EVALUATIONS)))):
+            rewind_records(place, late)
+        return super().rewind(stage, step)
+
+
 class Journal:
     """The files of one run folder that a person reads."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.tracker = JsonlTracker(folder / "metrics.jsonl")
+        self.tracker = _RunTracker(folder / "metrics.jsonl")
+        for name in (EVALUATIONS, SAMPLES):
+            cut_torn_line(folder / name)
         self._written = 0.0
         before = json.loads((folder / "run.json").read_text()) if (folder / "run.json").exists() else {}
         self._seconds_before = before.get("seconds", 0.0)
@@ -82,10 +97,10 @@ class Journal:
 
     def full_evaluations(self) -> list[dict[str, Any]]:
         """The records of all evaluations but the short ones on the way."""
-        return [record for record in read_records(self.folder / "evaluations.jsonl") if record["label"] != ON_THE_WAY]
+        return [record for record in read_records(self.folder / EVALUATIONS) if record["label"] != ON_THE_WAY]
 
     def find(self, stage: str, step: int, label: str) -> Evaluation | None:
-        for record in read_records(self.folder / "evaluations.jsonl"):
+        for record in read_records(self.folder / EVALUATIONS):
             if (record["stage"], record["step"], record["label"]) == (stage, step, label):
                 return Evaluation.from_record(record)
         return None
@@ -93,7 +108,7 @@ class Journal:
     def evaluation(self, stage: str, step: int, label: str, evaluation: Evaluation, *, samples: bool = False, **more: Any) -> None:
         if samples:
             self._samples(stage, step, evaluation)
-        _append_json(self.folder / "evaluations.jsonl", evaluation.record(stage, step, label) | more)
+        _append_json(self.folder / EVALUATIONS, evaluation.record(stage, step, label) | more)
         self.report(now=True)
 
     def _samples(self, stage: str, step: int, evaluation: Evaluation) -> None:
@@ -101,7 +116,7 @@ class Journal:
             if one.sample == 0 and one.problem < SHOWN_PROBLEMS:
                 record = {"stage": stage, "step": step, "split": evaluation.split, "prompt": one.prompt, "completion": one.text}
                 record |= {"value": one.value, "verdict": one.verdict, "length": one.length, "kind": one.kind}
-                _append_json(self.folder / "samples.jsonl", record)
+                _append_json(self.folder / SAMPLES, record)
 
     def report(self, *, now: bool = False) -> None:
         """Writes the report anew if the last one is old enough, or `now`."""

@@ -15,6 +15,14 @@ from deepwright.recipe.settings import PretrainSettings, R1Settings, RLSettings
 from deepwright.recipe.stage import Recipe
 from deepwright.text import Tokenizer
 
+NEEDS = {  # of whose models a stage starts or samples
+    "zero": ("base",),
+    "cold_start": ("base", "zero"),
+    "reasoning_rl": ("cold_start",),
+    "finetune": ("base", "reasoning_rl"),
+    "align": ("finetune",),
+    "distill": ("base", "reasoning_rl"),
+}
 AFTER_ZERO = {module.STAGE: module for module in (cold_start, reasoning_rl, finetune, align, distill)}
 
 
@@ -72,14 +80,33 @@ def run_checked(settings: R1Settings | PretrainSettings | RLSettings, resume: bo
 
 def check(settings: R1Settings | PretrainSettings | RLSettings) -> None:
     """What can be refused before a run folder exists: a task that cannot be made, a model that is not there."""
-    settings.task.variants(settings.evaluation.transfer)
+    for option, task in settings.task.variants(settings.evaluation.transfer).items():
+        if task == settings.task.judge():
+            raise ValueError(f"evaluation.transfer has {option!r}, which makes the run's own task: expected one that nothing is trained on")
     start = getattr(settings, "start", None)
+    if isinstance(settings, R1Settings):
+        _check_stages(settings)
     if start is None or (isinstance(settings, R1Settings) and not start):
         base.countdown(settings)
         return
     settings.task.make()
     if start:
         model_folder(settings.start)
+
+
+def _check_stages(settings: R1Settings) -> None:
+    """Every stage has what it starts from: asked for as well, or in the run folder already."""
+    for stage in settings.stages:
+        for before in NEEDS.get(stage, ()):
+            if before in settings.stages or (before == base.STAGE and settings.start):
+                continue
+            try:
+                model_folder(settings.folder / before, (".",))
+            except ValueError:
+                raise ValueError(
+                    f"stage {stage} starts from {before}, which is not among stages = {list(settings.stages)} and of which {settings.folder} holds "
+                    f"no whole checkpoint: add it to stages"
+                ) from None
 
 
 def summary(journal: Journal) -> list[str]:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 CONFIG = "config.toml"
 # Where a run folder keeps its model, the later stage first. A distilled student is another model.
 STAGES = (*(stage for stage in reversed(RECIPE) if stage != "distill"), ".")
-# May differ between the two halves of a resumed run. Budgets and votes can also be added to a finished one.
-FREE = {*FREE_PRETRAIN, *FREE_RL, "run", "threads", "sampler.url", "sampler.reload", "evaluation.budgets", "evaluation.votes"}
+# May differ between the two halves of a resumed run. Budgets and stages can also be added to a finished one.
+FREE = {*FREE_PRETRAIN, *FREE_RL, "run", "threads", "sampler.url", "sampler.reload", "evaluation.budgets", "stages"}
 
 
 def use_threads(threads: int) -> None:

@@ -222,6 +222,9 @@ class R1Settings(_Run):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for stage in ("reasoning_rl", "align", "distill"):
+            if seed := getattr(self, stage).rl.seed:
+                raise ValueError(f"{stage}.rl.seed is {seed}: set seed, from which every part takes its own")
         if not self.stages or not set(self.stages) <= set(STAGES):
             raise ValueError(f"stages is {list(self.stages)}, expected some of {list(STAGES)}")
 

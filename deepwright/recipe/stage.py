@@ -64,9 +64,9 @@ class Recipe:
         return self.settings.task.variants(self.settings.evaluation.transfer)
 
     def task_paying(self, language_reward: float) -> Task:
-        """The task with a reward for keeping to one language, where it has several; else as it is."""
+        """The task with a reward for keeping to one language, where it has several; else, and where the user's own reward is paid, as it is."""
         choice = self.settings.task
-        if not language_reward or len(getattr(self.check, "languages", ())) < 2:
+        if not language_reward or choice.reward or len(getattr(self.check, "languages", ())) < 2:
             return self.task
         return dataclasses.replace(choice, options=(*choice.options, f"language_reward={language_reward}")).make()
 

@@ -77,7 +77,7 @@ def task_of(request: EvalRequest, name: str = "") -> Task:
     of_run = fill(TaskChoice(), run_config(Path(request.model)).get("task", {}), CONFIG)
     choice = TaskChoice(name, of_run.seed) if name not in ("", of_run.name) else of_run
     changes = {"options": (*choice.options, *request.options)} | ({} if request.task_seed is None else {"seed": request.task_seed})
-    return dataclasses.replace(choice, **changes).make()
+    return dataclasses.replace(choice, **changes).judge()
 
 
 def run_config(folder: Path) -> dict[str, Any]:

@@ -3,8 +3,7 @@
 config.toml         resolved settings; looked for anywhere in it: quick, seed, version, command, and ModelConfig's fields
 run.json            {"command", "version", "status": "running" | "finished" | "stopped", "started", "seconds", "machine",
                      "parameters", "active_parameters",
-                     "mtp_acceptance": {"greedy", "sampled", "positions"}, "win_rate": {"after", "standard_error"},
-                     "distill_seconds", "student_by_rl_seconds"}, each optional
+                     "mtp_acceptance": {"greedy", "sampled", "positions"}, "win_rate": {"after", "standard_error"}}, each optional
 metrics.jsonl       deepwright.metrics records
 evaluations.jsonl   one evaluation in each record; optional "decomposition": {"parts": {name: fraction}, "sentence"}
 samples.jsonl       {"stage", "step", "prompt", "completion", "value", "verdict", "length"}; optional "split", "kind", "answer"
@@ -61,6 +60,10 @@ class Run:
     def last(self, stage: str, name: str) -> float | None:
         points = self.series(stage, name)
         return points[-1][1] if points else None
+
+    def spent(self, stage: str) -> float:
+        """Seconds that the steps of a stage took, without what stands around them."""
+        return sum(seconds for _, seconds in self.series(stage, "step_seconds"))
 
     def loads(self, stage: str) -> list[tuple[int, list[list[float]]]]:
         """(step, load of every expert by layer) of all records that hold it."""

@@ -49,9 +49,8 @@ Figure = tuple[float, float | None]  # a share and its standard error
 
 
 def _times(run: Run) -> list[str]:
-    taught, alone = (number(run.facts.get(f"{stage}_seconds")) for stage in ("distill", "student_by_rl"))
-    known = taught is not None and alone is not None
-    return [f"Being taught took {duration(taught)} and reinforcement learning alone {duration(alone)}."] if known else []
+    taught, alone = run.spent("distill"), run.spent("student_by_rl")
+    return [f"Being taught took {duration(taught)} and reinforcement learning alone {duration(alone)}."] if taught and alone else []
 
 
 def _steps(run: Run) -> list[str]:
@@ -118,12 +117,11 @@ def _ablation(run: Run) -> str:
     rows = []
     for stage in judged:
         found, asked = run.labelled(stage), run.labelled(f"{stage} requests")
-        spent = sum(value for _, value in run.series(stage, "step_seconds"))
         rows.append([
             _name(stage), *(_share(run.labelled(label)) for label in (stage, *(f"{stage} {name}" for name in others))),
             *(_share(found, name) for name in ("format_rate", "language_consistency")), compact(number(found.get("mean_length"))),
             _share(asked), _share(run.facts.get("win_rate"), "after", "standard_error") if stage == "align" else "",
-            duration(spent) if spent else "",
+            duration(spent) if (spent := run.spent(stage)) else "",
         ])  # fmt: skip
     head = ["stage", "pass@1", *others, "format", "one language", "length", "requests", "win rate over Dev3", "training"]
     filled = [place for place in range(len(head)) if any(row[place] for row in rows)]

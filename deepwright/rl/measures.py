@@ -28,7 +28,7 @@ def rollout_metrics(task: Task, groups: Sequence[Group]) -> dict[str, float]:
         "reward_format": _part(scored, "format"),
         **{f"reward_{name}": _part(scored, name) for name in MORE_PARTS if any(name in rollout.score.parts for rollout in scored)},
         "accuracy": statistics.fmean(rollout.correct for rollout in scored),
-        "format_rate": statistics.fmean(rollout.score.parts.get("format", 0.0) > 0 for rollout in scored),
+        "format_rate": statistics.fmean(rollout.score.formatted for rollout in scored),
         "mean_length": statistics.fmean(lengths),
         "max_length": max(lengths),
         **_mean_lengths(scored),

@@ -9,6 +9,7 @@ Left out: retries (a run that failed goes on with --resume), streaming.
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import shlex
@@ -129,5 +130,5 @@ class OutsideSampler:
                 return answer.read()
         except urllib.error.HTTPError as error:
             raise ValueError(f"{url} answered {error.code}: {error.read(300).decode(errors='replace')}") from None
-        except OSError as error:
-            raise ValueError(f"{url} did not answer: {error}") from None
+        except (OSError, http.client.HTTPException) as error:  # the latter: an answer that breaks off, an address that is none
+            raise ValueError(f"{url} did not answer: {error!r}") from None

@@ -52,6 +52,11 @@ class Score:
     detail: str
     parts: Mapping[str, float] = field(default_factory=lambda: {"accuracy": 0.0, "format": 0.0})
 
+    @property
+    def formatted(self) -> bool:
+        """Whether a format was asked for and kept, whatever it pays: without a "format" among the parts nobody looked."""
+        return "format" in self.parts and self.verdict in (Verdict.CORRECT, Verdict.WRONG)
+
 
 class Task(Protocol):
     name: str

@@ -67,7 +67,7 @@ class UserReward:
         if not isinstance(reward, float):
             return failed(f"{self.function} gave {reward}, expected a finite number")
         verdict = Verdict.CORRECT if reward >= self.full else Verdict.WRONG
-        return Score(reward, verdict, f"{self.function} gave {reward:g}", {"accuracy": reward, "format": 0.0})
+        return Score(reward, verdict, f"{self.function} gave {reward:g}", {"accuracy": reward})
 
 
 def columns(problems: Sequence[Problem], completions: Sequence[str]) -> dict[str, list[Any]]:

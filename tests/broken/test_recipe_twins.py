@@ -1,10 +1,11 @@
 """Wrong twins of the recipe: each makes one mistake in how a stage is judged or goes on after a stop, and a named check must reject it."""
 
 import dataclasses
+import inspect
 
 import pytest
 
-from deepwright.recipe import align, judge
+from deepwright.recipe import align, harvest, journal, judge
 from tests.recipe import test_judge as checks
 from tests.recipe import test_stages as stage_checks
 
@@ -62,12 +63,35 @@ def students_rise_over_the_base(_):
     return ("nobody",)
 
 
+def answers_as_requests(original):
+    """Four answers to a request, each as if it were a request of its own."""
+    return lambda values: original([value for value in values for _ in range(4)])
+
+
+def gone_on_with(_):
+    return lambda path, drop: 0
+
+
+def whole_stage_anew(original):
+    return lambda path, drop: original(path, lambda record: record["stage"] == "align")
+
+
+def every_stage_anew(original):
+    return lambda path, drop: original(path, lambda record: record["label"] == "on the way")
+
+
 PAIRS = stage_checks.test_pairs_of_own_answers_are_ordered_by_the_rules
+WINS = stage_checks.test_the_error_of_a_win_rate_takes_answers_to_a_request_as_one
 TWINS = [
     (PAIRS, align, "preference", worse_first),
     (PAIRS, align, "preference", always_the_best),
     (PAIRS, align, "readable", anything_can_be_read),
     (PAIRS, align, "OUTSIDE", malformed_ones_too),
+    (stage_checks.test_samples_with_a_token_that_is_no_word_are_not_kept, harvest, "readable", anything_can_be_read),
+    (WINS, align, "over_problems", answers_as_requests),
+    (checks.test_short_evaluations_after_the_step_gone_back_to_are_made_again, journal, "rewind_records", gone_on_with),
+    (checks.test_short_evaluations_after_the_step_gone_back_to_are_made_again, journal, "rewind_records", whole_stage_anew),
+    (checks.test_short_evaluations_after_the_step_gone_back_to_are_made_again, journal, "rewind_records", every_stage_anew),
     (checks.test_last_stage_is_judged_at_each_budget_and_by_more_votes, judge, "Budgeted", never_closed),
     (checks.test_last_stage_is_judged_at_each_budget_and_by_more_votes, judge.Judge, "in_full", every_stage_is_the_last),
     (checks.test_last_stage_is_judged_at_each_budget_and_by_more_votes, judge.Judge, "in_full", no_stage_is_the_last),
@@ -81,9 +105,12 @@ TWINS = [
 
 @pytest.mark.parametrize("check, owner, name, wrong", TWINS, ids=[twin[3].__name__ for twin in TWINS])
 def test_the_check_rejects_the_twin_and_passes_without_it(check, owner, name, wrong, tmp_path):
-    (tmp_path / "twin").mkdir(), (tmp_path / "right").mkdir()
+    def given(folder):
+        (tmp_path / folder).mkdir()
+        return [tmp_path / folder] if inspect.signature(check).parameters else []
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(owner, name, wrong(vars(owner)[name]))
         with pytest.raises(AssertionError):
-            check(tmp_path / "twin")
-    check(tmp_path / "right")
+            check(*given("twin"))
+    check(*given("right"))

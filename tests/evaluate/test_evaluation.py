@@ -73,6 +73,13 @@ def test_every_figure_by_hand():
     assert result.attempts_per_answer == pytest.approx(6 / 5)
 
 
+def test_a_format_that_pays_nothing_is_kept_all_the_same():
+    """format_reward = 0 once made every answer look malformed, and right answers outside the format a contradiction."""
+    found, again = (measured(RIGHT_AT_ONCE, NO_FORMAT, task=OneProblem(held_out=20, format_reward=pay)) for pay in (0.0, 0.1))
+    assert found.format_rate == again.format_rate == 0.5 and found.pass_at_1 == 0.5
+    assert decompose(found, found).parts == decompose(again, again).parts
+
+
 REASONING = Reasoning()
 GENERATION = Generation(
     problem=0, sample=0, kind="all", prompt="", text="", verdict="wrong", value=0.0, detail="", formatted=True, truncated=False, length=1

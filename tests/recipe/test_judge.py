@@ -61,6 +61,27 @@ def test_what_is_in_the_journal_is_not_asked_again_and_a_budget_can_be_added(tmp
     assert [call.max_tokens for call in again.sampler.calls] == [5, 50]
 
 
+def test_short_evaluations_after_the_step_gone_back_to_are_made_again(tmp_path):
+    """After a roll-back they are of another policy. Full ones and those of other stages stay."""
+    judge = judge_in(tmp_path)
+    for stage, step in (("zero", 2), ("align", 2), ("align", 4), ("align", 6)):
+        judge.on_the_way(stage, step)
+    judge.in_full("align", 6)
+    judge.journal.tracker.rewind("align", 3)
+    left = [(e["stage"], e["step"], e["label"]) for e in read_records(tmp_path / "evaluations.jsonl")]
+    assert left == [("zero", 2, "on the way"), ("align", 2, "on the way"), ("align", 6, "align"), ("align", 6, "align greedy")]
+
+
+def test_a_torn_line_is_cut_off_before_the_next_evaluation(tmp_path):
+    judge_in(tmp_path).in_full("zero", 3)
+    for name in ("evaluations.jsonl", "samples.jsonl"):
+        with (tmp_path / name).open("a") as file:
+            file.write('{"stage": "zero", "st')
+    judge_in(tmp_path).in_full("align", 7)
+    assert list(found_in(tmp_path)) == ["zero", "zero greedy", "align", "align greedy"]
+    assert {record["stage"] for record in read_records(tmp_path / "samples.jsonl")} == {"zero", "align"}
+
+
 def test_every_stage_is_asked_what_nothing_was_trained_on(tmp_path):
     """The same author meets another task: its own solution is right there no more."""
     other = Countdown(count=4, held_out=20)

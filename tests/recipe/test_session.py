@@ -39,6 +39,14 @@ def test_resume_with_other_settings_is_refused_by_name(settings):
         open_run(changed(settings, steps=151), resume=True)
 
 
+def test_votes_are_part_of_a_finished_figure_and_stay(settings):
+    open_run(settings, resume=False)
+    told = dataclasses.replace(settings.evaluation, budgets=(8,))
+    open_run(dataclasses.replace(settings, evaluation=told), resume=True)
+    with pytest.raises(ValueError, match="was started with evaluation.votes = 0, asked for now is 64"):
+        open_run(dataclasses.replace(settings, evaluation=dataclasses.replace(told, votes=64)), resume=True)
+
+
 def test_what_only_changes_rounding_or_what_is_kept_may_change(settings):
     open_run(settings, resume=False)
     told = dataclasses.replace(settings.rl.alarms, policy="off")

@@ -9,6 +9,7 @@ import pytest
 from deepwright.cli import main
 from deepwright.config import preset
 from deepwright.data import CountdownCorpus
+from deepwright.recipe.r1 import check
 from deepwright.recipe.resolve import fill, split_words, to_toml
 from deepwright.recipe.settings import COMMANDS, STAGES, CorpusSettings, R1Settings, RLSettings, resolve_for
 from deepwright.tasks import Calc3
@@ -47,6 +48,23 @@ def test_the_workstation_s_recipe_resolves_without_a_run(tmp_path, monkeypatch, 
     assert shown["model"]["hidden_size"] == 768 and shown["evaluation"]["votes"] == 64 and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("config", ["laptop", "workstation"])
+def test_the_alarm_on_preferences_has_enough_evaluations_to_ring(config):
+    for rl in (resolved("r1", f"--config {config}").align.rl, resolved("r1", f"--config {config}").reasoning_rl.rl):
+        assert (rl.steps - 1) // rl.evaluate_every >= rl.alarms.evaluations  # none at the last step
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_no_config_takes_its_own_task_for_one_that_nothing_is_trained_on(config):
+    task, variants = (s := resolved("r1", f"--config {config}")).task, s.evaluation.transfer
+    assert task.judge() not in task.variants(variants).values()
+
+
+def test_a_variant_that_is_the_run_s_own_task_is_refused():
+    with pytest.raises(ValueError, match="evaluation.transfer has 'count=3', which makes the run's own task"):
+        check(resolved("r1", "--evaluation.transfer count=4 count=3"))
+
+
 def test_usual_config_is_the_laptop():
     assert resolved("r1") == resolved("r1", "--config laptop")
     assert resolved("rl") == resolved("rl", "--config laptop-zero")
@@ -77,6 +95,8 @@ def test_options_win_over_files_and_files_over_the_preset(tmp_path):
         ("pretrain", "--rl.steps 3", "unknown option --rl.steps"),
         ("rl", "--evaluation.problems 0", "problems is 0, expected at least 1"),
         ("r1", "--rl.samples 1", "rl: samples is 1"),
+        ("r1", "--rl.seed 3", "rl.seed is 3: set seed"),
+        ("r1", "--align.rl.seed 3", "align.rl.seed is 3: set seed"),
     ],
 )
 def test_what_a_command_refuses(command, line, said):

@@ -14,7 +14,7 @@ from deepwright.cli import main
 from deepwright.metrics import read_records
 from deepwright.recipe import align, cold_start, distill, finetune, judge, reasoning_rl, rejection
 from deepwright.recipe.align import win_rate
-from deepwright.recipe.harvest import why_not
+from deepwright.recipe.harvest import HarvestSettings, harvest, why_not
 from deepwright.recipe.journal import Journal
 from deepwright.recipe.resolve import split_words
 from deepwright.recipe.session import model_folder
@@ -123,7 +123,7 @@ def test_every_stage_runs_is_judged_and_leaves_a_folder(done, capsys):
     assert {*stages, *(f"{stage}{more}" for stage in stages for more in (" requests", " on count=3"))} <= labels
     assert {label for label in labels if " budget=" in label} == {f"align budget={b}" for b in (8, 16, 32)}
     facts = json.loads((done / "run.json").read_text())
-    assert 0 <= facts["win_rate"]["after"] <= 1 and facts["reward_helpful_accuracy"] > 0.5 and facts["distill_seconds"] > 0
+    assert 0 <= facts["win_rate"]["after"] <= 1 and facts["reward_helpful_accuracy"] > 0.5
     rows = read_records(done / "cold_start" / "kept.jsonl")
     dropped = json.loads((done / "cold_start" / "dropped.json").read_text())
     assert dropped["kept"] == len(rows) > 0 and {"wrong", "mixes languages"} <= dropped.keys() and sum(dropped.values()) == 40 * 8
@@ -160,12 +160,44 @@ def test_a_stop_in_any_stage_ends_in_the_same_table(done, tmp_path, monkeypatch)
 def test_a_stage_without_its_predecessor_and_samples_worth_nothing_are_one_sentence(oracle, tmp_path, monkeypatch, capsys):
     run = ["r1", "--run", str(tmp_path / "r"), *LINE]
     assert main([*run, "--stages", "base", "finetune"]) == 2
-    assert "stage rejection starts from reasoning_rl" in capsys.readouterr().err
+    assert (
+        f"stage finetune starts from reasoning_rl, which is not among stages = ['base', 'finetune'] and of which {tmp_path / 'r'} holds no"
+        in (capsys.readouterr().err)
+    )
+    assert not (tmp_path / "r").exists()  # said before a step is trained
     monkeypatch.setattr(Oracle, "_solved", lambda self, prompt, rng: "yes")
     assert main(["r1", "--run", str(tmp_path / "s"), *LINE, "--stages", "base", "zero", "cold_start"]) == 2
     assert "was worth keeping: {'malformed': 320}" in capsys.readouterr().err
     assert main([*run, "--stages", "dream"]) == 2
     assert "stages is ['dream'], expected some of ['base', 'zero'" in capsys.readouterr().err
+
+
+def test_stages_can_be_added_to_a_finished_run(done, tmp_path):
+    folder = shutil.copytree(done, tmp_path / "r", ignore=shutil.ignore_patterns("student*", "distill"))
+    assert main(["r1", "--run", str(folder), *LINE, "--resume", "--stages", "base", "zero", "finetune"]) == 0
+    assert not (folder / "distill").exists()
+    assert main(["r1", "--run", str(folder), *LINE, "--resume", "--stages", "distill"]) == 0
+    assert model_folder(folder / "distill", (".",))
+
+
+def test_pairs_that_are_drawn_stay(done, tmp_path):
+    """A server need not repeat itself: a reward model goes on with the pairs that it began with."""
+    for stage in ("base", "finetune"):
+        shutil.copytree(done / stage, tmp_path / stage)
+    recipe, model = recipe_in(tmp_path), weights.load(model_folder(done / "finetune", (".",)))[0]
+    drawn = align._drawn_pairs(recipe, model, recipe.requests, {"train": 30, "held_out": 10})
+    assert {split for split, *_ in drawn} == {"train", "held_out"} and len(drawn) > 10
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(align, "own_pairs", lambda *_: pytest.fail("drawn again"))
+        assert align._drawn_pairs(recipe, model, recipe.requests, {"train": 30, "held_out": 10}) == drawn
+
+
+def test_a_user_s_reward_is_paid_alone_and_not_compared_with_itself(tmp_path, done):
+    shutil.copytree(done / "base", tmp_path / "base")
+    (tmp_path / "reward.py").write_text("def pay(completions, **columns):\n    return [1.0] * len(completions)\n")
+    assert recipe_in(tmp_path).task_paying(0.2) != recipe_in(tmp_path).task
+    own = recipe_in(tmp_path, "--task.reward", f"{tmp_path / 'reward.py'}:pay")
+    assert own.task_paying(0.2) is own.task
 
 
 def cut(path):
@@ -339,6 +371,27 @@ def test_a_judge_takes_the_place_of_right_and_wrong():
     problem = requests.problem(0, "train")
     verdicts = {style: rejection.by_rules(problem, completed(Random(1), problem.columns["request"], style)) for style in STYLES}
     assert verdicts["best"] is verdicts["curt"] is None and verdicts["rude"] == "turned down by the judge"
+
+
+def test_samples_with_a_token_that_is_no_word_are_not_kept(tmp_path):
+    requests, tokenizer = Requests(), number_tokenizer((*Requests().tokenizer_words(), *TASK.tokenizer_words()), 10)
+    sampler = Told(requests, tokenizer, ("best", "<think> ??? </think> <answer> ann </answer>"))
+    settings = HarvestSettings(problems=3, samples=2)
+    rows = harvest(settings, requests, sampler, tokenizer, tmp_path, 64, 0, judge=lambda *_: None)
+    assert len(rows) == 3 and json.loads((tmp_path / "dropped.json").read_text()) == {"kept": 3, "a token that stands for no word": 3}
+    assert all(tokenizer.encode(row["completion"]) for row in rows)
+
+
+def test_the_error_of_a_win_rate_takes_answers_to_a_request_as_one():
+    """Two requests, one won by all four answers and one lost by all: the error is that of two figures, 1 and 0."""
+    requests = Requests()
+    made = lambda style: [completed(Random(0), requests.problem(i // 4, "held_out").columns["request"], style) for i in range(8)]  # noqa: E731
+    of = lambda texts: type("E", (), {"generations": [type("G", (), {"problem": i // 4, "text": t}) for i, t in enumerate(texts)]})  # noqa: E731
+    best, rude = made("best"), made("rude")
+    assert win_rate(requests, of([*rude[:4], *best[4:]]), of([*best[:4], *rude[4:]])) == {
+        "after": 0.5,
+        "standard_error": pytest.approx(0.5),
+    }
 
 
 def test_win_rate_counts_ties_as_half():

@@ -120,10 +120,8 @@ def test_what_a_whole_run_says(tmp_path):
     assert UNSEEN in said["What alignment does to reasoning:"] and "Reasoning is kept, as far" in said["What alignment does to reasoning:"]
     assert "in 84.0 ± 2.0% of comparisons" in said["What alignment does to general answers:"]
     assert "+34.0 ± 2.0 points" in said["What alignment does to general answers:"]
-    assert (
-        "Being taught took 1 min 11 s and reinforcement learning alone 1 min 20 s."
-        in said["Which way of making a small model reason is better:"]
-    )
+    way = said["Which way of making a small model reason is better:"]  # 50 and 20 steps of half a second
+    assert "Being taught took 25 s and reinforcement learning alone 10 s." in way
 
 
 @pytest.mark.parametrize("new, old, words", [(0.3, 0.6, "Reasoning is not kept."), (0.6, 0.3, "Reasoning is kept, and rises.")])
@@ -229,7 +227,7 @@ def test_values_of_the_wrong_kind_do_not_stop_it(tmp_path, junk):
     write_lines(tmp_path / "evaluations.jsonl", lines)
     write_lines(tmp_path / "samples.jsonl", [{"stage": s, "step": junk, "prompt": junk, "completion": junk} for s in STAGES])
     write_lines(tmp_path / "metrics.jsonl", [{"stage": s, "step": 1, "reward": 1, "win_rate": junk, "step_seconds": junk} for s in STAGES])
-    facts = {"win_rate": junk, "distill_seconds": junk, "student_by_rl_seconds": junk}
+    facts = {"win_rate": junk}
     for place in DROPPED:
         (tmp_path / place).mkdir(parents=True)
         (tmp_path / place / "dropped.json").write_text(json.dumps({"kept": junk, "wrong": 3}))

@@ -137,6 +137,8 @@ def test_answers_that_cannot_be_trained_on_are_refused(server, change, words):
 def test_a_server_that_errs_or_is_not_there_ends_in_one_sentence(server):
     with pytest.raises(ValueError, match="answered 400: .*max_tokens is too large"):
         OutsideSampler(server.url, "tiny").sample(PROMPTS, replace(ASKED, max_tokens=101))
+    with pytest.raises(ValueError, match=r"0:80x/completions did not answer: .*nonnumeric port"):
+        OutsideSampler("http://127.0.0.1:0:80x", "tiny").sample(PROMPTS, ASKED)
     with pytest.raises(ValueError, match=r"127.0.0.1:9/completions did not answer: .*refused"):
         OutsideSampler("http://127.0.0.1:9", "tiny").sample(PROMPTS, ASKED)
     with pytest.raises(ValueError, match="URL is 'localhost:8000/v1', expected http://"):

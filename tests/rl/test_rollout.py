@@ -58,7 +58,7 @@ def test_a_completion_that_hit_its_limit_is_wrong_whatever_it_says():
     [group] = score_rollouts(task, TOKENIZER, [problem], [[0]], [[completion("yes", StopReason.LENGTH), completion("yes")]])
     cut = group.rollouts[0]
     assert cut.truncated and cut.score.value == 0 and cut.score.verdict is Verdict.WRONG
-    assert cut.score.parts == {"accuracy": 0.0, "format": 0.0}
+    assert cut.score.parts == {"accuracy": 0.0} and not cut.score.formatted
     assert cut.text == "yes"
 
 
