@@ -1,11 +1,11 @@
 """Wrong twins of the recipe: each makes one mistake in how a stage is judged or goes on after a stop, and a named check must reject it."""
 
 import dataclasses
-import inspect
 
 import pytest
 
 from deepwright.recipe import align, harvest, journal, judge
+from tests.broken.patched import must_reject
 from tests.recipe import test_judge as checks
 from tests.recipe import test_stages as stage_checks
 
@@ -105,12 +105,4 @@ TWINS = [
 
 @pytest.mark.parametrize("check, owner, name, wrong", TWINS, ids=[twin[3].__name__ for twin in TWINS])
 def test_the_check_rejects_the_twin_and_passes_without_it(check, owner, name, wrong, tmp_path):
-    def given(folder):
-        (tmp_path / folder).mkdir()
-        return [tmp_path / folder] if inspect.signature(check).parameters else []
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(owner, name, wrong(vars(owner)[name]))
-        with pytest.raises(AssertionError):
-            check(*given("twin"))
-    check(*given("right"))
+    must_reject(check, owner, name, wrong, tmp_path)
