@@ -15,6 +15,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from deepwright.config.refusals import changes
 from deepwright.report.figures import MINUS, PLUS_MINUS, duration, number
 from deepwright.report.records import Run, read_run, table_in
 from deepwright.report.stages import COMPARISONS, STAGES, Comparison
@@ -117,17 +118,9 @@ def _facts(run: Run) -> str:
 
 
 def _differing(runs: Sequence[Run]) -> list[str]:
-    settings = [_flat({name: value for name, value in run.config.items() if name not in FREE}) for run in runs]
-    names = sorted({name for one in settings for name in one if any(one.get(name) != other.get(name) for other in settings)})
+    first, *others = ({name: value for name, value in run.config.items() if name not in FREE} for run in runs)
+    names = sorted({name for other in others for name, *_ in changes(first, other)})
     return [f"These runs differ in more than their seeds: {', '.join(names)}."] if names else []
-
-
-def _flat(table: dict[str, Any], before: str = "") -> dict[str, Any]:
-    """{"rl.steps": 40, ...} of nested tables."""
-    found: dict[str, Any] = {}
-    for name, value in table.items():
-        found |= _flat(value, f"{before}{name}.") if isinstance(value, dict) else {f"{before}{name}": value}
-    return found
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

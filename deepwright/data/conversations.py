@@ -12,8 +12,7 @@ checked, as is that nothing said got lost and that every turn ends. A completion
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from deepwright.config.refusals import read_rows
 from deepwright.text.templates import REASONING_FIELDS, reads_reasoning
 from deepwright.text.thoughts import END_THINK, THINK, split_thought
 from deepwright.text.tokenizer import Tokenizer
@@ -48,7 +48,7 @@ def read_documents(path: str | Path, tokenizer: Tokenizer, length: int, turns: T
 
     ValueError naming file and line of the first row that cannot be trained on."""
     documents: list[Document] = []
-    for number, row in read_rows(path):
+    for number, row in read_rows(Path(path)):
         try:
             documents += documents_of(row, tokenizer, turns)
         except ValueError as error:
@@ -57,22 +57,6 @@ def read_documents(path: str | Path, tokenizer: Tokenizer, length: int, turns: T
     if not kept:
         raise ValueError(f"{path}: none of {len(documents)} documents has at most {length} tokens")
     return kept, len(documents) - len(kept)
-
-
-def read_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, object) of each line that is not blank."""
-    with Path(path).open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-                json.dumps(row, ensure_ascii=False).encode()  # refuses half characters ("\\ud800"), which no tokenizer takes
-            except ValueError as error:
-                raise ValueError(f"{path}, line {number}: no JSON ({error})") from None
-            if not isinstance(row, dict):
-                raise ValueError(f"{path}, line {number}: expected a JSON object, found {line[:60]!r}")
-            yield number, row
 
 
 def documents_of(row: Mapping[str, Any], tokenizer: Tokenizer, turns: Turns = "all") -> list[Document]:

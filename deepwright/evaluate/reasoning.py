@@ -9,6 +9,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 from deepwright.tasks import Countdown, Problem, Task
+from deepwright.tasks.answers import MAX_ANSWER, bare, number, plain
 from deepwright.tasks.countdown import read_prompt
 from deepwright.tasks.expression import ExpressionError, evaluate
 from deepwright.tasks.self_checks import Tally, self_checks, tally
@@ -78,15 +79,16 @@ def habits(described: Sequence[tuple[Reasoning, bool]]) -> Habits:
 
 
 def answer_value(text: str) -> Hashable | None:
-    """What a vote compares: the value of the final answer, or its words where it is no expression. None without an answer in the asked format."""
+    """What a vote compares: the value of the final answer, as a number ("1,200", "\\frac{1}{2}") or an expression, or its words where it is neither. None
+    without an answer in the asked format."""
     found = [read for layout in INSTRUCTIONS if not isinstance(read := read_layout(text, layout), str)]
     if not found:
         return None
     answer = found[0][1]
     try:
-        return evaluate(answer)[0]
+        return evaluate(answer)[0] if (value := number(bare(answer[:MAX_ANSWER]))) is None else value
     except ExpressionError:
-        return " ".join(answer.split())
+        return plain(answer)
 
 
 def _countdown(problem: Problem, text: str) -> Reasoning:

@@ -104,9 +104,10 @@ class Rows:
         produced = int(self.columns["produced"][row])
         return self.columns["token_ids"][row, :produced].tolist(), self.columns["log_probs"][row, :produced].tolist()
 
-    def remove(self, gone: list[int], block: int) -> Tensor:
-        """Takes rows out (ascending) and returns the blocks that they held, on the CPU."""
-        held = [self.columns["table"][row, : -(-int(self.columns["length"][row]) // block)] for row in gone]
+    def remove(self, gone: list[int]) -> Tensor:
+        """Takes rows out (ascending) and returns the blocks that they held, on the CPU: also one that was made ready for a token which an interruption
+        kept from coming. Block 0 is nobody's and fills the rest of a table."""
+        held = [(table := self.columns["table"][row])[table > 0] for row in gone]
         for row in gone:
             sampling = self.sequences[row].request.sampling
             rule = (sampling.temperature, sampling.top_p, sampling.top_k)

@@ -182,7 +182,7 @@ class Scheduler:
 
     def leave(self, rows: list[int]) -> None:
         if rows:
-            self.pool.release(self.rows.remove(rows, self.pool.block))
+            self.pool.release(self.rows.remove(rows))
 
     # -- weights changed, abort
 

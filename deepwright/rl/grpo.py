@@ -41,6 +41,7 @@ from deepwright.train.progress import INTERRUPTED, Progress, StopRequest
 FREE_SETTINGS = ("micro_batch_tokens", "evaluate_every", "checkpoint_every", "keep", "shown_samples")
 FREE_SETTINGS += tuple(f"alarms.{field.name}" for field in fields(AlarmConfig))  # who was told of an alarm may go on with another policy
 REFERENCE = "reference."  # prefix of the reference's tensors in a checkpoint
+MOST_CHECKED = 20_000  # training problems whose prompts are measured before the first step
 PAUSED = 3  # exit code of a run that an alarm has stopped
 ENTROPY_ROUNDS, TEMPERATURE_STEP = 3, 1.05  # how entropy_target moves the temperature
 
@@ -102,10 +103,10 @@ class Learner:
     def _with_fixed_log_probs(self, rows: list[Row]) -> list[Row]:
         """What must be known before the first update moves the policy. One on-policy update needs no pi_old: it is the policy itself."""
         c = self.now
+        if self.reference is not None:  # before the policy's choice of experts is on the rows: the reference makes its own
+            rows = with_reference(self.reference, rows, c.temperature, c.micro_batch_tokens, c.pack_groups)
         if c.mini_batches > 1:
             rows = with_old(self.model, rows, c.temperature, c.micro_batch_tokens, c.replay_routing, c.pack_groups)
-        if self.reference is not None:
-            rows = with_reference(self.reference, rows, c.temperature, c.micro_batch_tokens, c.pack_groups)
         return rows
 
     def _update(self, rows: list[Row], step: int) -> tuple[Any, float]:
@@ -160,6 +161,7 @@ def train_grpo(
     appended to run_dir/alarms.jsonl. Raises ValueError (settings that contradict the checkpoint; a verifier that always fails), CheckpointError,
     TrainingDiverged.
     """
+    check_prompts(task, tokenizer, model.config.max_position_embeddings)
     learner = Learner(config, model)
     samples_path = Path(samples_path or Path(run_dir) / "samples.jsonl")
     progress = progress or Progress(config.steps, stage, unit="steps")
@@ -195,6 +197,16 @@ def train_grpo(
             progress.say(f"{stage} {why} after step {saved} and is saved in {run_dir}; the same command with --resume continues it")
             raise SystemExit(INTERRUPTED if stop.asked else PAUSED)
     return learner
+
+
+def check_prompts(task: Task, tokenizer: Tokenizer, context: int) -> None:
+    """ValueError for the first conversation that leaves no room for an answer, before any step: met hours later it would end every resume as well."""
+    for i in range(min(task.size("train"), MOST_CHECKED)):
+        problem = task.problem(i, "train")
+        if not problem.messages:  # a task with a word list of its own, whose prompts are short
+            return
+        if (tokens := len(prompt_ids(tokenizer, problem))) >= context:
+            raise ValueError(f"training problem {i} has a prompt of {tokens} tokens, the context holds {context}: {problem.prompt[:60]!r}")
 
 
 def collect(config: GRPOConfig, task: Task, tokenizer: Tokenizer, sampler: Sampler, round_: int) -> tuple[list[Group], dict[str, float]]:

@@ -121,6 +121,8 @@ def attack(task: Task, problems: Sequence[Problem]) -> Iterator[Hit]:
 
 def report(task: Task, count: int = 3) -> tuple[list[str], bool]:
     """(lines to print, whether the reward held) after attacking the first `count` held-out problems."""
+    if count < 1:
+        raise ValueError(f"problems is {count}, expected at least 1")
     problems = [task.problem(i, "held_out") for i in range(min(count, task.size("held_out")))]
     hits = list(attack(task, problems))
     slowest = max(hits, key=lambda hit: hit.seconds)

@@ -84,7 +84,7 @@ def _judge_calls(code: str, calls: Sequence[tuple[str, Any]], limits: Limits, un
     for number, (text, (call, expected)) in enumerate(zip(said, calls), 1):
         try:
             right = ast.literal_eval(text) == expected
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):  # TypeError: {[]: 1}
             right = False
         if not right:
             return False, f"test {number}: {call[:60]} gives {text[:60]}"

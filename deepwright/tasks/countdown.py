@@ -23,12 +23,17 @@ _SPLIT, _ORDER_TRAIN, _ORDER_HELD_OUT = range(1, 4)  # purposes of random stream
 
 @dataclass(frozen=True)
 class Puzzle:
-    """The identity of a problem: sorted numbers and the target, with every tree that solves it and every one that does not."""
+    """The identity of a problem: sorted numbers and the target, with every tree that solves it, and every tree of these numbers, which all their targets
+    share: five numbers have thousands of them."""
 
     numbers: tuple[int, ...]
     target: int
     right: tuple[Tree, ...]
-    wrong: tuple[Tree, ...]
+    trees: tuple[Tree, ...]
+
+    @property
+    def wrong(self) -> tuple[Tree, ...]:
+        return tuple(tree for tree in self.trees if tree[0] != self.target)
 
     @property
     def kind(self) -> str:
@@ -74,12 +79,11 @@ class Countdown:
         """Every puzzle of each split. The order is drawn by the seed; the first `held_out` are held out."""
         everything = []
         for numbers in combinations_with_replacement(range(1, self.largest + 1), self.count):
-            trees = all_trees(numbers, self.operators, self.limit)
+            trees = tuple(all_trees(numbers, self.operators, self.limit))
             for target in sorted({tree[0] for tree in trees}):
                 if target >= self.least:
                     right = tuple(tree for tree in trees if tree[0] == target)
-                    wrong = tuple(tree for tree in trees if tree[0] != target)
-                    everything.append(Puzzle(numbers, target, right, wrong))
+                    everything.append(Puzzle(numbers, target, right, trees))
         if len(everything) <= self.held_out:
             raise ValueError(f"held_out is {self.held_out}, expected fewer than the {len(everything)} problems there are")
         everything = shuffled(stream(self.seed, _SPLIT, 0), everything)

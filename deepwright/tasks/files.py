@@ -7,7 +7,6 @@ words as words, other maths by math-verify.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import warnings
@@ -18,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from deepwright.config import refusals
 from deepwright.tasks.answers import digest, is_words, last_boxed, plain, refused, same_number
 from deepwright.tasks.code import judge_code, read_tests
 from deepwright.tasks.pool import require, shared_pool
@@ -118,16 +118,7 @@ def read_rows(path: Path) -> Iterator[Mapping[str, Any]]:
         return
     if path.suffix != ".jsonl":
         raise ValueError(f"{path}: expected a .jsonl or .parquet file")
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                try:
-                    row = json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    raise ValueError(f"{path}, line {number}: not JSON ({error})") from None
-                if not isinstance(row, dict):
-                    raise ValueError(f"{path}, line {number}: expected an object, not {type(row).__name__}")
-                yield row
+    yield from (row for _, row in refusals.read_rows(path))
 
 
 def read_row(row: Mapping[str, Any]) -> Problem:

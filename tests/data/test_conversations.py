@@ -179,10 +179,10 @@ def test_bad_rows(tokenizers, tmp_path, row, message):
 def test_bad_files_and_long_documents(tokenizers, tmp_path):
     file = tmp_path / "rows.jsonl"
     for text, message in (
-        ("{", "line 1: no JSON"),
+        ("{", "line 1: not JSON"),
         ("[1]", r"line 1: expected a JSON object"),
         ("", "none of 0 documents"),
-        ("\udcff{}", "line 1: no JSON"),
+        ("\udcff{}", "line 1: not JSON"),
     ):
         file.write_text(text, errors="surrogateescape")
         with pytest.raises(ValueError, match=message):

@@ -180,6 +180,11 @@ def test_generations_are_saved_whole(tmp_path):
     assert lines[0]["reasoning"]["attempts"] == 1 and not list(tmp_path.glob("*.draft"))
 
 
+@pytest.mark.parametrize("texts", [("1,200", "1200", "$1200$", "1200.0"), ("1/2", "0.5", "\\frac{1}{2}"), ("Paris", "paris.")])
+def test_answers_that_a_check_takes_for_equal_vote_together(texts):
+    assert len({answer_value(f"so \\boxed{{{text}}}") for text in texts}) == 1
+
+
 def test_answers_are_compared_by_value():
     assert answer_value(RIGHT_AT_ONCE) == Fraction(20)
     assert answer_value("<think> 1 </think> <answer> yes   wait </answer>") == "yes wait"

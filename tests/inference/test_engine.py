@@ -204,6 +204,24 @@ def test_abort_keeps_what_was_produced(model):
     assert not engine.has_work and engine.abort(number) == []
 
 
+def test_an_interruption_inside_a_forward_leaves_an_engine_that_can_be_used(model, monkeypatch):
+    """When a row stands at the border of a block it has been given the next one already: that goes back as well."""
+    engine, prompts, forward = Engine(model, block=4), [[1, 2, 3], [4, 5]], model.hidden
+    whole = Engine(model, block=4).sample(prompts, GREEDY)
+    for last in range(1, 8):
+        calls = iter(range(last))
+
+        def hidden(*args, calls=calls, **more):
+            if next(calls, None) is None:
+                raise KeyboardInterrupt
+            return forward(*args, **more)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(model, "hidden", hidden)
+            engine.sample(prompts, GREEDY)
+        assert engine.sample(prompts, GREEDY) == whole
+
+
 def test_a_small_call_after_a_large_one(model):
     """Tables of the large call point at blocks that the small call's pool does not have; nothing may read them."""
     engine = Engine(model, block=2, max_batch=64)

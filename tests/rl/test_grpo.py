@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from deepwright.evaluate.scoring import prompt_ids
 from deepwright.metrics import JsonlTracker, read_records
 from deepwright.rl import train_grpo
+from deepwright.rl.grpo import check_prompts
 from deepwright.sampler import Completion, Sampling, StopReason
 from tests.rl.fakes import CLOCK, ONE_UPDATE, TOKENIZER, WITH_KL, FakeSampler, SayYes, make_model, run
 
@@ -180,6 +182,22 @@ def test_a_verifier_that_always_fails_ends_the_run_in_one_sentence(tmp_path):
     tracker = JsonlTracker(tmp_path / "metrics.jsonl")
     with pytest.raises(ValueError, match=r"the verifier of task 'say-yes' failed on all 24 completions: .*no compiler here"):
         train_grpo(ONE_UPDATE, make_model(), TOKENIZER, BrokenTask(), StopsAtOnce(), tmp_path, tracker)
+
+
+class Talk(SayYes):
+    """A conversation each, of which the third is as long as the context."""
+
+    def problem(self, i, split):
+        words = " ".join(["yes"] * (300 if i == 2 else 3))
+        return replace(super().problem(i, split), messages=({"role": "user", "content": words},))
+
+
+def test_a_prompt_that_leaves_no_room_is_refused_before_any_step(tmp_path):
+    task = Talk()
+    tokens = len(prompt_ids(TOKENIZER, task.problem(2, "train")))
+    check_prompts(task, TOKENIZER, tokens + 1)
+    with pytest.raises(ValueError, match=f"training problem 2 has a prompt of {tokens} tokens, the context holds {tokens}: "):
+        check_prompts(task, TOKENIZER, tokens)
 
 
 def test_states_are_json(tmp_path):

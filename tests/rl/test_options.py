@@ -18,7 +18,7 @@ from deepwright.rl import alarms as rules
 from deepwright.rl.losses import VARIANTS
 from deepwright.rl.rollout import admitted, mini_batches, score_rollouts, training_rows
 from deepwright.rl.types import pad_rows
-from deepwright.rl.update import accumulate_gradient, policy_log_probs, replayed, with_old
+from deepwright.rl.update import accumulate_gradient, policy_log_probs, replayed, with_old, with_reference
 from deepwright.sampler import Completion, StopReason
 from deepwright.verify.cases import CASES, random_model
 from tests.rl.fakes import ONE_UPDATE, TOKENIZER, WITH_KL, FakeSampler, SayYes, make_model, run
@@ -131,7 +131,7 @@ class Unequal(SayYes):
 def trained(folder: Path, config: GRPOConfig) -> tuple[list[dict], list[int]]:
     model, task = make_model(), Unequal()
     train_grpo(config, model, TOKENIZER, task, FakeSampler(model), folder / "zero", JsonlTracker(folder / "metrics.jsonl"))
-    return read_records(folder / "metrics.jsonl"), list(task.asked)
+    return read_records(folder / "metrics.jsonl"), task.asked[1:]  # the first one was only looked at: are prompts conversations?
 
 
 def test_further_batches_are_asked_until_enough_groups_have_variance(tmp_path):
@@ -196,6 +196,17 @@ def test_replay_sends_every_token_to_the_experts_of_pi_old_with_todays_weights(c
         expected = record.scores_TE.gather(1, record.ids_TK)
         expected = expected / (expected.sum(-1, keepdim=True) + 1e-20) if c.norm_topk_prob else expected
         assert torch.equal(record.weights_TK, expected * c.routed_scaling_factor) and record.weights_TK.requires_grad
+
+
+def test_a_reference_chooses_its_own_experts():
+    """Those of pi_old are for updates of the policy; the KL term is to the reference as it is."""
+    config = replace(WITH_KL, replay_routing=True)
+    learner = Learner(config, random_model(CASES["v3"]))
+    moved(learner.model)
+    found = learner._with_fixed_log_probs(ragged_rows())
+    expected = with_reference(learner.reference, ragged_rows(), 1.0, config.micro_batch_tokens)
+    assert [row.reference_log_probs for row in found] == [row.reference_log_probs for row in expected]
+    assert all(row.experts_LSK is not None for row in found)
 
 
 def test_replay_leaves_the_biases_as_they_were_and_any_split_gives_the_same_gradient():

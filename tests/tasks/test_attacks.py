@@ -160,3 +160,8 @@ def test_the_command(tmp_path, capsys):
     assert "NOT PAID: the reference answer" in said and "FAILED, without pay" in said and "gave nan" in said
     assert cli.main(["reward", "test", "calc4"]) == 2 and cli.main(["reward", "try", "calc3"]) == 2 and cli.main(["reward"]) == 2
     assert "task is 'calc4'" in capsys.readouterr().err
+
+
+def test_no_problems_are_refused(rows):
+    with pytest.raises(ValueError, match="problems is 0, expected at least 1"):
+        report(make_task(rows(word_problem)), 0)

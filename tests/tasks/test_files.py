@@ -109,10 +109,17 @@ def test_parquet(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text, said", [("{", "line 1: not JSON"), ('{"prompt": "?"}\n[1]', "line 2: expected an object"), ("", "expected some to train on")]
+    "text, said",
+    [
+        ("{", "line 1: not JSON"),
+        ('{"prompt": "?"}\n[1]', "line 2: expected a JSON object"),
+        ("", "expected some to train on"),
+        ('{"prompt": "\\ud800"}', "line 1: not JSON"),
+        ("\udcff{}", "line 1: not JSON"),
+    ],
 )
 def test_damaged_files(tmp_path, text, said):
-    (tmp_path / "x.jsonl").write_text(text)
+    (tmp_path / "x.jsonl").write_text(text, errors="surrogateescape")  # the last: a byte that is no UTF-8
     with pytest.raises(ValueError, match=said):
         make_task(f"file:{tmp_path / 'x.jsonl'}").size("train")
     with pytest.raises(ValueError, match=r"expected a \.jsonl or \.parquet"):

@@ -32,6 +32,8 @@ def test_right_and_wrong_programs(confined):
     assert judge_code(GOOD.replace("1", "2"), ADD, LIMITS, False) == (False, "test 1: f(1) gives 3")
     assert judge_code("def g(x): pass", ADD, LIMITS, False) == (False, "test 1: f(1) gives raised NameError")
     assert judge_code("syntax error", ADD, LIMITS, False)[1] == "test 1: ended with status 1"
+    hostile = "class A:\n    def __repr__(self): return '{[]: 1}'\ndef f(x): return A()"  # reads as a literal and cannot be one
+    assert judge_code(hostile, ADD, LIMITS, False) == (False, "test 1: f(1) gives {[]: 1}")
     streams = read_tests({"inputs": ["1 2\n", "3 4\n"], "outputs": ["3\n", "7"]})
     assert judge_code("print(sum(map(int, input().split())), '  ')", streams, LIMITS, False) == (True, "passes 2 tests")
     assert judge_code("print(3)", streams, LIMITS, False) == (False, "test 2: other output")
