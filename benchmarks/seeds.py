@@ -3,8 +3,9 @@
     python benchmarks/seeds.py runs/r1 runs/r1-seed1 runs/r1-seed2
 
 Nothing is computed anew: figures come from the runs' evaluations.jsonl and run.json. A figure of one run has the standard error of its problems and
-samples. That of several is their mean and its standard error from the spread between them, which holds what training adds as well; of three it is
-rough. Runs whose settings differ in more than their seeds, names and threads are told apart in one line, not refused.
+samples. That of several is their mean, and its standard error comes from the spread between them, which holds what training adds as well; of three it is
+rough, so that it is not allowed below what the runs' own errors leave. Runs whose settings differ in more than their seeds, names and threads are told
+apart in one line, not refused.
 """
 
 from __future__ import annotations
@@ -75,9 +76,10 @@ def difference(run: Run, one: Comparison) -> Figure | None:
 
 
 def mean(figures: Sequence[Figure]) -> Figure:
-    """The mean over runs, and its standard error from their spread alone."""
-    values = [value for value, _ in figures]
-    return statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+    """The mean over runs and its standard error: from their spread, but not below what their own errors leave."""
+    values, own = zip(*figures)
+    spread = statistics.stdev(values) / math.sqrt(len(values))
+    return statistics.fmean(values), max(spread, math.hypot(*own) / len(own)) if None not in own else spread
 
 
 def _figure(record: dict[str, Any], name: str, error: str) -> Figure | None:

@@ -49,6 +49,12 @@ def test_differences_are_taken_within_a_run_and_counted_beyond_two_errors(tmp_pa
     assert cells(text, "`zero` − `base`")[-1] == "3 above, 0 below, of 3"
 
 
+def test_runs_that_agree_by_chance_do_not_make_a_mean_exact(tmp_path):
+    runs = [run_of(tmp_path / str(seed), seed, zero=(0.5, 0.04)) for seed in range(4)]
+    assert cells("\n".join(seeds.tables(runs)), "`zero`")[-1] == "50.0 ± 2.0"  # 4 / sqrt(4)
+    assert seeds.mean([(1.0, None), (3.0, 0.1)]) == (2.0, pytest.approx(1.0))
+
+
 def test_a_comparison_that_a_run_lacks_has_no_mean(tmp_path):
     short = run_of(tmp_path / "d", 3, base=(0.10, 0.01), zero=(0.5, 0.02))
     text = "\n".join(seeds.tables([three(tmp_path)[0], short]))
