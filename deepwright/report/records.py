@@ -79,9 +79,11 @@ class Run:
         return self.facts[name] if name in self.facts else find(self.config, name)
 
     def has(self, stage: str) -> bool:
-        """Whether a stage belongs to this run: it has records, or its settings are there; a run that says nothing is taken to have both."""
+        """Whether a stage belongs to this run: it has records, or its settings are there and nothing takes its place; a run that says nothing is taken to
+        have both."""
         sections = {"base": "pretrain", "zero": "rl"}
         told = [name for name, section in sections.items() if isinstance(self.config.get(section), dict)]
+        told = [name for name in told if name != "base" or not self.config.get("start")]
         return stage in (told or sections) or any(record.get("stage") == stage for record in self.metrics)
 
     @property

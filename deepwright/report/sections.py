@@ -55,9 +55,9 @@ def describe(run: Run) -> str:
     layers, experts, chosen = (run.setting(n) for n in ("num_hidden_layers", "n_routed_experts", "num_experts_per_tok"))
     part = f", of which {count(active)} work on each token" if active != total else ""
     size = f" of {count(total)} parameters{part}" if total and active else ""
-    shape = (
-        f" ({layers} layers, {experts} routed experts in a layer, {chosen} chosen for each token)" if layers and experts and chosen else ""
-    )
+    shape = ""
+    if layers and experts and chosen and run.has("base"):  # else [model] says nothing about what was started from
+        shape = f" ({layers} layers, {experts} routed experts in a layer, {chosen} chosen for each token)"
     tokens, steps = run.last("base", "tokens"), run.rl_steps
     done = [f"{count(tokens)} tokens of pre-training"] if tokens else []
     done += [f"{count(steps)} steps of reinforcement learning"] if steps else []

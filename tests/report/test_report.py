@@ -121,6 +121,12 @@ def test_a_run_of_one_stage_does_not_speak_of_the_other(tmp_path):
     (tmp_path / "config.toml").write_text('start = "runs/first"\n[rl]\nsteps = 8\n')
     text, page = report_of(tmp_path)
     assert 'id="zero"' in text and 'id="corpus"' not in text and "starts from runs/first and learns" in page.text
+    # the settings of r1 have a model and its pre-training also where neither is used
+    model = "[model]\nnum_hidden_layers = 4\nn_routed_experts = 8\nnum_experts_per_tok = 2\n"
+    (tmp_path / "config.toml").write_text(f'start = "models/open"\n[pretrain]\nlength = 8\n[rl]\nsteps = 8\n{model}')
+    text, page = report_of(tmp_path)
+    assert 'id="zero"' in text and 'id="base"' not in text and 'id="corpus"' not in text
+    assert "starts from models/open and learns" in page.text and "routed experts" not in page.text
 
 
 def test_quick_runs_say_that_they_prove_nothing(tmp_path):
