@@ -131,4 +131,4 @@ class OutsideSampler:
         except urllib.error.HTTPError as error:
             raise ValueError(f"{url} answered {error.code}: {error.read(300).decode(errors='replace')}") from None
         except (OSError, http.client.HTTPException) as error:  # the latter: an answer that breaks off, an address that is none
-            raise ValueError(f"{url} did not answer: {error!r}") from None
+            raise ValueError(f"{url} did not answer: {error}") from None

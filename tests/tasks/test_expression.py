@@ -23,7 +23,8 @@ VALID = st.recursive(
 
 
 def python_value(text):
-    return eval(re.sub(r"\d+", r"Fraction(\g<0>)", text), {"Fraction": Fraction})
+    """Python refuses zeros before a number, which mean nothing."""
+    return eval(re.sub(r"0*(\d+)", r"Fraction(\1)", text), {"Fraction": Fraction})
 
 
 @given(VALID)
@@ -45,6 +46,10 @@ def test_whatever_is_accepted_means_what_python_means(text):
     except ExpressionError:
         return
     assert value == python_value(text.strip())
+
+
+def test_zeros_before_a_number_mean_nothing():
+    assert evaluate("007 - 00 * 10")[0] == python_value("007 - 00 * 10") == 7
 
 
 @pytest.mark.parametrize(
