@@ -89,6 +89,12 @@ def test_held_out_problems_are_those_of_the_run(folder):
     assert use.task_of(EvalRequest(str(run.parent)), "countdown") == Countdown()
 
 
+def test_eval_judges_by_the_task_s_own_check_whatever_the_run_paid(tmp_path):
+    (tmp_path / "pay.py").write_text("def pay(completions, **columns):\n    return [1.0] * len(completions)\n")
+    (tmp_path / "config.toml").write_text(f'[task]\nname = "countdown"\nseed = 7\nreward = "{tmp_path / "pay.py"}:pay"\n')
+    assert use.task_of(EvalRequest(str(tmp_path))) == Countdown(seed=7)
+
+
 def test_chat_command_reads_answers_and_ends(folder, monkeypatch, capsys):
     lines = iter([PROMPT, ""])
     monkeypatch.setattr("builtins.input", lambda prompt: next(lines))

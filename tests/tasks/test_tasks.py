@@ -62,6 +62,15 @@ def test_reference_answers_are_right_and_in_the_vocabulary():
             tokenizer.encode(problem.prompt + " " + problem.answer)
 
 
+def test_puzzles_of_the_same_numbers_share_their_trees():
+    """Five numbers have thousands, for a hundred targets."""
+    by_numbers = {}
+    for puzzle in (*COUNTDOWN.puzzles["train"], *COUNTDOWN.puzzles["held_out"]):
+        trees = by_numbers.setdefault(puzzle.numbers, puzzle.trees)
+        assert puzzle.trees is trees
+        assert sorted(puzzle.right + puzzle.wrong) == sorted(trees) and all(tree[0] != puzzle.target for tree in puzzle.wrong)
+
+
 def test_kind_counts_solutions():
     for i in range(300):
         puzzle = COUNTDOWN.puzzle(i, "train")
