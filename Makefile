@@ -34,7 +34,7 @@ $(READY): pyproject.toml constraints.txt
 r1: $(READY)
 	$(BIN)/deepwright r1 --config $(CONFIG) --run $(RUN) --resume
 
-# A real language model: fetched once as a Python package, then taught by reinforcement learning alone. The whole recipe on it, about an hour more:
+# A real language model: fetched once as a Python package, then taught by reinforcement learning alone. The whole recipe on it, over an hour in all:
 # deepwright r1 --config smollm2-r1
 smollm2: $(READY)
 	@test -f models/smollm2/config.json || $(BIN)/deepwright get smollm2

@@ -14,12 +14,12 @@ import argparse
 import math
 import statistics
 from collections.abc import Sequence
-from typing import Any
 
 from deepwright.config.refusals import changes
-from deepwright.report.figures import MINUS, PLUS_MINUS, duration, number
+from deepwright.report import stages
+from deepwright.report.figures import MINUS, PLUS_MINUS, duration
 from deepwright.report.records import Run, read_run, table_in
-from deepwright.report.stages import COMPARISONS, STAGES, Comparison
+from deepwright.report.stages import COMPARISONS, STAGES, Comparison, Figure
 
 FIGURES = {  # title: (what follows the stage in the label of the evaluation, name in it)
     "pass@1": ("", "pass_at_1"),
@@ -28,7 +28,6 @@ FIGURES = {  # title: (what follows the stage in the label of the evaluation, na
     "general requests that keep every rule": (" requests", "pass_at_1"),
 }
 FREE = ("seed", "run", "threads")  # settings that may differ between runs of one recipe
-Figure = tuple[float, float | None]  # in percent or points, and its standard error
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -45,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def tables(runs: Sequence[Run]) -> list[str]:
-    """Every table and line of the comparison of runs, in the order in which they are printed."""
+    """Every table and line of the comparison of runs, in the order in which they are printed. Figures are in percent or points."""
     heads = [f"seed {run.setting('seed')}" if run.setting("seed") is not None else run.folder.name for run in runs]
     heads += ["mean"] if len(runs) > 1 else []
     shown = [f"{run.folder}: {_facts(run)}" for run in runs] + _differing(runs)
@@ -55,7 +54,7 @@ def tables(runs: Sequence[Run]) -> list[str]:
         shown += [f"**{title}**, %\n\n{_markdown(['stage', *heads], rows)}"] if rows else []
     compared = [(one, [difference(run, one) for run in runs]) for one in COMPARISONS]
     rows = [[_lead(one), *_cells(found, signed=True), _outcome(found)] for one, found in compared if any(found)]
-    wins = [_figure(table_in(run.facts, "win_rate"), "after", "standard_error") for run in runs]
+    wins = [_percent(stages.figure_of(table_in(run.facts, "win_rate"), "after", "standard_error")) for run in runs]
     rows += [["answers preferred after alignment, %", *_cells(wins), _outcome(wins, even=50.0)]] if any(wins) else []
     shown += [f"**Differences**, points\n\n{_markdown(['comparison', *heads, 'beyond 2 errors'], rows)}"] if rows else []
     return shown
@@ -63,16 +62,13 @@ def tables(runs: Sequence[Run]) -> list[str]:
 
 def figure(run: Run, label: str, name: str) -> Figure | None:
     """A share of the last held-out evaluation under a label, in percent, and its error; None where it was not measured."""
-    return _figure(run.labelled(label), name, f"{name}_se")
+    return _percent(stages.figure_of(run.labelled(label), name))
 
 
 def difference(run: Run, one: Comparison) -> Figure | None:
-    """`new` less `old`, with both errors added in squares."""
+    """`new` less `old`; None where one was not measured."""
     new, old = (figure(run, stage, one.name) for stage in (one.new, one.old))
-    if new is None or old is None:
-        return None
-    known = new[1] is not None and old[1] is not None
-    return new[0] - old[0], math.hypot(new[1] or 0.0, old[1] or 0.0) if known else None
+    return stages.difference(new, old) if new and old else None
 
 
 def mean(figures: Sequence[Figure]) -> Figure:
@@ -82,9 +78,8 @@ def mean(figures: Sequence[Figure]) -> Figure:
     return statistics.fmean(values), max(spread, math.hypot(*own) / len(own)) if None not in own else spread
 
 
-def _figure(record: dict[str, Any], name: str, error: str) -> Figure | None:
-    value, spread = number(record.get(name)), number(record.get(error))
-    return None if value is None else (100 * value, None if spread is None else 100 * spread)
+def _percent(found: Figure | None) -> Figure | None:
+    return found and (100 * found[0], None if found[1] is None else 100 * found[1])
 
 
 def _cells(figures: Sequence[Figure | None], signed: bool = False) -> list[str]:

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -182,17 +182,25 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
 
 
 def rewind_records(path: str | Path, drop: Callable[[dict[str, Any]], bool]) -> int:
-    """Rewrites a JSONL file (metrics, evaluations, samples) without the records for which `drop` is true; all or nothing, by rename."""
+    """Rewrites a JSONL file (metrics, evaluations, samples) without the records for which `drop` is true, where there are any; all or nothing, by rename.
+    A torn last line goes in any case. Returns how many went."""
     path = Path(path)
     records = read_records(path)
     kept = [record for record in records if not drop(record)]
+    cut_torn_line(path)
+    if len(kept) < len(records):
+        write_records(path, kept)
+    return len(records) - len(kept)
+
+
+def write_records(path: Path, records: Iterable[Mapping[str, Any]], *, plain: bool = True) -> None:
+    """A JSONL file, whole or not at all: written beside its place, brought to disk, renamed. Not `plain`: letters that are not ASCII stay readable."""
     draft = path.with_name(path.name + ".draft")
     with draft.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(record) + "\n" for record in kept)
+        file.writelines(json.dumps(record, ensure_ascii=plain) + "\n" for record in records)
         file.flush()
         os.fsync(file.fileno())
-    draft.replace(path)
-    return len(records) - len(kept)
+    os.replace(draft, path)
 
 
 def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:

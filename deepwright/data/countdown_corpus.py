@@ -118,11 +118,11 @@ class CountdownCorpus:
         return " ; ".join(pick(rng, self.task.equations) for _ in range(_between(rng, self.facts_per_document)))
 
     def _exercise(self, rng: Random, puzzle: Puzzle, speaks: Sequence[str]) -> str:
-        short = rng.random() < self.short_exercises
+        short, wrong = rng.random() < self.short_exercises, puzzle.wrong
         parts = []
         for _ in range(_between(rng, self.attempts_per_exercise)):
-            right = not puzzle.wrong or rng.random() < self.exercise_right
-            equations, _, value = self._worked(rng, pick(rng, puzzle.right if right else puzzle.wrong))
+            right = not wrong or rng.random() < self.exercise_right
+            equations, _, value = self._worked(rng, pick(rng, puzzle.right if right else wrong))
             parts.append(f"{equations[-1] if short else ' , '.join(equations)} {_mark(rng, value == puzzle.target, speaks)}")
         return " ".join(parts)
 
@@ -181,8 +181,8 @@ def _between(rng: Random, bounds: tuple[int, int]) -> int:
 
 
 def _any_tree(rng: Random, puzzle: Puzzle) -> Tree:
-    place = int(rng.random() * (len(puzzle.right) + len(puzzle.wrong)))
-    return puzzle.right[place] if place < len(puzzle.right) else puzzle.wrong[place - len(puzzle.right)]
+    ways = puzzle.right + puzzle.wrong
+    return ways[int(rng.random() * len(ways))]
 
 
 def _take_nearest(rng: Random, untried: list[Tree], target: int, looks: int) -> Tree:

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from deepwright.evaluate import Evaluation
 from deepwright.evaluate.estimators import over_problems
 from deepwright.evaluate.scoring import completion_text, prompt_ids
-from deepwright.metrics import read_records
+from deepwright.metrics import read_records, write_records
 from deepwright.model import Transformer
-from deepwright.recipe.harvest import UNREADABLE, readable, write_lines
+from deepwright.recipe.harvest import UNREADABLE, readable
 from deepwright.recipe.stage import Recipe
 from deepwright.rl.reward_model import Labelled, Pair, RewardModel, train_reward_model
 from deepwright.sampler import Sampler, Sampling
@@ -138,7 +138,7 @@ def _drawn_pairs(
             said = own_pairs(sampler, recipe.tokenizer, requests, split, count, recipe.max_tokens, recipe.seed)
             rows += [{"split": split, "request": problem.index, "better": a, "worse": b} for problem, a, b in said]
         place.parent.mkdir(parents=True, exist_ok=True)
-        write_lines(place, rows)
+        write_records(place, rows, plain=False)
     return [(row["split"], requests.problem(row["request"], row["split"]), row["better"], row["worse"]) for row in read_records(place)]
 
 

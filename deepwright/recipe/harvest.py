@@ -7,7 +7,6 @@ is no right answer, a judge takes its place: a function of (problem, completion)
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any
 
 from deepwright.config.refusals import expect, expect_each
 from deepwright.evaluate.scoring import prompt_ids
-from deepwright.metrics import read_records
+from deepwright.metrics import read_records, write_records
 from deepwright.rl.measures import repeated_share
 from deepwright.rl.rollout import score_rollouts
 from deepwright.rl.types import Rollout
@@ -104,11 +103,4 @@ def write_rows(folder: Path, rows: Sequence[dict[str, Any]], reasons: Counter[st
     """The rows last, by rename: where they are, the rest is too."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / DROPPED).write_text(json.dumps(dict(reasons.most_common()), indent=1) + "\n")
-    write_lines(folder / KEPT, rows)
-
-
-def write_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """JSONL, whole or not at all."""
-    draft = path.with_name(f"{path.name}.draft")
-    draft.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    os.replace(draft, path)
+    write_records(folder / KEPT, rows, plain=False)

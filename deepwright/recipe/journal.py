@@ -42,11 +42,7 @@ class _RunTracker(JsonlTracker):
     """Metrics, and with them the short evaluations: those after the step that a stage goes on from are of another policy after a roll-back."""
 
     def rewind(self, stage: str, step: int) -> int:
-        def late(record: dict[str, Any]) -> bool:
-            return record["stage"] == stage and record["label"] == ON_THE_WAY and record["step"] > step
-
-        if any(map(late, read_records(place := self.path.with_name(EVALUATIONS)))):
-            rewind_records(place, late)
+        rewind_records(self.path.with_name(EVALUATIONS), lambda e: e["stage"] == stage and e["label"] == ON_THE_WAY and e["step"] > step)
         return super().rewind(stage, step)
 
 

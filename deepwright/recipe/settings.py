@@ -147,9 +147,11 @@ class _Run(RunSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        rl = getattr(self, "rl", None)
-        if rl is not None and rl.seed:
-            raise ValueError(f"rl.seed is {rl.seed}: set seed, from which every part takes its own")
+        for f in dataclasses.fields(self):
+            section = getattr(self, f.name)
+            name, rl = ("rl", section) if f.name == "rl" else (f"{f.name}.rl", getattr(section, "rl", None))
+            if rl is not None and rl.seed:
+                raise ValueError(f"{name}.seed is {rl.seed}: set seed, from which every part takes its own")
 
 
 @dataclass(frozen=True)
@@ -222,9 +224,6 @@ class R1Settings(_Run):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for stage in ("reasoning_rl", "align", "distill"):
-            if seed := getattr(self, stage).rl.seed:
-                raise ValueError(f"{stage}.rl.seed is {seed}: set seed, from which every part takes its own")
         if not self.stages or not set(self.stages) <= set(STAGES):
             raise ValueError(f"stages is {list(self.stages)}, expected some of {list(STAGES)}")
 

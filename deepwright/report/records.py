@@ -83,7 +83,8 @@ class Run:
         have both."""
         sections = {"base": "pretrain", "zero": "rl"}
         told = [name for name, section in sections.items() if isinstance(self.config.get(section), dict)]
-        told = [name for name in told if name != "base" or not self.config.get("start")]
+        if self.config.get("start"):
+            told = [name for name in told if name != "base"]
         return stage in (told or sections) or any(record.get("stage") == stage for record in self.metrics)
 
     @property

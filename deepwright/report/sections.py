@@ -55,17 +55,14 @@ def describe(run: Run) -> str:
     layers, experts, chosen = (run.setting(n) for n in ("num_hidden_layers", "n_routed_experts", "num_experts_per_tok"))
     part = f", of which {count(active)} work on each token" if active != total else ""
     size = f" of {count(total)} parameters{part}" if total and active else ""
-    shape = ""
-    if layers and experts and chosen and run.has("base"):  # else [model] says nothing about what was started from
-        shape = f" ({layers} layers, {experts} routed experts in a layer, {chosen} chosen for each token)"
     tokens, steps = run.last("base", "tokens"), run.rl_steps
     done = [f"{count(tokens)} tokens of pre-training"] if tokens else []
     done += [f"{count(steps)} steps of reinforcement learning"] if steps else []
-    start = (
-        "starts from random weights and is pre-trained on the corpus described below"
-        if run.has("base")
-        else f"starts from {run.setting('start')}"
-    )
+    shape, start = "", f"starts from {run.setting('start')}"  # of which [model] says nothing
+    if run.has("base"):
+        start = "starts from random weights and is pre-trained on the corpus described below"
+        if layers and experts and chosen:
+            shape = f" ({layers} layers, {experts} routed experts in a layer, {chosen} chosen for each token)"
     return (
         f"A {run.setting('model_type') or 'language'} model{size}{shape} {start}{_learning(run)}. "
         f"{'So far' if run.running else 'In all'}: {' and '.join(done) or 'nothing yet'}."

@@ -137,10 +137,10 @@ def findings(run: Run) -> list[tuple[str, list[str]]]:
     """(lead, sentences) of every comparison that the run allows."""
     found = []
     for one in COMPARISONS:
-        new, old = (_figure(run.labelled(stage), one.name) for stage in (one.new, one.old))
+        new, old = (figure_of(run.labelled(stage), one.name) for stage in (one.new, one.old))
         if new and old:
             found.append((one.lead, [_sides(one, new, old), *verdict(one, new, old), *one.more(run)]))
-    if win := _figure(table_in(run.facts, "win_rate"), "after", "standard_error"):
+    if win := figure_of(table_in(run.facts, "win_rate"), "after", "standard_error"):
         said = f"The answer after it is preferred to the one before in {percent_with_error(*win)} of comparisons; no change would be 50%."
         found.append((ANSWERS.lead, [said, *verdict(ANSWERS, win, (0.5, 0.0))]))
     return found
@@ -148,8 +148,7 @@ def findings(run: Run) -> list[tuple[str, list[str]]]:
 
 def verdict(one: Comparison, new: Figure, old: Figure) -> list[str]:
     """The difference with its error, what it means here, and whether that is what was published."""
-    change, errors = new[0] - old[0], [error for _, error in (new, old) if error is not None]
-    error = math.hypot(*errors) if len(errors) == 2 else None
+    change, error = difference(new, old)
     case = 1 if change == 0 or (error is not None and abs(change) <= 2 * error) else 0 if change > 0 else 2
     spread = "" if error is None else f"{GLUE}{PLUS_MINUS}{GLUE}{100 * error:.1f}"
     said = [f"The difference is {100 * change:+.1f}{spread} points.".replace("-", MINUS)]
@@ -160,6 +159,12 @@ def verdict(one: Comparison, new: Figure, old: Figure) -> list[str]:
     here, there = (PUBLISHED[stage][BENCHMARKS.index(one.benchmark)] or 0.0 for stage in (one.new, one.old))
     said.append(f"Published for {one.benchmark}: {here:.1f} against {there:.1f}%.")
     return [*said, _UNSEEN if case == 1 else _SEEN if (case == 0) == (here > there) else _OPPOSITE]
+
+
+def difference(new: Figure, old: Figure) -> Figure:
+    """`new` less `old`, with both errors added in squares; no error where one is not known."""
+    error = None if new[1] is None or old[1] is None else math.hypot(new[1], old[1])
+    return new[0] - old[0], error
 
 
 def kept(run: Run) -> str:
@@ -201,13 +206,14 @@ def _variants(run: Run) -> list[str]:
     return list(dict.fromkeys(end for end in ends if end and end != "requests" and not end.startswith("budget=")))
 
 
-def _figure(record: dict[str, Any], name: str, error: str = "") -> Figure | None:
+def figure_of(record: dict[str, Any], name: str, error: str = "") -> Figure | None:
+    """A share of a record and its standard error, which stands under `error` or as `<name>_se`; None where it was not measured."""
     value = number(record.get(name))
     return None if value is None else (value, number(record.get(error or f"{name}_se")))
 
 
 def _share(record: Any, name: str = "pass_at_1", error: str = "") -> str:
-    found = _figure(record, name, error) if isinstance(record, dict) else None
+    found = figure_of(record, name, error) if isinstance(record, dict) else None
     return percent_with_error(*found) if found else ""
 
 

@@ -161,11 +161,12 @@ def train_grpo(
     appended to run_dir/alarms.jsonl. Raises ValueError (settings that contradict the checkpoint; a verifier that always fails), CheckpointError,
     TrainingDiverged.
     """
-    check_prompts(task, tokenizer, model.config.max_position_embeddings)
     learner = Learner(config, model)
     samples_path = Path(samples_path or Path(run_dir) / "samples.jsonl")
     progress = progress or Progress(config.steps, stage, unit="steps")
     saved = _start_or_resume(learner, run_dir, tracker, samples_path, stage, progress)
+    if not learner.finished:
+        check_prompts(task, tokenizer, model.config.max_position_embeddings)
     _rewind_alarms(learner, run_dir)
     if config.alarms.policy == "roll_back" and not learner.step:
         saved = _save(learner, run_dir, tokenizer, tracker)  # somewhere to go back to
