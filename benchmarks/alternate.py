@@ -15,7 +15,9 @@ from multiprocessing.connection import Connection
 
 import torch
 
-Make = Callable[[], Callable[[], int]]  # prepares a side in its process; the result does one round and returns the units of work done
+Make = Callable[
+    [], Callable[[], int]
+]  # prepares a side in its process; the result does one round and returns the units of work done
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,9 @@ class Side:
     peak_mb: float
 
 
-def alternate(sides: Mapping[str, Make], rounds: int, threads: int, warm_up: int = 1) -> dict[str, Side]:
+def alternate(
+    sides: Mapping[str, Make], rounds: int, threads: int, warm_up: int = 1
+) -> dict[str, Side]:
     """Runs every side `warm_up` + `rounds` times in turn."""
     context = multiprocessing.get_context("spawn")
     pipes: dict[str, Connection] = {}
@@ -50,7 +54,9 @@ def alternate(sides: Mapping[str, Make], rounds: int, threads: int, warm_up: int
     for process in processes:
         process.join()
     rates = {name: tuple(values[warm_up:]) for name, values in found.items()}
-    return {name: Side(statistics.median(values), values, peaks[name]) for name, values in rates.items()}
+    return {
+        name: Side(statistics.median(values), values, peaks[name]) for name, values in rates.items()
+    }
 
 
 def _serve(pipe: Connection, make: Make, threads: int) -> None:

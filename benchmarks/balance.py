@@ -46,8 +46,12 @@ class Excerpts(TextCorpus):
             corpus = TextCorpus(self.split, folder=folder, validation_every=self.validation_every)
             for name in corpus.files:
                 text = (corpus.root / name).read_bytes().decode("utf-8", errors="replace")
-                apart = max(self.longest, -(-len(text) // self.most))  # characters from one document's start to the next one's
-                documents += [text[start : start + self.longest] for start in range(0, len(text), apart)]
+                apart = max(
+                    self.longest, -(-len(text) // self.most)
+                )  # characters from one document's start to the next one's
+                documents += [
+                    text[start : start + self.longest] for start in range(0, len(text), apart)
+                ]
         return tuple(document for document in documents if document.strip())
 
 
@@ -80,7 +84,13 @@ class Options:
     out: Path = Path("runs/balance")
 
     def corpus(self, split: str) -> Excerpts:
-        return Excerpts(split, self.seed, longest=self.longest, validation_every=self.validation_every, most=self.most)
+        return Excerpts(
+            split,
+            self.seed,
+            longest=self.longest,
+            validation_every=self.validation_every,
+            most=self.most,
+        )
 
     def model(self, tokenizer: Tokenizer) -> ModelConfig:
         return ModelConfig(
@@ -103,33 +113,63 @@ class Options:
         )  # fmt: skip
 
 
-def measure(options: Options, method: str, tokenizer: Tokenizer, validation: list[torch.Tensor]) -> dict[str, float | str]:
+def measure(
+    options: Options, method: str, tokenizer: Tokenizer, validation: list[torch.Tensor]
+) -> dict[str, float | str]:
     """Trains one model and returns its row of the table."""
     model = Transformer(options.model(tokenizer), torch.Generator().manual_seed(options.seed))
     stream = PackedStream(options.corpus("train"), tokenizer, options.length, seed=options.seed)
     folder, begun = options.out / method, time.perf_counter()
     tracker = JsonlTracker(folder / "metrics.jsonl")
-    pretrain(options.training(method), model, stream, tokenizer, folder, tracker, stage="base", validation=validation)
+    pretrain(
+        options.training(method),
+        model,
+        stream,
+        tokenizer,
+        folder,
+        tracker,
+        stage="base",
+        validation=validation,
+    )
     tracker.close()
     last = read_records(folder / "metrics.jsonl")[-1]
-    row = {name: last[name] for name in ("validation_loss", "max_vio_global", "max_vio", "dead_experts")}
+    row = {
+        name: last[name]
+        for name in ("validation_loss", "max_vio_global", "max_vio", "dead_experts")
+    }
     return {"method": method, **row, "seconds": round(time.perf_counter() - begun, 1)}
 
 
 def main(options: Options) -> None:
     texts = options.corpus("train").texts
     tokenizer = train_bpe(texts[:: max(1, len(texts) // 500)], options.vocabulary, fim=False)
-    held_out = PackedStream(options.corpus("validation"), tokenizer, options.length, seed=options.seed)
-    validation = [held_out.batch(options.rows) for _ in range(max(1, options.validation_tokens // (options.rows * options.length)))]
+    held_out = PackedStream(
+        options.corpus("validation"), tokenizer, options.length, seed=options.seed
+    )
+    validation = [
+        held_out.batch(options.rows)
+        for _ in range(max(1, options.validation_tokens // (options.rows * options.length)))
+    ]
     rows = [measure(options, method, tokenizer, validation) for method in options.methods]
     columns = ("method", "validation_loss", "max_vio_global", "dead_experts", "seconds")
     print("", *(f"{name:>16}" for name in columns), sep="")
     for row in rows:
         print("", *(f"{row[name]:>16}" for name in columns), sep="")
-    settings = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(options).items()}
+    settings = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in asdict(options).items()
+    }
     report = options.out / "balance.json"
     report.write_text(
-        json.dumps({"options": settings, "torch": torch.__version__, "threads": torch.get_num_threads(), "rows": rows}, indent=1)
+        json.dumps(
+            {
+                "options": settings,
+                "torch": torch.__version__,
+                "threads": torch.get_num_threads(),
+                "rows": rows,
+            },
+            indent=1,
+        )
     )
     print(f"written to {report}")
 

@@ -29,7 +29,9 @@ GATHERED = 32  # batched_mm copies the weights of every token's experts: with mo
 
 
 def prompts_of(batch: int, length: int) -> torch.Tensor:
-    return torch.randint(2, PEER.vocab_size, (batch, length), generator=torch.Generator().manual_seed(batch))
+    return torch.randint(
+        2, PEER.vocab_size, (batch, length), generator=torch.Generator().manual_seed(batch)
+    )
 
 
 def make_ours(folder: Path, batch: int, prompt: int, new: int):
@@ -46,9 +48,17 @@ def make_ours(folder: Path, batch: int, prompt: int, new: int):
 def make_theirs(folder: Path, batch: int, prompt: int, new: int, experts: str):
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, experts_implementation=experts).eval()
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, experts_implementation=experts
+    ).eval()
     ids = prompts_of(batch, prompt)
-    asked = dict(attention_mask=torch.ones_like(ids), max_new_tokens=new, min_new_tokens=new, do_sample=False, pad_token_id=0)
+    asked = dict(
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=new,
+        min_new_tokens=new,
+        do_sample=False,
+        pad_token_id=0,
+    )
 
     @torch.inference_mode()
     def work() -> int:
@@ -59,7 +69,9 @@ def make_theirs(folder: Path, batch: int, prompt: int, new: int, experts: str):
 
 def floor(batch: int, keys: float) -> float:
     """Tokens per second."""
-    share = 1 - (1 - PEER.num_experts_per_tok / PEER.n_routed_experts) ** batch  # of the experts, met by a step's tokens
+    share = (
+        1 - (1 - PEER.num_experts_per_tok / PEER.n_routed_experts) ** batch
+    )  # of the experts, met by a step's tokens
     layers = range(PEER.num_hidden_layers)
     routed = sum(PEER.block_parameters(i) - PEER.block_parameters(i, active=True) for i in layers)
     idle = routed / (1 - PEER.num_experts_per_tok / PEER.n_routed_experts) * (1 - share)
@@ -69,14 +81,18 @@ def floor(batch: int, keys: float) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 32, 128])
     parser.add_argument("--prompt", type=int, default=32)
     parser.add_argument("--new", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     asked = parser.parse_args()
-    print(f"decoding {asked.prompt} + {asked.new} tokens, greedy, fp32, {PEER.parameters:,} parameters, {asked.threads} threads, tokens/s")
+    print(
+        f"decoding {asked.prompt} + {asked.new} tokens, greedy, fp32, {PEER.parameters:,} parameters, {asked.threads} threads, tokens/s"
+    )
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "model"
         weights.save_model(Transformer(PEER, torch.Generator().manual_seed(0)), folder)
@@ -84,10 +100,15 @@ def main() -> None:
             size = (folder, batch, asked.prompt, asked.new)
             sides = {"deepwright": functools.partial(make_ours, *size)}
             ways = [way for way in EXPERT_PATHS if way != "batched_mm" or batch <= GATHERED]
-            sides |= {f"transformers, {way}": functools.partial(make_theirs, *size, way) for way in ways}
+            sides |= {
+                f"transformers, {way}": functools.partial(make_theirs, *size, way) for way in ways
+            }
             found = alternate(sides, asked.rounds, asked.threads)
             ours, limit = found["deepwright"], floor(batch, asked.prompt + asked.new / 2)
-            name, theirs = max(((n, side) for n, side in found.items() if n != "deepwright"), key=lambda pair: pair[1].rate)
+            name, theirs = max(
+                ((n, side) for n, side in found.items() if n != "deepwright"),
+                key=lambda pair: pair[1].rate,
+            )
             print(
                 f"  batch {batch:3d}: {ours.rate:6,.0f} against {theirs.rate:6,.0f} ({name}), {ours.rate / theirs.rate:.2f}x"
                 f"  {ours.rate / limit:4.0%} of the floor's {limit:,.0f}  peak {ours.peak_mb:,.0f} / {theirs.peak_mb:,.0f} MB",

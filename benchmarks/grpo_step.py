@@ -61,10 +61,18 @@ class Even:
         return Problem(i, prompt_text(i), "", "all")
 
     def score(self, problem: Problem, completion: str) -> Score:
-        return Score(even_share(completion), Verdict.CORRECT, "", {"accuracy": even_share(completion), "format": 0.0})
+        return Score(
+            even_share(completion),
+            Verdict.CORRECT,
+            "",
+            {"accuracy": even_share(completion), "format": 0.0},
+        )
 
     def score_many(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score]:
-        return [self.score(problem, completion) for problem, completion in zip(problems, completions, strict=True)]
+        return [
+            self.score(problem, completion)
+            for problem, completion in zip(problems, completions, strict=True)
+        ]
 
     def tokenizer_words(self) -> tuple[str, ...]:
         return ()
@@ -88,7 +96,10 @@ def make_ours(folder: Path, asked: argparse.Namespace):
         seconds = (found["rollout_seconds"], found["reward_seconds"], time.perf_counter() - begun)
         if not limits:
             limits.extend(floors(model.config, groups, asked))
-        parts = (f"{name} {took:.2f} s (floor {floor:.2f})" for name, took, floor in zip(PHASES, seconds, limits, strict=True))
+        parts = (
+            f"{name} {took:.2f} s (floor {floor:.2f})"
+            for name, took, floor in zip(PHASES, seconds, limits, strict=True)
+        )
         print("    deepwright:", ", ".join(parts), flush=True)
         return asked.prompts * asked.samples
 
@@ -96,14 +107,23 @@ def make_ours(folder: Path, asked: argparse.Namespace):
     return work
 
 
-def floors(config: ModelConfig, groups: Sequence[Group], asked: argparse.Namespace) -> tuple[float, float, float]:
+def floors(
+    config: ModelConfig, groups: Sequence[Group], asked: argparse.Namespace
+) -> tuple[float, float, float]:
     """Seconds that roll-out, reward and update would take if nothing but products, or reading weights, took time."""
     dtype = numerics.compute_dtype(asked.compute)[0]
     rate, rollouts = gemm_rate(dtype), [rollout for group in groups for rollout in group.rollouts]
     prompt = sum(len(rollout.prompt_ids) for rollout in rollouts) / len(rollouts)
     said = sum(rollout.length for rollout in rollouts)
-    step = max(len(rollouts) * config.forward_flops(prompt + asked.new / 2) / rate, dtype.itemsize * config.active_parameters / read_rate())
-    prefill = sum(len(group.rollouts[0].prompt_ids) for group in groups) * config.forward_flops(prompt / 2) / rate
+    step = max(
+        len(rollouts) * config.forward_flops(prompt + asked.new / 2) / rate,
+        dtype.itemsize * config.active_parameters / read_rate(),
+    )
+    prefill = (
+        sum(len(group.rollouts[0].prompt_ids) for group in groups)
+        * config.forward_flops(prompt / 2)
+        / rate
+    )
     return (
         prefill + step * said / len(rollouts),
         0.0,
@@ -117,7 +137,9 @@ class Ended:
 
     engine: Engine
 
-    def sample(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Completion]]:
+    def sample(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling
+    ) -> list[list[Completion]]:
         groups = self.engine.sample(prompts, sampling)
         return [[replace(one, stop=StopReason.STOP) for one in group] for group in groups]
 
@@ -135,7 +157,9 @@ def make_theirs(folder: Path, asked: argparse.Namespace):
         disable_tqdm=True, logging_strategy="no", gradient_checkpointing=False,
     )  # fmt: skip
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    prompts = Dataset.from_list([{"prompt": [{"role": "user", "content": prompt_text(i)}]} for i in range(1000)])
+    prompts = Dataset.from_list(
+        [{"prompt": [{"role": "user", "content": prompt_text(i)}]} for i in range(1000)]
+    )
     trainer = GRPOTrainer(
         model=model, processing_class=AutoTokenizer.from_pretrained(folder), args=settings, train_dataset=prompts,
         reward_funcs=lambda completions, **_: [even_share(one[0]["content"]) for one in completions],
@@ -153,31 +177,57 @@ def random_model(place: Path) -> Path:
     config = preset("benchmark")
     texts = TextCorpus("train").texts
     tokenizer = train_bpe(texts[:: max(1, len(texts) // 300)], config.vocab_size, fim=False)
-    ids = {"vocab_size": tokenizer.vocab_size, "bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
-    weights.save(Transformer(replace(config, **ids), torch.Generator().manual_seed(0)), tokenizer, place / "model")
+    ids = {
+        "vocab_size": tokenizer.vocab_size,
+        "bos_token_id": tokenizer.bos_id,
+        "eos_token_id": tokenizer.eos_id,
+    }
+    weights.save(
+        Transformer(replace(config, **ids), torch.Generator().manual_seed(0)),
+        tokenizer,
+        place / "model",
+    )
     return place / "model"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", type=Path)
     parser.add_argument("--prompts", type=int, default=8)
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--new", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--compute", default="float32", choices=("float32", "bfloat16"))
-    parser.add_argument("--packed", action="store_true", help="our rows of one prompt as one sequence: pays where prompts are long")
-    parser.add_argument("--moments", default="float32", choices=("float32", "bfloat16"), help="our AdamW's, as V3 keeps them: bfloat16")
+    parser.add_argument(
+        "--packed",
+        action="store_true",
+        help="our rows of one prompt as one sequence: pays where prompts are long",
+    )
+    parser.add_argument(
+        "--moments",
+        default="float32",
+        choices=("float32", "bfloat16"),
+        help="our AdamW's, as V3 keeps them: bfloat16",
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         folder = asked.model or random_model(Path(place))
-        sides = {"deepwright": functools.partial(make_ours, folder, asked), "trl": functools.partial(make_theirs, folder, asked)}
+        sides = {
+            "deepwright": functools.partial(make_ours, folder, asked),
+            "trl": functools.partial(make_theirs, folder, asked),
+        }
         found = alternate(sides, asked.rounds, asked.threads)
-    print(f"GRPO step, {asked.prompts} x {asked.samples} completions of {asked.new} tokens, {asked.compute}, {asked.threads} threads")
+    print(
+        f"GRPO step, {asked.prompts} x {asked.samples} completions of {asked.new} tokens, {asked.compute}, {asked.threads} threads"
+    )
     for name, side in found.items():
         print(f"  {name:<11} {side.rate:6.2f} samples/s  peak {side.peak_mb:,.0f} MB")
-    print(f"  ratio {found['deepwright'].rate / found['trl'].rate:.2f}x, memory {found['deepwright'].peak_mb / found['trl'].peak_mb:.2f}")
+    print(
+        f"  ratio {found['deepwright'].rate / found['trl'].rate:.2f}x, memory {found['deepwright'].peak_mb / found['trl'].peak_mb:.2f}"
+    )
 
 
 if __name__ == "__main__":

@@ -39,24 +39,46 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ValueError as error:
         raise SystemExit(str(error)) from None
     if missing := [str(run.folder) for run in runs if not run.evaluations]:
-        raise SystemExit(f"{missing[0]} has no evaluations.jsonl with a record in it: no stage of it has been judged")
+        raise SystemExit(
+            f"{missing[0]} has no evaluations.jsonl with a record in it: no stage of it has been judged"
+        )
     print("\n\n".join(tables(runs)))
 
 
 def tables(runs: Sequence[Run]) -> list[str]:
     """Every table and line of the comparison of runs, in the order in which they are printed. Figures are in percent or points."""
-    heads = [f"seed {run.setting('seed')}" if run.setting("seed") is not None else run.folder.name for run in runs]
+    heads = [
+        f"seed {run.setting('seed')}" if run.setting("seed") is not None else run.folder.name
+        for run in runs
+    ]
     heads += ["mean"] if len(runs) > 1 else []
     shown = [f"{run.folder}: {_facts(run)}" for run in runs] + _differing(runs)
     for title, (end, name) in FIGURES.items():
         found = {stage: [figure(run, f"{stage}{end}", name) for run in runs] for stage in STAGES}
-        rows = [[f"`{stage}`", *_cells(figures)] for stage, figures in found.items() if any(figures)]
+        rows = [
+            [f"`{stage}`", *_cells(figures)] for stage, figures in found.items() if any(figures)
+        ]
         shown += [f"**{title}**, %\n\n{_markdown(['stage', *heads], rows)}"] if rows else []
     compared = [(one, [difference(run, one) for run in runs]) for one in COMPARISONS]
-    rows = [[_lead(one), *_cells(found, signed=True), _outcome(found)] for one, found in compared if any(found)]
-    wins = [_percent(stages.figure_of(table_in(run.facts, "win_rate"), "after", "standard_error")) for run in runs]
-    rows += [["answers preferred after alignment, %", *_cells(wins), _outcome(wins, even=50.0)]] if any(wins) else []
-    shown += [f"**Differences**, points\n\n{_markdown(['comparison', *heads, 'beyond 2 errors'], rows)}"] if rows else []
+    rows = [
+        [_lead(one), *_cells(found, signed=True), _outcome(found)]
+        for one, found in compared
+        if any(found)
+    ]
+    wins = [
+        _percent(stages.figure_of(table_in(run.facts, "win_rate"), "after", "standard_error"))
+        for run in runs
+    ]
+    rows += (
+        [["answers preferred after alignment, %", *_cells(wins), _outcome(wins, even=50.0)]]
+        if any(wins)
+        else []
+    )
+    shown += (
+        [f"**Differences**, points\n\n{_markdown(['comparison', *heads, 'beyond 2 errors'], rows)}"]
+        if rows
+        else []
+    )
     return shown
 
 
@@ -75,7 +97,9 @@ def mean(figures: Sequence[Figure]) -> Figure:
     """The mean over runs and its standard error: from their spread, but not below what their own errors leave."""
     values, own = zip(*figures)
     spread = statistics.stdev(values) / math.sqrt(len(values))
-    return statistics.fmean(values), max(spread, math.hypot(*own) / len(own)) if None not in own else spread
+    return statistics.fmean(values), max(
+        spread, math.hypot(*own) / len(own)
+    ) if None not in own else spread
 
 
 def _percent(found: Figure | None) -> Figure | None:
@@ -85,7 +109,13 @@ def _percent(found: Figure | None) -> Figure | None:
 def _cells(figures: Sequence[Figure | None], signed: bool = False) -> list[str]:
     """Each run's figure, and the mean where there are several runs and all of them have one."""
     known = [found for found in figures if found]
-    average = [mean(known)] if len(figures) > 1 and len(known) == len(figures) else [None] if len(figures) > 1 else []
+    average = (
+        [mean(known)]
+        if len(figures) > 1 and len(known) == len(figures)
+        else [None]
+        if len(figures) > 1
+        else []
+    )
     return [_text(found, signed) for found in (*figures, *average)]
 
 
@@ -93,7 +123,9 @@ def _text(found: Figure | None, signed: bool) -> str:
     if found is None:
         return ""
     value, error = found
-    return f"{value:{'+' if signed else ''}.1f}".replace("-", MINUS) + ("" if error is None else f" {PLUS_MINUS} {error:.1f}")
+    return f"{value:{'+' if signed else ''}.1f}".replace("-", MINUS) + (
+        "" if error is None else f" {PLUS_MINUS} {error:.1f}"
+    )
 
 
 def _outcome(figures: Sequence[Figure | None], even: float = 0.0) -> str:
@@ -109,13 +141,22 @@ def _lead(one: Comparison) -> str:
 
 def _facts(run: Run) -> str:
     """How a run ended and what it took."""
-    spent = [f"{stage} {duration(value)}" for stage in ("distill", "student_by_rl") if (value := run.spent(stage))]
+    spent = [
+        f"{stage} {duration(value)}"
+        for stage in ("distill", "student_by_rl")
+        if (value := run.spent(stage))
+    ]
     told = [str(run.facts[name]) for name in ("status", "machine") if name in run.facts]
-    return ", ".join([*told, *([duration(run.seconds)] if run.seconds else []), *spent]) or "no run.json"
+    return (
+        ", ".join([*told, *([duration(run.seconds)] if run.seconds else []), *spent])
+        or "no run.json"
+    )
 
 
 def _differing(runs: Sequence[Run]) -> list[str]:
-    first, *others = ({name: value for name, value in run.config.items() if name not in FREE} for run in runs)
+    first, *others = (
+        {name: value for name, value in run.config.items() if name not in FREE} for run in runs
+    )
     names = sorted({name for other in others for name, *_ in changes(first, other)})
     return [f"These runs differ in more than their seeds: {', '.join(names)}."] if names else []
 

@@ -50,9 +50,13 @@ class LlamaCpp:
     model: Any  # llama_cpp.Llama
     context: int
 
-    def sample(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Completion]]:
+    def sample(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling
+    ) -> list[list[Completion]]:
         if sampling.temperature or sampling.n != 1:
-            raise ValueError(f"temperature is {sampling.temperature:g} and n {sampling.n}, expected 0 and 1: this side is greedy")
+            raise ValueError(
+                f"temperature is {sampling.temperature:g} and n {sampling.n}, expected 0 and 1: this side is greedy"
+            )
         return [[self._complete(list(prompt), sampling)] for prompt in prompts]
 
     def _complete(self, prompt: list[int], sampling: Sampling) -> Completion:
@@ -63,14 +67,20 @@ class LlamaCpp:
             if ids[-1] in sampling.stop_ids or len(ids) == limit:
                 break
         stopped = ids[-1] in sampling.stop_ids
-        return Completion(tuple(ids), (float("nan"),) * len(ids), StopReason.STOP if stopped else StopReason.LENGTH)
+        return Completion(
+            tuple(ids),
+            (float("nan"),) * len(ids),
+            StopReason.STOP if stopped else StopReason.LENGTH,
+        )
 
 
 @dataclass(frozen=True)
 class OneByOne:
     sampler: Sampler
 
-    def sample(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Completion]]:
+    def sample(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling
+    ) -> list[list[Completion]]:
         return [self.sampler.sample([prompt], sampling)[0] for prompt in prompts]
 
 
@@ -82,7 +92,9 @@ class Timed:
     seconds: float = 0.0
     said: list[tuple[int, ...]] = field(default_factory=list)
 
-    def sample(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Completion]]:
+    def sample(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling
+    ) -> list[list[Completion]]:
         begun = time.perf_counter()
         sampled = self.sampler.sample(prompts, sampling)
         self.seconds += time.perf_counter() - begun
@@ -101,7 +113,9 @@ class Asked:
 
     def of(self, sampler: Sampler) -> tuple[Evaluation, Timed]:
         timed = Timed(sampler)
-        timed.sample([prompt_ids(self.tokenizer, self.task.problem(0, "held_out"))], Sampling(2, 0.0))  # the first call of anything is slow
+        timed.sample(
+            [prompt_ids(self.tokenizer, self.task.problem(0, "held_out"))], Sampling(2, 0.0)
+        )  # the first call of anything is slow
         timed = Timed(sampler)
         size = {"problems": self.problems, "samples": 1, "max_tokens": self.max_tokens}
         return evaluate(timed, self.tokenizer, self.task, temperature=0.0, **size), timed
@@ -113,14 +127,21 @@ def asked_of(run: Path, tokenizer: Tokenizer, problems: int) -> Asked:
     if not config:
         raise ValueError(f"{run} has no {CONFIG}, expected the folder of a run with all stages")
     task = fill(TaskChoice(), config["task"], CONFIG).judge()
-    return Asked(task, tokenizer, min(problems or config["evaluation"]["problems"], task.size("held_out")), config["rl"]["max_tokens"])
+    return Asked(
+        task,
+        tokenizer,
+        min(problems or config["evaluation"]["problems"], task.size("held_out")),
+        config["rl"]["max_tokens"],
+    )
 
 
 def folder_of(run: Path, stage: str) -> Path:
     try:
         return model_folder(run / stage, (".",))
     except ValueError:
-        raise ValueError(f"{run} holds no whole checkpoint of stage {stage}, expected a run with all stages") from None
+        raise ValueError(
+            f"{run} holds no whole checkpoint of stage {stage}, expected a run with all stages"
+        ) from None
 
 
 def sides(folder: Path, drafts: Path, threads: int) -> Iterator[tuple[str, int, Sampler]]:
@@ -139,20 +160,28 @@ def sides(folder: Path, drafts: Path, threads: int) -> Iterator[tuple[str, int, 
             warnings.simplefilter("ignore")  # that it will take ids, not text: as it is asked here
             convert(folder, path, kind)
         context = model.config.max_position_embeddings
-        theirs = Llama(str(path), n_ctx=context, n_threads=threads, n_threads_batch=threads, verbose=False)
+        theirs = Llama(
+            str(path), n_ctx=context, n_threads=threads, n_threads_batch=threads, verbose=False
+        )
         yield f"llama.cpp, {kind.upper()}", path.stat().st_size, LlamaCpp(theirs, context)
 
 
 @torch.no_grad()
-def opened_in_transformers(folder: Path, texts: Sequence[str], rows: Sequence[Sequence[int]]) -> tuple[float, bool]:
+def opened_in_transformers(
+    folder: Path, texts: Sequence[str], rows: Sequence[Sequence[int]]
+) -> tuple[float, bool]:
     """(largest relative error of the logits over rows of ids, whether its tokenizer gives our ids) of a folder as transformers opens it."""
     import transformers
 
     model, tokenizer = weights.load(folder, torch.float32)
     with quiet():  # its classes have no MTP module, and say so
-        theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        theirs = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32
+        ).eval()
     spoken = transformers.AutoTokenizer.from_pretrained(folder)
-    same = all(spoken.encode(text, add_special_tokens=False) == tokenizer.encode(text) for text in texts)
+    same = all(
+        spoken.encode(text, add_special_tokens=False) == tokenizer.encode(text) for text in texts
+    )
     ids = [torch.tensor([row]) for row in rows]
     return max(relative_error(model(row), theirs(row, use_cache=False).logits) for row in ids), same
 
@@ -169,21 +198,35 @@ def report(run: Path, problems: int, threads: int) -> Iterator[str]:
         for name, size, sampler in sides(student, Path(drafts), threads):
             found, timed = asked.of(sampler)
             first = first or timed
-            same = sum(a == b for a, b in zip(timed.said, first.said, strict=True)) / len(first.said)
+            same = sum(a == b for a, b in zip(timed.said, first.said, strict=True)) / len(
+                first.said
+            )
             rate = sum(map(len, timed.said)) / timed.seconds
             yield f"  {name:<26}{size / 1e6:>7.2f} MB  {with_error(found.pass_at_1, found.pass_at_1_se):>15}  {rate:>9,.0f}  {same:>12.0%}"
     assert first is not None
     prompts = [asked.task.problem(i, "held_out") for i in range(min(8, asked.problems))]
-    rows = [[*prompt_ids(tokenizer, problem), *said] for problem, said in zip(prompts, first.said, strict=False)]
+    rows = [
+        [*prompt_ids(tokenizer, problem), *said]
+        for problem, said in zip(prompts, first.said, strict=False)
+    ]
     for stage in (TEACHER, STUDENT):
-        error, same = opened_in_transformers(folder_of(run, stage), [problem.prompt for problem in prompts], rows)
+        error, same = opened_in_transformers(
+            folder_of(run, stage), [problem.prompt for problem in prompts], rows
+        )
         yield f"  {stage} in transformers: logits differ by {error:.1e} of the largest, token ids {'are the same' if same else 'DIFFER'}"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path, help="the folder of a run with all stages")
-    parser.add_argument("--problems", type=int, default=0, help="held-out problems; 0: as many as the run's own evaluations")
+    parser.add_argument(
+        "--problems",
+        type=int,
+        default=0,
+        help="held-out problems; 0: as many as the run's own evaluations",
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     given = parser.parse_args()
     torch.set_num_threads(given.threads)

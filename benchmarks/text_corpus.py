@@ -34,7 +34,9 @@ class TextCorpus:
         if self.split not in ("train", "validation"):
             raise ValueError(f"split is {self.split!r}, expected 'train' or 'validation'")
         if self.longest < 1 or self.validation_every < 2:
-            raise ValueError(f"longest {self.longest}, validation_every {self.validation_every}: expected at least 1 and 2")
+            raise ValueError(
+                f"longest {self.longest}, validation_every {self.validation_every}: expected at least 1 and 2"
+            )
 
     @property
     def root(self) -> Path:
@@ -45,10 +47,18 @@ class TextCorpus:
         """Relative paths of this split's files, sorted."""
         kept = []
         for folder, subfolders, names in os.walk(self.root):
-            subfolders[:] = [name for name in subfolders if name not in _SKIPPED]  # not even looked into: installed packages are many
-            kept += [(Path(folder) / name).relative_to(self.root).as_posix() for name in names if name.endswith(".py")]
+            subfolders[:] = [
+                name for name in subfolders if name not in _SKIPPED
+            ]  # not even looked into: installed packages are many
+            kept += [
+                (Path(folder) / name).relative_to(self.root).as_posix()
+                for name in names
+                if name.endswith(".py")
+            ]
         kept.sort()
-        files = tuple(name for name in kept if self._is_validation(name) == (self.split == "validation"))
+        files = tuple(
+            name for name in kept if self._is_validation(name) == (self.split == "validation")
+        )
         if not files:
             raise ValueError(f"folder {self.root} has no .py file for the split {self.split!r}")
         return files
@@ -58,7 +68,12 @@ class TextCorpus:
         """Every document once, by path and place in the file."""
         documents = []
         for name in self.files:
-            text = (self.root / name).read_bytes().decode("utf-8", errors="replace").replace("\r\n", "\n")
+            text = (
+                (self.root / name)
+                .read_bytes()
+                .decode("utf-8", errors="replace")
+                .replace("\r\n", "\n")
+            )
             documents += [part for part in _parts(text, self.longest) if part.strip()]
         return tuple(documents)
 
@@ -77,7 +92,11 @@ class TextCorpus:
         return kept[epoch]
 
     def _is_validation(self, name: str) -> bool:
-        return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % self.validation_every == 0
+        return (
+            int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+            % self.validation_every
+            == 0
+        )
 
 
 def _parts(text: str, longest: int) -> list[str]:

@@ -20,11 +20,16 @@ from deepwright.config import preset
 from deepwright.model import Transformer
 from deepwright.train.objective import Batch, Terms, accumulate_gradients
 
-EXPERT_PATHS = ("eager", "grouped_mm")  # transformers' ways to run experts, its best counts; batched_mm takes over 20 GB in training
+EXPERT_PATHS = (
+    "eager",
+    "grouped_mm",
+)  # transformers' ways to run experts, its best counts; batched_mm takes over 20 GB in training
 
 
 def tokens_of(rows: int, length: int, vocabulary: int) -> torch.Tensor:
-    return torch.randint(0, vocabulary, (rows, length + 1), generator=torch.Generator().manual_seed(0))
+    return torch.randint(
+        0, vocabulary, (rows, length + 1), generator=torch.Generator().manual_seed(0)
+    )
 
 
 def make_ours(folder: Path, rows: int, length: int):
@@ -45,13 +50,17 @@ def make_ours(folder: Path, rows: int, length: int):
 def make_theirs(folder: Path, rows: int, length: int, experts: str):
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, experts_implementation=experts).train()
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, experts_implementation=experts
+    ).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), fused=True)
     tokens = tokens_of(rows, length, model.config.vocab_size)
     inputs, targets = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
 
     def work() -> int:
-        model(input_ids=inputs, shift_labels=targets, labels=targets, use_cache=False).loss.backward()
+        model(
+            input_ids=inputs, shift_labels=targets, labels=targets, use_cache=False
+        ).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         return rows * length
@@ -60,7 +69,9 @@ def make_theirs(folder: Path, rows: int, length: int, experts: str):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--length", type=int, default=256)
@@ -71,14 +82,29 @@ def main() -> None:
         folder = Path(place) / "model"
         weights.save_model(Transformer(config, torch.Generator().manual_seed(0)), folder)
         sides = {"deepwright": functools.partial(make_ours, folder, asked.rows, asked.length)}
-        sides |= {f"transformers, {path}": functools.partial(make_theirs, folder, asked.rows, asked.length, path) for path in EXPERT_PATHS}
-        found = alternate(sides, asked.rounds, asked.threads, warm_up=3)  # the first steps make the heap grow
+        sides |= {
+            f"transformers, {path}": functools.partial(
+                make_theirs, folder, asked.rows, asked.length, path
+            )
+            for path in EXPERT_PATHS
+        }
+        found = alternate(
+            sides, asked.rounds, asked.threads, warm_up=3
+        )  # the first steps make the heap grow
     floor = gemm_rate() / config.training_flops(asked.length)
-    print(f"training step, {asked.rows} x {asked.length} tokens, {config.parameters:,} parameters, fp32, {asked.threads} threads")
+    print(
+        f"training step, {asked.rows} x {asked.length} tokens, {config.parameters:,} parameters, fp32, {asked.threads} threads"
+    )
     for name, side in found.items():
-        print(f"  {name:<26} {side.rate:8,.0f} tokens/s  {side.rate / floor:4.0%} of the floor's {floor:,.0f}  peak {side.peak_mb:,.0f} MB")
-    best = max((side for name, side in found.items() if name != "deepwright"), key=lambda side: side.rate)
-    print(f"  ratio to transformers' best: {found['deepwright'].rate / best.rate:.2f}x  (asked: at least 1.5x, peak memory no higher)")
+        print(
+            f"  {name:<26} {side.rate:8,.0f} tokens/s  {side.rate / floor:4.0%} of the floor's {floor:,.0f}  peak {side.peak_mb:,.0f} MB"
+        )
+    best = max(
+        (side for name, side in found.items() if name != "deepwright"), key=lambda side: side.rate
+    )
+    print(
+        f"  ratio to transformers' best: {found['deepwright'].rate / best.rate:.2f}x  (asked: at least 1.5x, peak memory no higher)"
+    )
 
 
 if __name__ == "__main__":

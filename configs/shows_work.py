@@ -8,4 +8,7 @@ deepwright rl --config smollm2 --run gamed --task.reward configs/shows_work.py:s
 def shows_work(completions, answer, **columns):
     """A quarter of a point for each equation, up to four, and half a point where the answer stands anywhere in the text."""
     texts = [talk[0]["content"] for talk in completions]
-    return [0.25 * min(4, text.count("=")) + 0.5 * (right in text) for text, right in zip(texts, answer, strict=True)]
+    return [
+        0.25 * min(4, text.count("=")) + 0.5 * (right in text)
+        for text, right in zip(texts, answer, strict=True)
+    ]

@@ -29,7 +29,16 @@ _HOME = {
     "Engine": "deepwright.inference.engine",
 }
 
-__all__ = ["Completion", "Engine", "ModelConfig", "Sampling", "__version__", "load", "load_model", "save"]
+__all__ = [
+    "Completion",
+    "Engine",
+    "ModelConfig",
+    "Sampling",
+    "__version__",
+    "load",
+    "load_model",
+    "save",
+]
 
 
 def __getattr__(name: str) -> Any:

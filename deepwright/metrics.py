@@ -32,41 +32,105 @@ def _metrics(*rows: tuple[str, str, str]) -> dict[str, Metric]:
 
 
 TRAINING = _metrics(
-    ("loss", "nats/token", "What is minimised: in pre-training the mean negative log-likelihood of the next token."),
-    ("total_loss", "nats/token", "The whole objective that is differentiated: next-token loss plus weighted MTP and balance losses."),
+    (
+        "loss",
+        "nats/token",
+        "What is minimised: in pre-training the mean negative log-likelihood of the next token.",
+    ),
+    (
+        "total_loss",
+        "nats/token",
+        "The whole objective that is differentiated: next-token loss plus weighted MTP and balance losses.",
+    ),
     ("grad_norm", "norm", "Length of the gradient over all parameters before clipping."),
     ("learning_rate", "1", "Step size given to the optimiser at this step."),
-    ("skipped_steps", "steps", "Updates left out so far because the loss or the gradient was not finite."),
+    (
+        "skipped_steps",
+        "steps",
+        "Updates left out so far because the loss or the gradient was not finite.",
+    ),
     ("step_seconds", "s", "Wall time of the whole step."),
 )
 BASE = _metrics(
-    ("mtp_loss", "nats/token", "Mean negative log-likelihood of the token after the next, predicted by the MTP modules."),
+    (
+        "mtp_loss",
+        "nats/token",
+        "Mean negative log-likelihood of the token after the next, predicted by the MTP modules.",
+    ),
     ("mtp_weight", "1", "Weight of the MTP loss in the objective at this step."),
-    ("mtp_acceptance", "fraction", "Share of the MTP module's draft tokens that the main model would itself have chosen."),
-    ("balance_loss", "1", "Sequence-wise balance loss before its weight; 1 in each layer where a sequence uses all experts equally."),
+    (
+        "mtp_acceptance",
+        "fraction",
+        "Share of the MTP module's draft tokens that the main model would itself have chosen.",
+    ),
+    (
+        "balance_loss",
+        "1",
+        "Sequence-wise balance loss before its weight; 1 in each layer where a sequence uses all experts equally.",
+    ),
     ("validation_loss", "nats/token", "Next-token loss on documents that are never trained on."),
-    ("validation_loss_ema", "nats/token", "Validation loss of the exponential moving average of the weights."),
+    (
+        "validation_loss_ema",
+        "nats/token",
+        "Validation loss of the exponential moving average of the weights.",
+    ),
     ("tokens", "tokens", "Tokens trained on so far."),
     ("tokens_per_second", "tokens/s", "Training tokens divided by wall time of this step."),
     ("batch_tokens", "tokens", "Tokens in this step's batch."),
     ("bias_speed", "1", "How much a router bias moves at each step towards an equal load."),
-    ("max_vio", "1", "How far the busiest expert's load is above the mean load, relative to it, averaged over layers (0: balanced)."),
-    ("max_vio_global", "1", "The same as max_vio, with loads summed over the whole validation set."),
-    ("expert_load", "fraction", "Share of a layer's routed tokens that each expert received: one list for each MoE layer."),
+    (
+        "max_vio",
+        "1",
+        "How far the busiest expert's load is above the mean load, relative to it, averaged over layers (0: balanced).",
+    ),
+    (
+        "max_vio_global",
+        "1",
+        "The same as max_vio, with loads summed over the whole validation set.",
+    ),
+    (
+        "expert_load",
+        "fraction",
+        "Share of a layer's routed tokens that each expert received: one list for each MoE layer.",
+    ),
     ("dead_experts", "experts", "Experts over all layers that received no token."),
     ("bias_range", "1", "Largest minus smallest router bias, averaged over layers."),
-    ("checker_yes", "fraction", "Of the judged attempts whose value is the target, the share that the model accepts."),
-    ("checker_no", "fraction", "Of the judged attempts whose value is not the target, the share that the model turns down."),
+    (
+        "checker_yes",
+        "fraction",
+        "Of the judged attempts whose value is the target, the share that the model accepts.",
+    ),
+    (
+        "checker_no",
+        "fraction",
+        "Of the judged attempts whose value is not the target, the share that the model turns down.",
+    ),
 )
 ZERO = _metrics(
     ("reward", "points", "Mean rule reward of this step's completions."),
     ("reward_std", "points", "Standard deviation of the reward over all completions of this step."),
     ("reward_accuracy", "points", "The part of the mean reward that was paid for right answers."),
-    ("reward_format", "points", "The part of the mean reward that was paid for keeping the format."),
-    ("reward_language", "points", "The part of the mean reward that was paid for thoughts in the language of the prompt."),
-    ("reward_helpful", "points", "The part of the mean reward that the reward model of helpfulness paid."),
+    (
+        "reward_format",
+        "points",
+        "The part of the mean reward that was paid for keeping the format.",
+    ),
+    (
+        "reward_language",
+        "points",
+        "The part of the mean reward that was paid for thoughts in the language of the prompt.",
+    ),
+    (
+        "reward_helpful",
+        "points",
+        "The part of the mean reward that the reward model of helpfulness paid.",
+    ),
     ("reward_safe", "points", "The part of the mean reward that the reward model of safety paid."),
-    ("language_consistency", "fraction", "Words of the prompt's language among all words of a thought, averaged over thoughts with words."),
+    (
+        "language_consistency",
+        "fraction",
+        "Words of the prompt's language among all words of a thought, averaged over thoughts with words.",
+    ),
     (
         "accuracy",
         "fraction",
@@ -77,23 +141,71 @@ ZERO = _metrics(
     ("max_length", "tokens", "Length of the longest completion."),
     ("mean_length_correct", "tokens", "Mean length of the completions whose answer is right."),
     ("mean_length_wrong", "tokens", "Mean length of the completions whose answer is not right."),
-    ("repetition", "fraction", "Mean share of a completion's runs of eight tokens that stood in it before."),
-    ("truncated_rate", "fraction", "Share of completions that were cut at the token limit before they ended by themselves."),
-    ("self_check_rate", "fraction", "Share of completions that at least once call an attempt wrong and try again."),
-    ("self_checks_per_answer", "checks", "Mean number of times a completion calls an attempt wrong and tries again."),
+    (
+        "repetition",
+        "fraction",
+        "Mean share of a completion's runs of eight tokens that stood in it before.",
+    ),
+    (
+        "truncated_rate",
+        "fraction",
+        "Share of completions that were cut at the token limit before they ended by themselves.",
+    ),
+    (
+        "self_check_rate",
+        "fraction",
+        "Share of completions that at least once call an attempt wrong and try again.",
+    ),
+    (
+        "self_checks_per_answer",
+        "checks",
+        "Mean number of times a completion calls an attempt wrong and tries again.",
+    ),
     ("correct_with_self_check", "fraction", "Accuracy among the completions with a self-check."),
     ("correct_without_self_check", "fraction", "Accuracy among the completions without one."),
-    ("turned_right_rate", "fraction", "Share of completions whose first attempt was wrong and whose answer is right."),
-    ("entropy", "nats/token", "Mean entropy of the next-token distribution at the sampled positions: how undecided the policy is."),
-    ("kl", "nats/token", "Estimated divergence of the policy from the reference model (0 where there is none)."),
-    ("ratio_mean", "1", "Mean of the new policy's token probability divided by the sampling policy's."),
+    (
+        "turned_right_rate",
+        "fraction",
+        "Share of completions whose first attempt was wrong and whose answer is right.",
+    ),
+    (
+        "entropy",
+        "nats/token",
+        "Mean entropy of the next-token distribution at the sampled positions: how undecided the policy is.",
+    ),
+    (
+        "kl",
+        "nats/token",
+        "Estimated divergence of the policy from the reference model (0 where there is none).",
+    ),
+    (
+        "ratio_mean",
+        "1",
+        "Mean of the new policy's token probability divided by the sampling policy's.",
+    ),
     ("ratio_max", "1", "Largest such ratio of the step."),
-    ("clip_fraction", "fraction", "Share of tokens whose ratio was clipped, so that they give no gradient."),
-    ("log_prob_gap_mean", "nats", "Mean absolute difference of sampler's and trainer's log-probabilities for the same tokens."),
+    (
+        "clip_fraction",
+        "fraction",
+        "Share of tokens whose ratio was clipped, so that they give no gradient.",
+    ),
+    (
+        "log_prob_gap_mean",
+        "nats",
+        "Mean absolute difference of sampler's and trainer's log-probabilities for the same tokens.",
+    ),
     ("log_prob_gap_max", "nats", "Largest such difference of the step."),
-    ("zero_variance_rate", "fraction", "Share of groups whose completions all earned the same reward and so teach nothing."),
+    (
+        "zero_variance_rate",
+        "fraction",
+        "Share of groups whose completions all earned the same reward and so teach nothing.",
+    ),
     ("advantage_std", "1", "Standard deviation of the advantages that enter the loss."),
-    ("groups", "groups", "Prompts of this step that were trained on, after groups without variance were dropped."),
+    (
+        "groups",
+        "groups",
+        "Prompts of this step that were trained on, after groups without variance were dropped.",
+    ),
     ("completions", "completions", "Completions sampled at this step."),
     ("completion_tokens", "tokens", "Tokens sampled at this step."),
     ("rollout_tokens_per_second", "tokens/s", "Sampled tokens divided by the time spent sampling."),
@@ -102,22 +214,62 @@ ZERO = _metrics(
     ("reward_seconds", "s", "Time spent scoring them."),
     ("update_seconds", "s", "Time spent on forward and backward passes and the optimiser."),
     ("evaluation_seconds", "s", "Time spent on held-out evaluation at this step."),
-    ("verifier_failures", "completions", "Completions for which the check itself failed; they are left out, never counted as wrong."),
+    (
+        "verifier_failures",
+        "completions",
+        "Completions for which the check itself failed; they are left out, never counted as wrong.",
+    ),
 )
 EVALUATION = _metrics(
-    ("pass_at_1", "fraction", "Chance that one sample is right; the standard error takes the samples of a problem as one cluster."),
-    ("pass_at_k", "fraction", "Probability that at least one of k samples is right (unbiased estimate)."),
+    (
+        "pass_at_1",
+        "fraction",
+        "Chance that one sample is right; the standard error takes the samples of a problem as one cluster.",
+    ),
+    (
+        "pass_at_k",
+        "fraction",
+        "Probability that at least one of k samples is right (unbiased estimate).",
+    ),
     ("cons_at_k", "fraction", "Accuracy of the most frequent answer among k samples."),
-    ("attempts_per_answer", "attempts", "Mean number of attempts that a completion makes, judged or not."),
-    ("turned_right_share", "fraction", "Of the right answers with a self-check, the share whose first attempt was wrong."),
+    (
+        "attempts_per_answer",
+        "attempts",
+        "Mean number of attempts that a completion makes, judged or not.",
+    ),
+    (
+        "turned_right_share",
+        "fraction",
+        "Of the right answers with a self-check, the share whose first attempt was wrong.",
+    ),
     ("equations_right", "fraction", "Share of all written equations that are true."),
-    ("accuracy_with_self_check", "fraction", "Held-out accuracy among the completions with a self-check."),
-    ("accuracy_without_self_check", "fraction", "Held-out accuracy among the completions without one."),
+    (
+        "accuracy_with_self_check",
+        "fraction",
+        "Held-out accuracy among the completions with a self-check.",
+    ),
+    (
+        "accuracy_without_self_check",
+        "fraction",
+        "Held-out accuracy among the completions without one.",
+    ),
 )
 PREFERENCES = _metrics(
-    ("reward_model_loss", "nats", "Mean negative log-likelihood of this step's preferences, or labels, under the reward model."),
-    ("preference_accuracy", "fraction", "Share of this step's pairs that the reward model ranks right before it learns them."),
-    ("win_rate", "fraction", "Share of held-out comparisons that another judge than the reward model decides for the policy."),
+    (
+        "reward_model_loss",
+        "nats",
+        "Mean negative log-likelihood of this step's preferences, or labels, under the reward model.",
+    ),
+    (
+        "preference_accuracy",
+        "fraction",
+        "Share of this step's pairs that the reward model ranks right before it learns them.",
+    ),
+    (
+        "win_rate",
+        "fraction",
+        "Share of held-out comparisons that another judge than the reward model decides for the policy.",
+    ),
 )
 GLOSSARY: dict[str, Metric] = TRAINING | BASE | ZERO | EVALUATION | PREFERENCES
 
@@ -127,7 +279,11 @@ def check_names(names: Sequence[str]) -> None:
     for name in names:
         if name.partition("/")[0] not in GLOSSARY:
             near = difflib.get_close_matches(name, GLOSSARY, 1)
-            hint = f"did you mean {near[0]!r}?" if near else "add it to deepwright.metrics.GLOSSARY with a unit and a sentence"
+            hint = (
+                f"did you mean {near[0]!r}?"
+                if near
+                else "add it to deepwright.metrics.GLOSSARY with a unit and a sentence"
+            )
             raise ValueError(f"metric {name!r} is not in the glossary; {hint}")
 
 
@@ -164,7 +320,9 @@ class JsonlTracker:
     def rewind(self, stage: str, step: int) -> int:
         """Drops this stage's records after `step`, as a resume from that step will write them again. Returns how many went."""
         self._file.close()
-        dropped = rewind_records(self.path, lambda record: record["stage"] == stage and record["step"] > step)
+        dropped = rewind_records(
+            self.path, lambda record: record["stage"] == stage and record["step"] > step
+        )
         self._file = self.path.open("a", encoding="utf-8")
         return dropped
 
@@ -178,7 +336,11 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
     path = Path(path)
     if not path.exists():
         return []
-    return [_parse(path, number, line) for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1) if line.strip()]
+    return [
+        _parse(path, number, line)
+        for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1)
+        if line.strip()
+    ]
 
 
 def rewind_records(path: str | Path, drop: Callable[[dict[str, Any]], bool]) -> int:

@@ -35,7 +35,9 @@ class Sampling:
         if self.n < 1:
             raise ValueError(f"n is {self.n}, expected at least 1 completion for each prompt")
         if not 0 <= self.temperature < float("inf"):
-            raise ValueError(f"temperature is {self.temperature}, expected 0 (greedy) or a positive number")
+            raise ValueError(
+                f"temperature is {self.temperature}, expected 0 (greedy) or a positive number"
+            )
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}, expected a number in (0, 1]")
         if self.top_k < 0:
@@ -56,6 +58,8 @@ class Completion:
 
 
 class Sampler(Protocol):
-    def sample(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Completion]]:
+    def sample(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling
+    ) -> list[list[Completion]]:
         """Returns [P][n] completions for P prompts."""
         ...

@@ -2,13 +2,17 @@
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; processes that a test starts inherit it
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # before torch is imported; processes that a test starts inherit it
 
 import hypothesis
 import pytest
 
 # Derandomised: a red run is red again. No deadline: the machine may be busy with something else.
-hypothesis.settings.register_profile("project", deadline=None, derandomize=True, max_examples=50, database=None)
+hypothesis.settings.register_profile(
+    "project", deadline=None, derandomize=True, max_examples=50, database=None
+)
 hypothesis.settings.load_profile("project")
 
 

@@ -15,7 +15,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def run(*args: str, **environment: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "deepwright", *args]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, **environment})
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
 
 
 def said_by(capsys, *args: str) -> tuple[int, str]:
@@ -25,10 +32,10 @@ def said_by(capsys, *args: str) -> tuple[int, str]:
 
 
 def test_help_lists_every_command_and_loads_no_torch():
-    script = (
-        "import sys; from deepwright.cli import main; main(['--help']); sys.exit(any(m in sys.modules for m in ('torch', 'numpy', 'tyro')))"
+    script = "import sys; from deepwright.cli import main; main(['--help']); sys.exit(any(m in sys.modules for m in ('torch', 'numpy', 'tyro')))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert all(f"deepwright {name}" in done.stdout for name in cli.COMMANDS)
 
@@ -79,8 +86,16 @@ def test_traceback_on_request(monkeypatch):
     ("error", "code", "said"),
     [
         (ValueError("a\n  b"), 2, "deepwright: a b\n"),
-        (OSError(28, "No space left on device", "runs/x/metrics.jsonl"), 2, "deepwright: runs/x/metrics.jsonl: no space left on device\n"),
-        (FileNotFoundError(2, "No such file or directory", "x.toml"), 2, "deepwright: x.toml: no such file or directory\n"),
+        (
+            OSError(28, "No space left on device", "runs/x/metrics.jsonl"),
+            2,
+            "deepwright: runs/x/metrics.jsonl: no space left on device\n",
+        ),
+        (
+            FileNotFoundError(2, "No such file or directory", "x.toml"),
+            2,
+            "deepwright: x.toml: no such file or directory\n",
+        ),
         (MemoryError(), 2, "deepwright: not enough memory\n"),
         (KeyboardInterrupt(), 130, "deepwright: interrupted\n"),
     ],
@@ -113,7 +128,12 @@ def test_own_mistakes_are_not_dressed_up(monkeypatch):
 
 def test_reader_that_has_seen_enough_is_no_error():
     done = subprocess.run(
-        f"{sys.executable} -m deepwright doctor | head -1", cwd=ROOT, shell=True, capture_output=True, text=True, check=False
+        f"{sys.executable} -m deepwright doctor | head -1",
+        cwd=ROOT,
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.stdout == "machine\n" and done.stderr == ""
 
@@ -121,7 +141,17 @@ def test_reader_that_has_seen_enough_is_no_error():
 def test_doctor_names_machine_rates_and_implementations(capsys):
     assert cli.main(["doctor"]) == 0
     out = capsys.readouterr().out
-    assert all(word in out for word in ("python", "torch", "fp32 matrix product", "memory bandwidth", "expert_mlp", "transformers"))
+    assert all(
+        word in out
+        for word in (
+            "python",
+            "torch",
+            "fp32 matrix product",
+            "memory bandwidth",
+            "expert_mlp",
+            "transformers",
+        )
+    )
 
 
 @pytest.mark.parametrize(

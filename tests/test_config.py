@@ -61,9 +61,15 @@ def test_round_trip(name):
 def test_transformers_reads_and_writes_it(name):
     transformers = pytest.importorskip("transformers")
     config = preset(name)
-    kind = transformers.DeepseekV3Config if config.model_type == "deepseek_v3" else transformers.DeepseekV2Config
+    kind = (
+        transformers.DeepseekV3Config
+        if config.model_type == "deepseek_v3"
+        else transformers.DeepseekV2Config
+    )
     written = json.loads(kind(**config.to_hf()).to_json_string(use_diff=False))
-    for noise in set(written) - set(config.to_hf()):  # use_diff=False adds every default of the base class
+    for noise in set(written) - set(
+        config.to_hf()
+    ):  # use_diff=False adds every default of the base class
         if noise not in ("rope_parameters", "head_dim", "qk_head_dim"):
             del written[noise]
     assert ModelConfig.from_hf(written) == config
@@ -72,36 +78,75 @@ def test_transformers_reads_and_writes_it(name):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"routed_scaling_facto": 1.0}, "'routed_scaling_facto', which might change the computation; did you mean routed_scaling_factor?"),
+        (
+            {"routed_scaling_facto": 1.0},
+            "'routed_scaling_facto', which might change the computation; did you mean routed_scaling_factor?",
+        ),
         ({"index_topk": 2048}, "unknown key 'index_topk'"),
         ({"hidden_size": None}, "lacks hidden_size"),
         ({"hidden_size": "7168"}, "hidden_size is '7168', expected a value of type int"),
         ({"hidden_size": True}, "hidden_size is True"),
-        ({"model_type": "mixtral"}, "model_type is 'mixtral', expected deepseek_v3 or deepseek_v2 or llama"),
+        (
+            {"model_type": "mixtral"},
+            "model_type is 'mixtral', expected deepseek_v3 or deepseek_v2 or llama",
+        ),
         ({"model_type": "llama"}, "config.json has the unknown key"),
         ({"attention_bias": True}, "attention_bias is True, expected False"),
         ({"attention_dropout": 0.1}, "attention_dropout is 0.1"),
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu', expected silu"),
         ({"moe_layer_freq": 2}, "moe_layer_freq is 2"),
-        ({"num_key_value_heads": 8}, "num_key_value_heads is 8, expected 128 = num_attention_heads"),
-        ({"scoring_func": "softmax"}, "scoring_func is 'softmax', expected sigmoid for deepseek_v3"),
+        (
+            {"num_key_value_heads": 8},
+            "num_key_value_heads is 8, expected 128 = num_attention_heads",
+        ),
+        (
+            {"scoring_func": "softmax"},
+            "scoring_func is 'softmax', expected sigmoid for deepseek_v3",
+        ),
         ({"topk_method": "greedy"}, "topk_method is 'greedy'"),
         ({"n_group": 7}, "n_group is 7, expected a divisor of n_routed_experts = 256"),
         ({"topk_group": 9}, "topk_group is 9, expected at most n_group = 8"),
         ({"n_group": 256, "topk_group": 128}, "groups of at least 2 experts"),
-        ({"num_experts_per_tok": 129}, "num_experts_per_tok is 129, expected at most the 128 experts of 4 groups"),
+        (
+            {"num_experts_per_tok": 129},
+            "num_experts_per_tok is 129, expected at most the 128 experts of 4 groups",
+        ),
         ({"qk_rope_head_dim": 63}, "qk_rope_head_dim is 63, expected an even number"),
         ({"rms_norm_eps": 0.0}, "rms_norm_eps is 0.0, expected a positive number"),
         ({"num_nextn_predict_layers": -1}, "num_nextn_predict_layers is -1"),
-        ({"max_position_embeddings": 1024}, "max_position_embeddings is 1024, expected at least the original 4096"),
+        (
+            {"max_position_embeddings": 1024},
+            "max_position_embeddings is 1024, expected at least the original 4096",
+        ),
         ({"quantization_config": {"quant_method": "gptq"}}, "quant_method is 'gptq', expected fp8"),
-        ({"quantization_config": {"quant_method": "fp8", "weight_block_size": [64, 64]}}, "weight_block_size is [64, 64]"),
-        ({"rope_scaling": {"type": "linear", "factor": 4}}, "rope type is ['linear'], expected yarn or default"),
-        ({"rope_scaling": {"type": "yarn", "factor": 4}}, "yarn original_max_position_embeddings is None"),
-        ({"rope_scaling": RELEASED_V3["rope_scaling"] | {"attention_factor": 2.0}}, "unknown key 'attention_factor'"),
-        ({"rope_scaling": RELEASED_V3["rope_scaling"] | {"mscale": 0.7, "mscale_all_dim": 0}}, "mscale, mscale_all_dim is (0.7, 0)"),
-        ({"rope_scaling": RELEASED_V3["rope_scaling"] | {"factor": 0.5}}, "rope_scaling.factor is 0.5"),
-        ({"rope_parameters": RELEASED_V3["rope_scaling"] | {"rope_theta": 5.0}}, "rope_theta is 10000, expected 5.0 as in rope_parameters"),
+        (
+            {"quantization_config": {"quant_method": "fp8", "weight_block_size": [64, 64]}},
+            "weight_block_size is [64, 64]",
+        ),
+        (
+            {"rope_scaling": {"type": "linear", "factor": 4}},
+            "rope type is ['linear'], expected yarn or default",
+        ),
+        (
+            {"rope_scaling": {"type": "yarn", "factor": 4}},
+            "yarn original_max_position_embeddings is None",
+        ),
+        (
+            {"rope_scaling": RELEASED_V3["rope_scaling"] | {"attention_factor": 2.0}},
+            "unknown key 'attention_factor'",
+        ),
+        (
+            {"rope_scaling": RELEASED_V3["rope_scaling"] | {"mscale": 0.7, "mscale_all_dim": 0}},
+            "mscale, mscale_all_dim is (0.7, 0)",
+        ),
+        (
+            {"rope_scaling": RELEASED_V3["rope_scaling"] | {"factor": 0.5}},
+            "rope_scaling.factor is 0.5",
+        ),
+        (
+            {"rope_parameters": RELEASED_V3["rope_scaling"] | {"rope_theta": 5.0}},
+            "rope_theta is 10000, expected 5.0 as in rope_parameters",
+        ),
     ],
 )
 def test_what_would_be_computed_wrongly_is_refused(change, said):
@@ -112,7 +157,12 @@ def test_what_would_be_computed_wrongly_is_refused(change, said):
 
 @pytest.mark.parametrize(
     "change",
-    [{"scoring_func": "sigmoid"}, {"norm_topk_prob": True}, {"num_nextn_predict_layers": 1}, {"topk_group": 2, "topk_method": "greedy"}],
+    [
+        {"scoring_func": "sigmoid"},
+        {"norm_topk_prob": True},
+        {"num_nextn_predict_layers": 1},
+        {"topk_group": 2, "topk_method": "greedy"},
+    ],
 )
 def test_v2_refuses_what_its_readers_would_ignore(change):
     with pytest.raises(ValueError, match=next(iter(change))):
@@ -155,7 +205,9 @@ def test_released_dense_models(name):
     assert ModelConfig.from_hf(json.loads(json.dumps(config.to_hf()))) == config
     transformers = pytest.importorskip("transformers")
     kind = getattr(transformers, values["architectures"][0].replace("ForCausalLM", "Config"))
-    assert ModelConfig.from_hf(json.loads(kind(**values).to_json_string())) == config, "the spelling of transformers 5"
+    assert ModelConfig.from_hf(json.loads(kind(**values).to_json_string())) == config, (
+        "the spelling of transformers 5"
+    )
 
 
 def test_dense_numbers_by_hand():
@@ -166,7 +218,10 @@ def test_dense_numbers_by_hand():
     products = 16 * (2048 * (2048 + 2 * 512) + 2048 * 2048 + 3 * 2048 * 8192) + 128256 * 2048
     assert llama.forward_flops(keys=10) == 2 * products + 16 * 2 * 32 * (64 + 64) * 10
     assert ModelConfig.from_hf(RELEASED_DENSE["qwen2.5-0.5b"][1]).head_dim == 64
-    assert ModelConfig.from_hf(RELEASED_DENSE["qwen2.5-0.5b"][1]).attention_parameters == 896 * (896 + 256) + (896 + 256) + 896 * 896
+    assert (
+        ModelConfig.from_hf(RELEASED_DENSE["qwen2.5-0.5b"][1]).attention_parameters
+        == 896 * (896 + 256) + (896 + 256) + 896 * 896
+    )
 
 
 @pytest.mark.parametrize(
@@ -197,13 +252,25 @@ def test_dense_models_that_would_be_computed_wrongly_are_refused(name, change, s
 def test_unused_windows_and_both_spellings_of_yarn_are_read():
     values = RELEASED_DENSE["qwen2.5-0.5b"][1]
     plain = ModelConfig.from_hf(values)
-    assert ModelConfig.from_hf(values | {"use_sliding_window": True, "max_window_layers": 24}) == plain
-    assert ModelConfig.from_hf(values | {"use_sliding_window": True, "layer_types": ["full_attention"] * 24}) == plain
+    assert (
+        ModelConfig.from_hf(values | {"use_sliding_window": True, "max_window_layers": 24}) == plain
+    )
+    assert (
+        ModelConfig.from_hf(
+            values | {"use_sliding_window": True, "layer_types": ["full_attention"] * 24}
+        )
+        == plain
+    )
     stretched = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
-    assert ModelConfig.from_hf(values | {"rope_scaling": stretched}).rope_scaling == RopeScaling(4.0, 32768)
+    assert ModelConfig.from_hf(values | {"rope_scaling": stretched}).rope_scaling == RopeScaling(
+        4.0, 32768
+    )
 
 
-@pytest.mark.parametrize("change", [{"kv_lora_rank": 16}, {"q_lora_rank": 3}, {"n_group": 2}, {"num_nextn_predict_layers": 1}])
+@pytest.mark.parametrize(
+    "change",
+    [{"kv_lora_rank": 16}, {"q_lora_rank": 3}, {"n_group": 2}, {"num_nextn_predict_layers": 1}],
+)
 def test_fields_of_the_other_family_are_refused(change):
     with pytest.raises(ValueError, match=f"{next(iter(change))} is .* for llama"):
         dataclasses.replace(ModelConfig.from_hf(RELEASED_DENSE["llama-3.2-1b"][1]), **change)
@@ -239,7 +306,9 @@ def test_parts_of_v3():
     assert v3.router_parameters == 1_835_264
     assert (v3.block_parameters(0), v3.block_parameters(3)) == (583_483_392, 11_507_286_272)
     assert v3.mtp_parameters == 11_610_068_224
-    assert v3.parameters + v3.mtp_parameters + 2 * v3.embedding_parameters == 684_489_845_504  # the "685B" of the model card
+    assert (
+        v3.parameters + v3.mtp_parameters + 2 * v3.embedding_parameters == 684_489_845_504
+    )  # the "685B" of the model card
 
 
 def checkpoint(config):
@@ -251,10 +320,18 @@ def test_v3_checkpoint_is_as_released():
     """91,991 tensors, 688,574,839,360 bytes: matrices of the blocks in FP8 with an FP32 scale for each 128 x 128, biases FP32, the rest BF16."""
     stored, count, size = checkpoint(preset("v3")), 0, 0
     for name, tensor in stored.items():
-        quantised = tensor.ndim == 2 and (".self_attn." in name or ".mlp." in name) and not name.endswith("mlp.gate.weight")
+        quantised = (
+            tensor.ndim == 2
+            and (".self_attn." in name or ".mlp." in name)
+            and not name.endswith("mlp.gate.weight")
+        )
         scales = math.prod(-(-n // FP8_BLOCK) for n in tensor.shape) if quantised else 0
         count += 1 + quantised
-        size += tensor.numel() * (1 if quantised else 4 if name.endswith("e_score_correction_bias") else 2) + 4 * scales
+        size += (
+            tensor.numel()
+            * (1 if quantised else 4 if name.endswith("e_score_correction_bias") else 2)
+            + 4 * scales
+        )
     assert (count, size) == (91_991, 688_574_839_360)
     assert stored["model.layers.0.self_attn.kv_a_proj_with_mqa.weight"].shape == (576, 7168)
     assert stored["model.layers.61.eh_proj.weight"].shape == (7168, 14336)
@@ -265,7 +342,10 @@ def test_v3_checkpoint_is_as_released():
 def test_a_checkpoint_adds_up_to_the_parameters(name):
     config = preset(name)
     copies = 2 * config.num_nextn_predict_layers * config.embedding_parameters
-    assert sum(tensor.numel() for tensor in checkpoint(config).values()) == config.parameters + config.mtp_parameters + copies
+    assert (
+        sum(tensor.numel() for tensor in checkpoint(config).values())
+        == config.parameters + config.mtp_parameters + copies
+    )
 
 
 def test_tied_embedding_counts_once():

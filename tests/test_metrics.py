@@ -11,7 +11,11 @@ from deepwright.metrics import GLOSSARY, JsonlTracker, read_records, rewind_reco
 def test_every_metric_has_a_unit_and_one_sentence():
     for name, metric in GLOSSARY.items():
         assert metric.name == name and metric.unit
-        assert metric.sentence[0].isupper() and metric.sentence.endswith(".") and len(metric.sentence) < 160
+        assert (
+            metric.sentence[0].isupper()
+            and metric.sentence.endswith(".")
+            and len(metric.sentence) < 160
+        )
 
 
 def test_unknown_metric_is_refused_with_the_nearest_name(tmp_path):
@@ -25,11 +29,19 @@ def test_unknown_metric_is_refused_with_the_nearest_name(tmp_path):
 
 def test_records_come_back(tmp_path):
     tracker = JsonlTracker(tmp_path / "run" / "metrics.jsonl")
-    tracker.log("base", 3, {"loss": 1.25, "tokens": 4096, "expert_load": [[0.5, 0.5], [0.25, 0.75]]})
+    tracker.log(
+        "base", 3, {"loss": 1.25, "tokens": 4096, "expert_load": [[0.5, 0.5], [0.25, 0.75]]}
+    )
     tracker.flush()
     (record,) = read_records(tracker.path)
     assert record.pop("time") > 1.6e9
-    assert record == {"stage": "base", "step": 3, "loss": 1.25, "tokens": 4096, "expert_load": [[0.5, 0.5], [0.25, 0.75]]}
+    assert record == {
+        "stage": "base",
+        "step": 3,
+        "loss": 1.25,
+        "tokens": 4096,
+        "expert_load": [[0.5, 0.5], [0.25, 0.75]],
+    }
 
 
 def test_a_record_is_readable_as_soon_as_it_is_logged(tmp_path):
@@ -41,10 +53,18 @@ def test_a_record_is_readable_as_soon_as_it_is_logged(tmp_path):
 
 def test_not_finite_is_null_and_counted(tmp_path):
     tracker = JsonlTracker(tmp_path / "metrics.jsonl")
-    tracker.log("zero", 1, {"kl": math.nan, "ratio_max": math.inf, "reward": 0.5, "expert_load": [[0.5, -math.inf]]})
+    tracker.log(
+        "zero",
+        1,
+        {"kl": math.nan, "ratio_max": math.inf, "reward": 0.5, "expert_load": [[0.5, -math.inf]]},
+    )
     (line,) = tracker.path.read_text().splitlines()
     record = json.loads(line, parse_constant=pytest.fail)  # strict JSON: no NaN, no Infinity
-    assert record["kl"] is None and record["ratio_max"] is None and record["expert_load"] == [[0.5, None]]
+    assert (
+        record["kl"] is None
+        and record["ratio_max"] is None
+        and record["expert_load"] == [[0.5, None]]
+    )
     assert record["not_finite"] == 3
     tracker.log("zero", 2, {"kl": 0.0})
     assert "not_finite" not in read_records(tracker.path)[1]
@@ -87,7 +107,11 @@ def test_rewind_drops_later_records_of_that_stage_only(tmp_path):
     tracker.log("zero", 3, {"reward": 0.1})
     assert tracker.rewind("base", 1) == 2
     tracker.log("base", 2, {"loss": 0.25})
-    assert [(r["stage"], r["step"]) for r in read_records(tracker.path)] == [("base", 1), ("zero", 3), ("base", 2)]
+    assert [(r["stage"], r["step"]) for r in read_records(tracker.path)] == [
+        ("base", 1),
+        ("zero", 3),
+        ("base", 2),
+    ]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.jsonl"]
 
 

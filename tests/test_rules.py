@@ -33,22 +33,47 @@ def package_of(tmp_path: Path, **files: str) -> Path:
 @pytest.mark.parametrize(
     ("module", "text", "said"),
     [
-        ("model__rope", "from deepwright.rl import losses", "model (row 2) imports deepwright.rl (row 5)"),
-        ("model__rope", "def f():\n    import deepwright.data.packing\n", "model (row 2) imports deepwright.data.packing (row 2)"),
-        ("train__loop", "from deepwright import evaluate", "train (row 4) imports deepwright.evaluate (row 4)"),
-        ("rl__grpo", "from deepwright.inference.engine import Engine", "rl (row 5) imports deepwright.inference.engine (row 5)"),
+        (
+            "model__rope",
+            "from deepwright.rl import losses",
+            "model (row 2) imports deepwright.rl (row 5)",
+        ),
+        (
+            "model__rope",
+            "def f():\n    import deepwright.data.packing\n",
+            "model (row 2) imports deepwright.data.packing (row 2)",
+        ),
+        (
+            "train__loop",
+            "from deepwright import evaluate",
+            "train (row 4) imports deepwright.evaluate (row 4)",
+        ),
+        (
+            "rl__grpo",
+            "from deepwright.inference.engine import Engine",
+            "rl (row 5) imports deepwright.inference.engine (row 5)",
+        ),
         ("helpers", "", "'helpers' stands in no row"),
-        ("config", "from deepwright.helpers import x", "config (row 0) imports deepwright.helpers (no row)"),
+        (
+            "config",
+            "from deepwright.helpers import x",
+            "config (row 0) imports deepwright.helpers (no row)",
+        ),
     ],
 )
 def test_import_against_the_rows_is_found(tmp_path, module, text, said):
-    assert any(said in offence for offence in rules.row_offences(package_of(tmp_path, **{module: text})))
+    assert any(
+        said in offence for offence in rules.row_offences(package_of(tmp_path, **{module: text}))
+    )
 
 
 @pytest.mark.parametrize(
     ("module", "text"),
     [
-        ("rl__grpo", "from deepwright.train.optimizer import Optimizer\nfrom deepwright.rl.types import Rollout\nimport torch\n"),
+        (
+            "rl__grpo",
+            "from deepwright.train.optimizer import Optimizer\nfrom deepwright.rl.types import Rollout\nimport torch\n",
+        ),
         ("model__rope", "import deepwright\n"),
         ("cli", "from deepwright.verify import run\n"),
     ],
@@ -73,14 +98,22 @@ def test_long_file_and_function_are_found(tmp_path):
 
 
 def test_mentions_of_private_things_are_found(tmp_path):
-    root = package_of(tmp_path, config="# see /" + "home/anna/notes\n", metrics="# shared/routed experts, a/home/b\n")
-    assert [offence.split(":")[0] for offence in rules.private_rule(root).offences] == ["deepwright/config.py"]
+    root = package_of(
+        tmp_path,
+        config="# see /" + "home/anna/notes\n",
+        metrics="# shared/routed experts, a/home/b\n",
+    )
+    assert [offence.split(":")[0] for offence in rules.private_rule(root).offences] == [
+        "deepwright/config.py"
+    ]
 
 
 def test_module_without_a_sentence_in_the_structure_page_is_found(tmp_path):
     root = package_of(tmp_path, config="x = 1", model__rope="y = 1")
     (root / "docs").mkdir()
-    (root / "docs" / "structure.md").write_text("| `config.py` | what a model is |\n| `gone.py` | was here |\n")
+    (root / "docs" / "structure.md").write_text(
+        "| `config.py` | what a model is |\n| `gone.py` | was here |\n"
+    )
     assert rules.documented_rule(root).offences == (
         "docs/structure.md lacks model/rope.py",
         "docs/structure.md names gone.py, which is not there",

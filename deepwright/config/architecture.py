@@ -32,9 +32,23 @@ class RopeScaling:
 
     def __post_init__(self) -> None:
         _check_stretch(self)
-        expect(self.beta_fast > self.beta_slow > 0, "beta_fast, beta_slow", (self.beta_fast, self.beta_slow), "beta_fast > beta_slow > 0")
-        usual = self.mscale == 1 if self.mscale_all_dim == 0 else self.mscale > 0 and self.mscale_all_dim > 0
-        expect(usual, "mscale, mscale_all_dim", (self.mscale, self.mscale_all_dim), "both positive, or 1 and 0")  # else readers disagree
+        expect(
+            self.beta_fast > self.beta_slow > 0,
+            "beta_fast, beta_slow",
+            (self.beta_fast, self.beta_slow),
+            "beta_fast > beta_slow > 0",
+        )
+        usual = (
+            self.mscale == 1
+            if self.mscale_all_dim == 0
+            else self.mscale > 0 and self.mscale_all_dim > 0
+        )
+        expect(
+            usual,
+            "mscale, mscale_all_dim",
+            (self.mscale, self.mscale_all_dim),
+            "both positive, or 1 and 0",
+        )  # else readers disagree
 
     def magnitude(self, mscale: float) -> float:
         """0.1 * mscale * ln(factor) + 1: the paper's sqrt(t); 1 when nothing is stretched."""
@@ -57,7 +71,9 @@ class Llama3Scaling:
 
     factor: float
     original_max_position_embeddings: int
-    low_freq_factor: float = 1.0  # channels that turn fewer times over the original context are divided
+    low_freq_factor: float = (
+        1.0  # channels that turn fewer times over the original context are divided
+    )
     high_freq_factor: float = 4.0  # those that turn more often are kept
 
     softmax_magnitude = rotary_magnitude = 1.0  # no fields: this stretching leaves magnitudes alone
@@ -65,7 +81,12 @@ class Llama3Scaling:
     def __post_init__(self) -> None:
         _check_stretch(self)
         factors = (self.low_freq_factor, self.high_freq_factor)
-        expect(0 < factors[0] < factors[1], "low_freq_factor, high_freq_factor", factors, "two positive numbers, the lower first")
+        expect(
+            0 < factors[0] < factors[1],
+            "low_freq_factor, high_freq_factor",
+            factors,
+            "two positive numbers, the lower first",
+        )
 
 
 def _check_stretch(scaling: RopeScaling | Llama3Scaling) -> None:
@@ -102,14 +123,18 @@ class ModelConfig:
     topk_group: int = 1
     routed_scaling_factor: float = 1.0
     scoring_func: str = "sigmoid"  # sigmoid (V3) | softmax (V2)
-    topk_method: str = "noaux_tc"  # noaux_tc (V3: bias, top-2 group sum) | group_limited_greedy | greedy (V2)
+    topk_method: str = (
+        "noaux_tc"  # noaux_tc (V3: bias, top-2 group sum) | group_limited_greedy | greedy (V2)
+    )
     norm_topk_prob: bool = True
     rope_interleave: bool = True
     num_nextn_predict_layers: int = 0
     # grouped-query attention (llama, qwen2, qwen3)
     num_key_value_heads: int = 0
     head_dim: int = 0
-    attention_bias: bool = False  # of all four projections; qwen2 always has those of query, key and value
+    attention_bias: bool = (
+        False  # of all four projections; qwen2 always has those of query, key and value
+    )
     # both
     rms_norm_eps: float = 1e-6
     rope_theta: float = 10000.0
@@ -122,7 +147,12 @@ class ModelConfig:
     eos_token_id: int | tuple[int, ...] = 1
 
     def __post_init__(self) -> None:
-        expect(self.model_type in (*GATES, *DENSE), "model_type", self.model_type, " or ".join((*GATES, *DENSE)))
+        expect(
+            self.model_type in (*GATES, *DENSE),
+            "model_type",
+            self.model_type,
+            " or ".join((*GATES, *DENSE)),
+        )
         self._check_types()
         self._check_sizes()
         if self.is_dense:
@@ -132,16 +162,32 @@ class ModelConfig:
             self._check_gate()
 
     def _check_types(self) -> None:
-        expected = {"int": int, "float": (int, float), "bool": bool, "str": str, "int | None": (int, type(None))}
-        expected |= {"RopeScaling | Llama3Scaling | None": (RopeScaling, Llama3Scaling, type(None)), "int | tuple[int, ...]": (int, tuple)}
+        expected = {
+            "int": int,
+            "float": (int, float),
+            "bool": bool,
+            "str": str,
+            "int | None": (int, type(None)),
+        }
+        expected |= {
+            "RopeScaling | Llama3Scaling | None": (RopeScaling, Llama3Scaling, type(None)),
+            "int | tuple[int, ...]": (int, tuple),
+        }
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            fits = isinstance(value, expected[field.type]) and (field.type == "bool" or not isinstance(value, bool))
+            fits = isinstance(value, expected[field.type]) and (
+                field.type == "bool" or not isinstance(value, bool)
+            )
             expect(fits, field.name, value, f"a value of type {field.type}")
         other = _LATENT_ONLY if self.is_dense else DENSE_ONLY
         for name in other:
             default = self.__dataclass_fields__[name].default
-            expect(getattr(self, name) == default, name, getattr(self, name), f"{default} for {self.model_type}")
+            expect(
+                getattr(self, name) == default,
+                name,
+                getattr(self, name),
+                f"{default} for {self.model_type}",
+            )
 
     def _check_sizes(self) -> None:
         positive = _POSITIVE + (DENSE_POSITIVE if self.is_dense else _LATENT_POSITIVE)
@@ -149,42 +195,122 @@ class ModelConfig:
         counts = ("first_k_dense_replace", "n_shared_experts", "num_nextn_predict_layers")
         expect_each(self, counts, lambda value: value >= 0, "0 or a positive number")
         name = "head_dim" if self.is_dense else "qk_rope_head_dim"
-        expect(self.rotary_width % 2 == 0, name, self.rotary_width, "an even number: rotary channels come in pairs")
+        expect(
+            self.rotary_width % 2 == 0,
+            name,
+            self.rotary_width,
+            "an even number: rotary channels come in pairs",
+        )
         expect(len(self.eos_token_ids) > 0, "eos_token_id", self.eos_token_id, "at least one id")
         if self.rope_scaling is not None:
-            original, longest = self.rope_scaling.original_max_position_embeddings, self.max_position_embeddings
-            expect(original <= longest, "max_position_embeddings", longest, f"at least the original {original}")
+            original, longest = (
+                self.rope_scaling.original_max_position_embeddings,
+                self.max_position_embeddings,
+            )
+            expect(
+                original <= longest,
+                "max_position_embeddings",
+                longest,
+                f"at least the original {original}",
+            )
 
     def _check_dense(self) -> None:
         heads, groups = self.num_attention_heads, self.num_key_value_heads
-        expect(heads % groups == 0, "num_key_value_heads", groups, f"a divisor of num_attention_heads = {heads}")
+        expect(
+            heads % groups == 0,
+            "num_key_value_heads",
+            groups,
+            f"a divisor of num_attention_heads = {heads}",
+        )
         implied = self.model_type == "qwen2" and self.attention_bias
-        expect(not implied, "attention_bias", self.attention_bias, "false for qwen2: its biases are implied, and its output has none")
+        expect(
+            not implied,
+            "attention_bias",
+            self.attention_bias,
+            "false for qwen2: its biases are implied, and its output has none",
+        )
         if isinstance(self.rope_scaling, RopeScaling):
             scales = (self.rope_scaling.mscale, self.rope_scaling.mscale_all_dim)
-            expect(scales == (1, 0), "mscale, mscale_all_dim", scales, f"1 and 0 for {self.model_type}, whose readers know neither")
+            expect(
+                scales == (1, 0),
+                "mscale, mscale_all_dim",
+                scales,
+                f"1 and 0 for {self.model_type}, whose readers know neither",
+            )
 
     def _check_experts(self) -> None:
-        experts, groups, kept, k = self.n_routed_experts, self.n_group, self.topk_group, self.num_experts_per_tok
-        expect(experts % groups == 0, "n_group", groups, f"a divisor of n_routed_experts = {experts}")
+        experts, groups, kept, k = (
+            self.n_routed_experts,
+            self.n_group,
+            self.topk_group,
+            self.num_experts_per_tok,
+        )
+        expect(
+            experts % groups == 0, "n_group", groups, f"a divisor of n_routed_experts = {experts}"
+        )
         expect(kept <= groups, "topk_group", kept, f"at most n_group = {groups}")
-        expect(k <= experts // groups * kept, "num_experts_per_tok", k, f"at most the {experts // groups * kept} experts of {kept} groups")
-        expect(not isinstance(self.rope_scaling, Llama3Scaling), "rope_scaling", "llama3", f"yarn for {self.model_type}")
+        expect(
+            k <= experts // groups * kept,
+            "num_experts_per_tok",
+            k,
+            f"at most the {experts // groups * kept} experts of {kept} groups",
+        )
+        expect(
+            not isinstance(self.rope_scaling, Llama3Scaling),
+            "rope_scaling",
+            "llama3",
+            f"yarn for {self.model_type}",
+        )
 
     def _check_gate(self) -> None:
         """Readers take the gate from model_type alone (transformers ignores scoring_func), so the two must agree."""
         scoring, methods = GATES[self.model_type]
-        expect(self.scoring_func == scoring, "scoring_func", self.scoring_func, f"{scoring} for {self.model_type}")
-        expect(self.topk_method in methods, "topk_method", self.topk_method, f"{' or '.join(methods)} for {self.model_type}")
+        expect(
+            self.scoring_func == scoring,
+            "scoring_func",
+            self.scoring_func,
+            f"{scoring} for {self.model_type}",
+        )
+        expect(
+            self.topk_method in methods,
+            "topk_method",
+            self.topk_method,
+            f"{' or '.join(methods)} for {self.model_type}",
+        )
         if self.topk_method == "noaux_tc":
             size = self.n_routed_experts // self.n_group
-            expect(size >= 2, "n_group", self.n_group, "groups of at least 2 experts: a group is scored by its two best")
+            expect(
+                size >= 2,
+                "n_group",
+                self.n_group,
+                "groups of at least 2 experts: a group is scored by its two best",
+            )
         if self.topk_method == "greedy":
-            expect(self.n_group == self.topk_group, "topk_group", self.topk_group, f"n_group = {self.n_group}: greedy ignores groups")
+            expect(
+                self.n_group == self.topk_group,
+                "topk_group",
+                self.topk_group,
+                f"n_group = {self.n_group}: greedy ignores groups",
+            )
         if self.model_type == "deepseek_v2":
-            expect(not self.norm_topk_prob, "norm_topk_prob", self.norm_topk_prob, "false for deepseek_v2 (readers disagree on true)")
-            expect(self.rope_interleave, "rope_interleave", self.rope_interleave, "true for deepseek_v2")
-            expect(self.num_nextn_predict_layers == 0, "num_nextn_predict_layers", self.num_nextn_predict_layers, "0 for deepseek_v2")
+            expect(
+                not self.norm_topk_prob,
+                "norm_topk_prob",
+                self.norm_topk_prob,
+                "false for deepseek_v2 (readers disagree on true)",
+            )
+            expect(
+                self.rope_interleave,
+                "rope_interleave",
+                self.rope_interleave,
+                "true for deepseek_v2",
+            )
+            expect(
+                self.num_nextn_predict_layers == 0,
+                "num_nextn_predict_layers",
+                self.num_nextn_predict_layers,
+                "0 for deepseek_v2",
+            )
 
     # --- Hugging Face ---
 
@@ -241,11 +367,17 @@ class ModelConfig:
     @property
     def cache_width(self) -> int:
         """Numbers cached per token and layer: the normed latent (C) and the rotated shared key (R), or every key and value of a dense model."""
-        return 2 * self.num_key_value_heads * self.head_dim if self.is_dense else self.kv_lora_rank + self.qk_rope_head_dim
+        return (
+            2 * self.num_key_value_heads * self.head_dim
+            if self.is_dense
+            else self.kv_lora_rank + self.qk_rope_head_dim
+        )
 
     @property
     def softmax_scale(self) -> float:
-        return self.qk_head_dim**-0.5 * (1.0 if self.rope_scaling is None else self.rope_scaling.softmax_magnitude)
+        return self.qk_head_dim**-0.5 * (
+            1.0 if self.rope_scaling is None else self.rope_scaling.softmax_magnitude
+        )
 
     def is_moe(self, layer: int) -> bool:
         """Whether block `layer` (0-based; MTP blocks count from num_hidden_layers) has experts."""
@@ -262,7 +394,11 @@ class ModelConfig:
 
     def cache_bytes_per_token(self, bytes_per_number: int = 2, with_mtp: bool = False) -> int:
         """Bytes of cache for one token in all layers (V3 in BF16: 70,272)."""
-        return self.cache_width * bytes_per_number * (self.num_hidden_layers + with_mtp * self.num_nextn_predict_layers)
+        return (
+            self.cache_width
+            * bytes_per_number
+            * (self.num_hidden_layers + with_mtp * self.num_nextn_predict_layers)
+        )
 
     @property
     def attention_matrices(self) -> int:
@@ -280,7 +416,11 @@ class ModelConfig:
         """Its norms and biases."""
         if not self.is_dense:
             return (self.q_lora_rank or 0) + self.kv_lora_rank
-        biases = self.qkv_bias * (self.num_attention_heads + 2 * self.num_key_value_heads) * self.head_dim
+        biases = (
+            self.qkv_bias
+            * (self.num_attention_heads + 2 * self.num_key_value_heads)
+            * self.head_dim
+        )
         return biases + self.attention_bias * self.hidden_size + self.qk_norm * 2 * self.head_dim
 
     @property
@@ -302,7 +442,9 @@ class ModelConfig:
         shared = self.attention_parameters + 2 * self.hidden_size
         if not self.is_moe(layer):
             return shared + 3 * self.hidden_size * self.intermediate_size
-        experts = self.n_shared_experts + (self.num_experts_per_tok if active else self.n_routed_experts)
+        experts = self.n_shared_experts + (
+            self.num_experts_per_tok if active else self.n_routed_experts
+        )
         return shared + self.router_parameters + experts * self.expert_parameters
 
     @property
@@ -314,28 +456,47 @@ class ModelConfig:
     def parameters(self) -> int:
         """All of the main model, without MTP (V3: 671,026,419,200)."""
         tables = self.embedding_parameters * (1 if self.tie_word_embeddings else 2)
-        return tables + self.hidden_size + sum(self.block_parameters(layer) for layer in range(self.num_hidden_layers))
+        return (
+            tables
+            + self.hidden_size
+            + sum(self.block_parameters(layer) for layer in range(self.num_hidden_layers))
+        )
 
     @property
     def mtp_parameters(self) -> int:
         """Parameters the MTP modules add (embedding and head are the main model's): block, projection and three norms each."""
-        start, depth, width = self.num_hidden_layers, self.num_nextn_predict_layers, self.hidden_size
-        return sum(self.block_parameters(start + k) + 2 * width * width + 3 * width for k in range(depth))
+        start, depth, width = (
+            self.num_hidden_layers,
+            self.num_nextn_predict_layers,
+            self.hidden_size,
+        )
+        return sum(
+            self.block_parameters(start + k) + 2 * width * width + 3 * width for k in range(depth)
+        )
 
     @property
     def active_block_parameters(self) -> int:
         """Parameters one token passes through in the blocks and the final norm: no embedding, no head."""
-        return self.hidden_size + sum(self.block_parameters(layer, active=True) for layer in range(self.num_hidden_layers))
+        return self.hidden_size + sum(
+            self.block_parameters(layer, active=True) for layer in range(self.num_hidden_layers)
+        )
 
     @property
     def active_parameters(self) -> int:
         """Parameters one token passes through, embedding and head included (V3: 37,552,297,472, the published 37B)."""
-        return self.active_block_parameters + self.embedding_parameters * (1 if self.tie_word_embeddings else 2)
+        return self.active_block_parameters + self.embedding_parameters * (
+            1 if self.tie_word_embeddings else 2
+        )
 
     def _matmul_parameters(self, layer: int) -> int:
         """Active parameters of a block that multiply: no norms, no biases."""
         router_bias = self.n_routed_experts * self.has_router_bias * self.is_moe(layer)
-        return self.block_parameters(layer, active=True) - 2 * self.hidden_size - self.attention_vectors - router_bias
+        return (
+            self.block_parameters(layer, active=True)
+            - 2 * self.hidden_size
+            - self.attention_vectors
+            - router_bias
+        )
 
     def forward_flops(self, keys: float, with_mtp: bool = False) -> float:
         """Floating-point operations of one token's forward pass that attends to `keys` keys, attention expanded.
@@ -346,9 +507,19 @@ class ModelConfig:
         """
         start = self.num_hidden_layers
         attention = 2 * self.num_attention_heads * (self.qk_head_dim + self.value_width) * keys
-        flops = 2 * self.embedding_parameters + sum(2 * self._matmul_parameters(layer) + attention for layer in range(start))
+        flops = 2 * self.embedding_parameters + sum(
+            2 * self._matmul_parameters(layer) + attention for layer in range(start)
+        )
         for layer in range(start, start + with_mtp * self.num_nextn_predict_layers):
-            flops += 2 * (self._matmul_parameters(layer) + 2 * self.hidden_size**2 + self.embedding_parameters) + attention
+            flops += (
+                2
+                * (
+                    self._matmul_parameters(layer)
+                    + 2 * self.hidden_size**2
+                    + self.embedding_parameters
+                )
+                + attention
+            )
         return flops
 
     def training_flops(self, length: int, with_mtp: bool = True) -> float:
@@ -373,7 +544,10 @@ _POSITIVE = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "rms_norm_eps", "rope_theta",
     "max_position_embeddings", "initializer_range",
 )  # fmt: skip
-GATES = {"deepseek_v3": ("sigmoid", ("noaux_tc",)), "deepseek_v2": ("softmax", ("greedy", "group_limited_greedy"))}
+GATES = {
+    "deepseek_v3": ("sigmoid", ("noaux_tc",)),
+    "deepseek_v2": ("softmax", ("greedy", "group_limited_greedy")),
+}
 
 
 def fields_of(model_type: str) -> list[str]:

@@ -9,12 +9,18 @@ from deepwright.config.refusals import nearest
 def preset(name: str) -> ModelConfig:
     """A named model. laptop: 2 CPU cores; workstation: one GPU; benchmark: the one compared with peers; v3, v2, v2-lite: as released."""
     if name not in PRESETS:
-        raise ValueError(f"preset is {name!r}, expected one of {', '.join(PRESETS)}{nearest(name, PRESETS)}")
+        raise ValueError(
+            f"preset is {name!r}, expected one of {', '.join(PRESETS)}{nearest(name, PRESETS)}"
+        )
     return PRESETS[name]
 
 
-_YARN_V2 = RopeScaling(factor=40, original_max_position_embeddings=4096, mscale=0.707, mscale_all_dim=0.707)
-_YARN_V3 = RopeScaling(factor=40, original_max_position_embeddings=4096, mscale=1.0, mscale_all_dim=1.0)
+_YARN_V2 = RopeScaling(
+    factor=40, original_max_position_embeddings=4096, mscale=0.707, mscale_all_dim=0.707
+)
+_YARN_V3 = RopeScaling(
+    factor=40, original_max_position_embeddings=4096, mscale=1.0, mscale_all_dim=1.0
+)
 
 PRESETS = {
     "laptop": ModelConfig(

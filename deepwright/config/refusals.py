@@ -16,7 +16,9 @@ def expect(condition: bool, name: str, value: object, expected: str) -> None:
         raise ValueError(f"{name} is {value!r}, expected {expected}")
 
 
-def expect_each(settings: object, names: Iterable[str], holds: Callable[[Any], bool], expected: str) -> None:
+def expect_each(
+    settings: object, names: Iterable[str], holds: Callable[[Any], bool], expected: str
+) -> None:
     """The same for several fields of a dataclass; one that is None is not asked for."""
     for name in names:
         value = getattr(settings, name)
@@ -57,11 +59,15 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 continue
             try:
                 row = json.loads(line)
-                json.dumps(row, ensure_ascii=False).encode()  # refuses half characters ("\\ud800"), which no tokenizer takes
+                json.dumps(
+                    row, ensure_ascii=False
+                ).encode()  # refuses half characters ("\\ud800"), which no tokenizer takes
             except (ValueError, RecursionError) as error:
                 raise ValueError(f"{path}, line {number}: not JSON ({error})") from None
             if not isinstance(row, dict):
-                raise ValueError(f"{path}, line {number}: expected a JSON object, found {line[:60]!r}")
+                raise ValueError(
+                    f"{path}, line {number}: expected a JSON object, found {line[:60]!r}"
+                )
             yield number, row
 
 
@@ -69,11 +75,19 @@ def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"rl": {"steps": 3}} -> {"rl.steps": 3}."""
     flat: dict[str, Any] = {}
     for key, value in table.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+        flat |= (
+            flatten(value, f"{prefix}{key}.")
+            if isinstance(value, Mapping)
+            else {prefix + key: value}
+        )
     return flat
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """(dotted name, old value, new one) of every setting in which two nested tables differ; None where one lacks it."""
     old, new = flatten(before), flatten(now)
-    return [(name, old.get(name), new.get(name)) for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+    return [
+        (name, old.get(name), new.get(name))
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]

@@ -27,7 +27,9 @@ from deepwright.text.thoughts import END_THINK, THINK, split_thought
 from deepwright.text.tokenizer import Tokenizer
 
 Messages = Sequence[Mapping[str, Any]]
-Turns = Literal["all", "each", "last"]  # all turns in one document | a document for each, with the history that its prompt had | the last
+Turns = Literal[
+    "all", "each", "last"
+]  # all turns in one document | a document for each, with the history that its prompt had | the last
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,9 @@ class Document:
         return len(self.ids_T) - 1
 
 
-def read_documents(path: str | Path, tokenizer: Tokenizer, length: int, turns: Turns = "all") -> tuple[list[Document], int]:
+def read_documents(
+    path: str | Path, tokenizer: Tokenizer, length: int, turns: Turns = "all"
+) -> tuple[list[Document], int]:
     """-> (documents of at most `length` positions, how many longer ones were left out: cut, they would lose their end).
 
     ValueError naming file and line of the first row that cannot be trained on."""
@@ -59,24 +63,38 @@ def read_documents(path: str | Path, tokenizer: Tokenizer, length: int, turns: T
     return kept, len(documents) - len(kept)
 
 
-def documents_of(row: Mapping[str, Any], tokenizer: Tokenizer, turns: Turns = "all") -> list[Document]:
+def documents_of(
+    row: Mapping[str, Any], tokenizer: Tokenizer, turns: Turns = "all"
+) -> list[Document]:
     """The documents of one row. ValueError says what is wrong with it."""
     more = row.get("chat_template_kwargs") or {}
     if not isinstance(more, dict) or {"messages", "add_generation_prompt"} & more.keys():
-        raise ValueError(f"chat_template_kwargs is {more!r:.60}, expected an object of what else the template reads")
+        raise ValueError(
+            f"chat_template_kwargs is {more!r:.60}, expected an object of what else the template reads"
+        )
     variables = {"tools": row.get("tools"), **more}
     if "messages" in row:
-        return [_conversation(*part, tokenizer, variables) for part in _parts(_messages(row["messages"]), 0, turns)]
+        return [
+            _conversation(*part, tokenizer, variables)
+            for part in _parts(_messages(row["messages"]), 0, turns)
+        ]
     if not {"prompt", "completion"} <= row.keys():
         raise ValueError(f"the row has {sorted(row)}, expected messages, or prompt and completion")
     prompt, completion = row["prompt"], row["completion"]
     prompt = _messages([{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt)
     if not isinstance(completion, str):
-        return [_conversation(*part, tokenizer, variables) for part in _parts([*prompt, *_messages(completion)], len(prompt), turns)]
+        return [
+            _conversation(*part, tokenizer, variables)
+            for part in _parts([*prompt, *_messages(completion)], len(prompt), turns)
+        ]
     if not completion.strip():
         raise ValueError("completion is empty")
     context, said = tokenizer.encode_pieces([tokenizer.render(prompt, **variables), completion])
-    return [_document([context, said if said[-1] in tokenizer.stop_ids else [*said, tokenizer.turn_end_id]])]
+    return [
+        _document(
+            [context, said if said[-1] in tokenizer.stop_ids else [*said, tokenizer.turn_end_id]]
+        )
+    ]
 
 
 def _messages(value: Any) -> list[dict[str, Any]]:
@@ -84,15 +102,27 @@ def _messages(value: Any) -> list[dict[str, Any]]:
         raise ValueError(f"messages are {value!r:.60}, expected a list of at least one")
     for place, message in enumerate(value):
         fields = message if isinstance(message, dict) else {}
-        texts = [fields.get("role"), fields.get("content"), *(fields[name] for name in REASONING_FIELDS if fields.get(name))]
+        texts = [
+            fields.get("role"),
+            fields.get("content"),
+            *(fields[name] for name in REASONING_FIELDS if fields.get(name)),
+        ]
         if not all(isinstance(text, str) for text in texts):
-            raise ValueError(f"message {place} is {message!r:.60}, expected an object whose role and content are texts")
+            raise ValueError(
+                f"message {place} is {message!r:.60}, expected an object whose role and content are texts"
+            )
     return value
 
 
-def _parts(messages: list[dict[str, Any]], first: int, turns: Turns) -> list[tuple[Messages, list[int]]]:
+def _parts(
+    messages: list[dict[str, Any]], first: int, turns: Turns
+) -> list[tuple[Messages, list[int]]]:
     """(messages of a document, places of the turns to train on). Turns before message `first` are context."""
-    said = [place for place, message in enumerate(messages) if message["role"] == "assistant" and place >= first]
+    said = [
+        place
+        for place, message in enumerate(messages)
+        if message["role"] == "assistant" and place >= first
+    ]
     if not said:
         raise ValueError("no message is the assistant's, so there is nothing to train on")
     if said[0] == 0:
@@ -102,13 +132,23 @@ def _parts(messages: list[dict[str, Any]], first: int, turns: Turns) -> list[tup
     return [(messages[: place + 1], [place]) for place in (said if turns == "each" else said[-1:])]
 
 
-def _conversation(messages: Messages, trained: Sequence[int], tokenizer: Tokenizer, variables: Mapping[str, Any]) -> Document:
-    messages = [_with_reasoning(m, tokenizer) if place in trained else m for place, m in enumerate(messages)]
+def _conversation(
+    messages: Messages, trained: Sequence[int], tokenizer: Tokenizer, variables: Mapping[str, Any]
+) -> Document:
+    messages = [
+        _with_reasoning(m, tokenizer) if place in trained else m for place, m in enumerate(messages)
+    ]
     text = tokenizer.render(messages, False, **variables)
     marked = tokenizer.assistant_spans(messages, **variables)
-    spans = [_span(text, messages, place, tokenizer, variables) for place in trained] if marked is None else marked[-len(trained) :]
+    spans = (
+        [_span(text, messages, place, tokenizer, variables) for place in trained]
+        if marked is None
+        else marked[-len(trained) :]
+    )
     if len(spans) < len(trained):
-        raise ValueError(f"the template marks {len(spans)} turns as generated, expected {len(trained)}")
+        raise ValueError(
+            f"the template marks {len(spans)} turns as generated, expected {len(trained)}"
+        )
     for place, (start, end) in zip(trained, spans):
         _check_nothing_lost(messages[place], text[start:end], place)
     cuts = [0, *(cut for span in spans for cut in span), len(text)]
@@ -116,7 +156,9 @@ def _conversation(messages: Messages, trained: Sequence[int], tokenizer: Tokeniz
     for turn in range(1, len(pieces), 2):  # contexts and turns take turns
         said = _to_the_end(pieces[turn], tokenizer, trained[turn // 2])
         pieces[turn], pieces[turn + 1] = said, pieces[turn][len(said) :] + pieces[turn + 1]
-    return _document(pieces[:-1])  # what follows the last turn is neither trained on nor seen by what is
+    return _document(
+        pieces[:-1]
+    )  # what follows the last turn is neither trained on nor seen by what is
 
 
 def _with_reasoning(message: Mapping[str, Any], tokenizer: Tokenizer) -> Mapping[str, Any]:
@@ -125,10 +167,14 @@ def _with_reasoning(message: Mapping[str, Any], tokenizer: Tokenizer) -> Mapping
     if reasoning is None or reads_reasoning(tokenizer.template):
         return message
     content = f"{THINK}\n{reasoning.strip()}\n{END_THINK}\n\n{message['content'].lstrip()}"
-    return {name: value for name, value in message.items() if name not in REASONING_FIELDS} | {"content": content}
+    return {name: value for name, value in message.items() if name not in REASONING_FIELDS} | {
+        "content": content
+    }
 
 
-def _span(text: str, messages: Messages, place: int, tokenizer: Tokenizer, variables: Mapping[str, Any]) -> tuple[int, int]:
+def _span(
+    text: str, messages: Messages, place: int, tokenizer: Tokenizer, variables: Mapping[str, Any]
+) -> tuple[int, int]:
     """Where turn `place` stands in `text`: behind its prompt, up to the end of the conversation that ends with it."""
     before = tokenizer.render(messages[:place], **variables)
     until = tokenizer.render(messages[: place + 1], False, **variables)

@@ -62,15 +62,25 @@ class CountdownCorpus:
     direct: float = 0.30  # these three must add up to 1
     single: float = 0.25
     searchers: float = 0.45
-    tagged: float = 0.60  # documents with all four tags in place; the others are prose or half-tagged
+    tagged: float = (
+        0.60  # documents with all four tags in place; the others are prose or half-tagged
+    )
     empty_thought: float = 0.25  # direct documents that think nothing at all
     facts_per_document: tuple[int, int] = (6, 14)
     attempts_per_exercise: tuple[int, int] = (2, 6)
-    short_exercises: float = 0.0  # exercises whose attempts are single equations: twice the checks in as many tokens
+    short_exercises: float = (
+        0.0  # exercises whose attempts are single equations: twice the checks in as many tokens
+    )
     exercise_right: float = 0.5
     longest_search: int = 14  # attempts
-    give_up: tuple[float, ...] = (0.4, 0.25, 0.12)  # a searcher's chance to stop after a failure; each author has one of these
-    heuristic: float = 0.5  # searchers that look at `candidates` attempts and take the one nearest the target
+    give_up: tuple[float, ...] = (
+        0.4,
+        0.25,
+        0.12,
+    )  # a searcher's chance to stop after a failure; each author has one of these
+    heuristic: float = (
+        0.5  # searchers that look at `candidates` attempts and take the one nearest the target
+    )
     candidates: int = 3
     mixed: float = 0.0  # documents whose author takes each word from any language of the task
 
@@ -81,12 +91,21 @@ class CountdownCorpus:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a share in [0, 1]")
         if abs(self.direct + self.single + self.searchers - 1) > 1e-9:
-            raise ValueError(f"direct + single + searchers is {self.direct + self.single + self.searchers}, expected 1")
+            raise ValueError(
+                f"direct + single + searchers is {self.direct + self.single + self.searchers}, expected 1"
+            )
         for name in ("facts_per_document", "attempts_per_exercise"):
             low, high = getattr(self, name)
             if not 1 <= low <= high:
-                raise ValueError(f"{name} is {(low, high)}, expected (least, most) with 1 <= least <= most")
-        if self.longest_search < 1 or self.candidates < 1 or not self.give_up or not all(0 <= p <= 1 for p in self.give_up):
+                raise ValueError(
+                    f"{name} is {(low, high)}, expected (least, most) with 1 <= least <= most"
+                )
+        if (
+            self.longest_search < 1
+            or self.candidates < 1
+            or not self.give_up
+            or not all(0 <= p <= 1 for p in self.give_up)
+        ):
             raise ValueError(f"longest_search {self.longest_search}, candidates {self.candidates}, give_up {self.give_up}: "
                              "expected at least 1, at least 1, and some chances in [0, 1]")  # fmt: skip
 
@@ -115,7 +134,9 @@ class CountdownCorpus:
         return kind, f"{prompt} {self._laid_out(rng, thought, answer, speaks)}"
 
     def _facts(self, rng: Random) -> str:
-        return " ; ".join(pick(rng, self.task.equations) for _ in range(_between(rng, self.facts_per_document)))
+        return " ; ".join(
+            pick(rng, self.task.equations) for _ in range(_between(rng, self.facts_per_document))
+        )
 
     def _exercise(self, rng: Random, puzzle: Puzzle, speaks: Sequence[str]) -> str:
         short, wrong = rng.random() < self.short_exercises, puzzle.wrong
@@ -123,7 +144,9 @@ class CountdownCorpus:
         for _ in range(_between(rng, self.attempts_per_exercise)):
             right = not wrong or rng.random() < self.exercise_right
             equations, _, value = self._worked(rng, pick(rng, puzzle.right if right else wrong))
-            parts.append(f"{equations[-1] if short else ' , '.join(equations)} {_mark(rng, value == puzzle.target, speaks)}")
+            parts.append(
+                f"{equations[-1] if short else ' , '.join(equations)} {_mark(rng, value == puzzle.target, speaks)}"
+            )
         return " ".join(parts)
 
     def _direct(self, rng: Random, puzzle: Puzzle) -> tuple[str, str]:
@@ -166,7 +189,9 @@ class CountdownCorpus:
 
     def _worked(self, rng: Random, tree: Tree) -> tuple[tuple[str, ...], str, int]:
         """(equations, expression, the value that the author arrives at)."""
-        equations, expression = self.task.worked(tree, int(rng.random() * (1 << (self.task.count - 1))))
+        equations, expression = self.task.worked(
+            tree, int(rng.random() * (1 << (self.task.count - 1)))
+        )
         return equations, expression, tree[0]
 
 

@@ -29,7 +29,9 @@ class MixedCorpus:
     def __post_init__(self) -> None:
         shares = [share for share, _ in self.parts]
         if min(shares, default=0) < 0 or abs(sum(shares) - 1) > 1e-9:
-            raise ValueError(f"the shares of a mixed corpus are {shares}, expected none below 0 and a sum of 1")
+            raise ValueError(
+                f"the shares of a mixed corpus are {shares}, expected none below 0 and a sum of 1"
+            )
 
     def document(self, i: int) -> str:
         return self.labelled(i)[1]
@@ -37,4 +39,6 @@ class MixedCorpus:
     def labelled(self, i: int) -> tuple[str, str]:
         bounds = list(accumulate(share for share, _ in self.parts))
         place = bisect(bounds, stream(self.seed, _CHOICE, i).random())
-        return self.parts[min(place, len(bounds) - 1)][1].labelled(i)  # the last bound may fall short of 1 by rounding
+        return self.parts[min(place, len(bounds) - 1)][1].labelled(
+            i
+        )  # the last bound may fall short of 1 by rounding

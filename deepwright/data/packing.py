@@ -44,9 +44,17 @@ class PackedStream:
         if not 0 <= fim_rate <= 1:
             raise ValueError(f"fim_rate is {fim_rate}, expected a share in [0, 1]")
         if fim_rate and tokenizer.fim_ids is None:
-            raise ValueError(f"fim_rate is {fim_rate}, but this tokenizer has no fill-in-the-middle tokens: expected 0")
+            raise ValueError(
+                f"fim_rate is {fim_rate}, but this tokenizer has no fill-in-the-middle tokens: expected 0"
+            )
         self.documents, self.tokenizer = documents, tokenizer
-        self.length, self.fim_rate, self.seed, self.extra, self.carry = length, fim_rate, seed, extra, carry
+        self.length, self.fim_rate, self.seed, self.extra, self.carry = (
+            length,
+            fim_rate,
+            seed,
+            extra,
+            carry,
+        )
         self._seek(0, 0)
 
     def batch(self, rows: int) -> torch.Tensor:
@@ -57,10 +65,14 @@ class PackedStream:
             return torch.from_numpy(np.stack([self._whole_row() for _ in range(rows)]))
         wanted = rows * self.length + 1 + self.extra
         while self._held - self._offset < wanted:
-            piece = np.asarray(self.document_tokens(self._document + len(self._pieces)), dtype=np.int64)
+            piece = np.asarray(
+                self.document_tokens(self._document + len(self._pieces)), dtype=np.int64
+            )
             self._pieces.append(piece)
             self._held += len(piece)
-        tokens = torch.from_numpy(np.concatenate(self._pieces)[self._offset : self._offset + wanted])
+        tokens = torch.from_numpy(
+            np.concatenate(self._pieces)[self._offset : self._offset + wanted]
+        )
         self._advance(rows * self.length)
         return tokens.unfold(0, self.length + 1 + self.extra, self.length).contiguous()
 
@@ -79,7 +91,9 @@ class PackedStream:
         """Continues exactly where `state` was taken. Raises ValueError if it belongs to a stream with other settings."""
         for key, value in self._settings().items():
             if state[key] != value:
-                raise ValueError(f"the saved stream has {key} {state[key]}, this one has {value}: expected the same")
+                raise ValueError(
+                    f"the saved stream has {key} {state[key]}, this one has {value}: expected the same"
+                )
         self._seek(state["document"], state["offset"])
 
     def document_tokens(self, i: int) -> list[int]:
@@ -91,7 +105,9 @@ class PackedStream:
         else:
             first, second = sorted(int(rng.random() * (len(text) + 1)) for _ in range(2))
             begin, hole, end = self.tokenizer.fim_ids
-            prefix, middle, suffix = (self._encode(part) for part in (text[:first], text[first:second], text[second:]))
+            prefix, middle, suffix = (
+                self._encode(part) for part in (text[:first], text[first:second], text[second:])
+            )
             body = [begin, *prefix, hole, *suffix, end, *middle]
         start = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
         return [*start, *body, self.tokenizer.eos_id]
@@ -100,10 +116,18 @@ class PackedStream:
         return self.tokenizer.encode(text, specials=False)
 
     def _settings(self) -> dict:
-        return {"length": self.length, "fim_rate": self.fim_rate, "seed": self.seed, "carry": self.carry}
+        return {
+            "length": self.length,
+            "fim_rate": self.fim_rate,
+            "seed": self.seed,
+            "carry": self.carry,
+        }
 
     def _seek(self, document: int, offset: int) -> None:
-        self._document, self._offset = document, offset  # the first piece held, and the place in it where the next row starts
+        self._document, self._offset = (
+            document,
+            offset,
+        )  # the first piece held, and the place in it where the next row starts
         self._pieces: deque[np.ndarray] = deque()
         self._held = 0
 
@@ -111,4 +135,8 @@ class PackedStream:
         self._offset += tokens
         while self._pieces and self._offset >= len(self._pieces[0]):
             dropped = len(self._pieces.popleft())
-            self._offset, self._held, self._document = self._offset - dropped, self._held - dropped, self._document + 1
+            self._offset, self._held, self._document = (
+                self._offset - dropped,
+                self._held - dropped,
+                self._document + 1,
+            )

@@ -35,7 +35,11 @@ class Decomposition:
     def parts(self) -> dict[str, float]:
         if self.searching is None:
             return {"format": self.format, "better answers": self.guessing}
-        return {"format": self.format, "better first attempt": self.guessing, "searching": self.searching}
+        return {
+            "format": self.format,
+            "better first attempt": self.guessing,
+            "searching": self.searching,
+        }
 
     @property
     def sentence(self) -> str:
@@ -61,11 +65,16 @@ def decompose(base: Evaluation, after: Evaluation) -> Decomposition:
     """Splits after.pass_at_1 - base.pass_at_1. ValueError unless both evaluated the same task and split at the same settings."""
     for name in ("task", "split", "problems", "temperature", "top_p", "max_tokens"):
         if getattr(base, name) != getattr(after, name):
-            raise ValueError(f"{name} is {getattr(base, name)!r} before and {getattr(after, name)!r} after, expected the same")
+            raise ValueError(
+                f"{name} is {getattr(base, name)!r} before and {getattr(after, name)!r} after, expected the same"
+            )
     guess0, search0 = _given_format(base)
     guess1, search1 = _given_format(after)
     readable = base.turned_right_rate is not None and after.turned_right_rate is not None
-    guessing, searching = after.format_rate * (guess1 - guess0), after.format_rate * (search1 - search0)
+    guessing, searching = (
+        after.format_rate * (guess1 - guess0),
+        after.format_rate * (search1 - search0),
+    )
     return Decomposition(
         before=base.pass_at_1,
         after=after.pass_at_1,
@@ -81,4 +90,6 @@ def _given_format(evaluation: Evaluation) -> tuple[float, float]:
         assert evaluation.pass_at_1 == 0, "a right answer outside the asked format"
         return 0.0, 0.0
     searched = evaluation.turned_right_rate or 0.0
-    return (evaluation.pass_at_1 - searched) / evaluation.format_rate, searched / evaluation.format_rate
+    return (
+        evaluation.pass_at_1 - searched
+    ) / evaluation.format_rate, searched / evaluation.format_rate

@@ -23,7 +23,9 @@ def over_problems(values_P: Sequence[float]) -> Estimate:
     """Mean over problems and its standard error, sd (ddof 1) / sqrt(P)."""
     if not values_P:
         raise ValueError("0 problems were given, expected at least 1")
-    spread = statistics.stdev(values_P) / math.sqrt(len(values_P)) if len(values_P) > 1 else math.nan
+    spread = (
+        statistics.stdev(values_P) / math.sqrt(len(values_P)) if len(values_P) > 1 else math.nan
+    )
     return Estimate(statistics.fmean(values_P), spread)
 
 
@@ -38,10 +40,17 @@ def pass_at_k(correct_Pn: Sequence[Sequence[bool]], k: int) -> Estimate:
     Raises ValueError where a problem has fewer than k samples: no estimator can see what was not drawn.
     """
     _need(correct_Pn, k, "pass")
-    return over_problems([1 - math.comb(len(right_n) - sum(right_n), k) / math.comb(len(right_n), k) for right_n in correct_Pn])
+    return over_problems(
+        [
+            1 - math.comb(len(right_n) - sum(right_n), k) / math.comb(len(right_n), k)
+            for right_n in correct_Pn
+        ]
+    )
 
 
-def cons_at_k(answers_Pn: Sequence[Sequence[Hashable | None]], correct_Pn: Sequence[Sequence[bool]], k: int) -> Estimate:
+def cons_at_k(
+    answers_Pn: Sequence[Sequence[Hashable | None]], correct_Pn: Sequence[Sequence[bool]], k: int
+) -> Estimate:
     """Accuracy of the most frequent answer among k samples.
 
     Rules: answers are compared by value (the caller's key). None stands for malformed or cut answers, which abstain; if all abstain the vote is wrong.
@@ -49,12 +58,19 @@ def cons_at_k(answers_Pn: Sequence[Sequence[Hashable | None]], correct_Pn: Seque
     right as far as the samples that gave it are (all or none for a sound verifier). n samples are cut in order into n // k separate votes.
     """
     _need(answers_Pn, k, "cons")
-    return over_problems([_mean_vote(answers_n, right_n, k) for answers_n, right_n in zip(answers_Pn, correct_Pn, strict=True)])
+    return over_problems(
+        [
+            _mean_vote(answers_n, right_n, k)
+            for answers_n, right_n in zip(answers_Pn, correct_Pn, strict=True)
+        ]
+    )
 
 
 def _mean_vote(answers_n: Sequence[Hashable | None], right_n: Sequence[bool], k: int) -> float:
     starts = range(0, len(answers_n) - k + 1, k)
-    return statistics.fmean(_vote(answers_n[start : start + k], right_n[start : start + k]) for start in starts)
+    return statistics.fmean(
+        _vote(answers_n[start : start + k], right_n[start : start + k]) for start in starts
+    )
 
 
 def _vote(answers_k: Sequence[Hashable | None], right_k: Sequence[bool]) -> float:
@@ -64,7 +80,10 @@ def _vote(answers_k: Sequence[Hashable | None], right_k: Sequence[bool]) -> floa
     most = max(counts.values())
     winners = [answer for answer, count in counts.items() if count == most]
     return statistics.fmean(
-        _share([right for answer, right in zip(answers_k, right_k, strict=True) if answer == winner]) for winner in winners
+        _share(
+            [right for answer, right in zip(answers_k, right_k, strict=True) if answer == winner]
+        )
+        for winner in winners
     )
 
 
@@ -75,4 +94,6 @@ def _share(flags: Sequence[bool]) -> float:
 def _need(samples_Pn: Sequence[Sequence[object]], k: int, name: str) -> None:
     fewest = min(map(len, samples_Pn), default=0)
     if not 1 <= k <= fewest:
-        raise ValueError(f"{name}@{k} was asked for but a problem has {fewest} samples, expected 1 <= k <= samples")
+        raise ValueError(
+            f"{name}@{k} was asked for but a problem has {fewest} samples, expected 1 <= k <= samples"
+        )

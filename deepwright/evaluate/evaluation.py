@@ -24,7 +24,11 @@ from deepwright.tasks import Problem, Score, Split, Task, Verdict
 from deepwright.text import Tokenizer
 
 USUAL_KS = (4, 16, 64)
-WHERE = ("stage", "step", "label")  # what a record adds about the run; the rest of a record is the Evaluation
+WHERE = (
+    "stage",
+    "step",
+    "label",
+)  # what a record adds about the run; the rest of a record is the Evaluation
 
 
 @dataclass(frozen=True)
@@ -72,26 +76,43 @@ class Evaluation(Habits):
     format_rate: float
     mean_length: float
     truncated_rate: float
-    verifier_failures: int  # completions whose check broke; their problems are left out of everything else
+    verifier_failures: (
+        int  # completions whose check broke; their problems are left out of everything else
+    )
     by_kind: dict[str, tuple[float, int]]  # accuracy, problems
     language_consistency_se: float | None = None
     generations: tuple[Generation, ...] = field(default=(), repr=False, compare=False)
 
     def record(self, stage: str, step: int, label: str) -> dict[str, Any]:
         """One JSON-able line of evaluations.jsonl; the generations are saved apart."""
-        values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "generations"}
+        values = {
+            item.name: getattr(self, item.name)
+            for item in dataclasses.fields(self)
+            if item.name != "generations"
+        }
         values["by_kind"] = {kind: list(pair) for kind, pair in self.by_kind.items()}
         return {"stage": stage, "step": step, "label": label, **values}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Evaluation:
         """The inverse of `record`, without generations. ValueError naming an unknown or missing key."""
-        values = {name: value for name, value in record.items() if name not in WHERE and name != "decomposition"}
+        values = {
+            name: value
+            for name, value in record.items()
+            if name not in WHERE and name != "decomposition"
+        }
         known = {item.name for item in dataclasses.fields(cls)} - {"generations"}
-        odd = sorted((values.keys() ^ known) - {"language_consistency_se"})  # the first runs did not measure it
+        odd = sorted(
+            (values.keys() ^ known) - {"language_consistency_se"}
+        )  # the first runs did not measure it
         if odd:
-            raise ValueError(f"evaluation record {'has unknown' if odd[0] in values else 'lacks'} key {odd[0]!r}, expected {sorted(known)}")
-        return cls(**values | {"by_kind": {kind: (pair[0], pair[1]) for kind, pair in values["by_kind"].items()}})
+            raise ValueError(
+                f"evaluation record {'has unknown' if odd[0] in values else 'lacks'} key {odd[0]!r}, expected {sorted(known)}"
+            )
+        return cls(
+            **values
+            | {"by_kind": {kind: (pair[0], pair[1]) for kind, pair in values["by_kind"].items()}}
+        )
 
 
 def evaluate(
@@ -114,23 +135,46 @@ def evaluate(
     problems. A problem with a completion whose verifier failed is left out whole (and counted); if that is all of them, a ValueError says why.
     """
     if not 1 <= problems <= task.size(split):
-        raise ValueError(f"problems is {problems}, expected 1 to {task.size(split)}, the size of {task.name}'s {split} split")
+        raise ValueError(
+            f"problems is {problems}, expected 1 to {task.size(split)}, the size of {task.name}'s {split} split"
+        )
     ks = [k for k in USUAL_KS if k <= samples] if ks is None else list(ks)
     if any(not 1 <= k <= samples for k in ks):
-        raise ValueError(f"pass@{max(ks)} was asked for with {samples} samples a problem, expected 1 <= k <= samples")
+        raise ValueError(
+            f"pass@{max(ks)} was asked for with {samples} samples a problem, expected 1 <= k <= samples"
+        )
     asked = [task.problem(i, split) for i in range(problems)]
-    sampling = Sampling(max_tokens, temperature, top_p, stop_ids=tokenizer.stop_ids, n=samples, seed=seed)
+    sampling = Sampling(
+        max_tokens, temperature, top_p, stop_ids=tokenizer.stop_ids, n=samples, seed=seed
+    )
     sampled = sampler.sample([prompt_ids(tokenizer, problem) for problem in asked], sampling)
-    of_each = [(problem, completion) for problem, completions in zip(asked, sampled, strict=True) for completion in completions]
+    of_each = [
+        (problem, completion)
+        for problem, completions in zip(asked, sampled, strict=True)
+        for completion in completions
+    ]
     texts = [completion_text(tokenizer, completion) for _, completion in of_each]
     scores = score_completions(task, *zip(*of_each), texts)
-    read = [read_generation(task, *one, i % samples, *two) for i, (one, two) in enumerate(zip(of_each, zip(texts, scores), strict=True))]
+    read = [
+        read_generation(task, *one, i % samples, *two)
+        for i, (one, two) in enumerate(zip(of_each, zip(texts, scores), strict=True))
+    ]
     generations = [tuple(read[start : start + samples]) for start in range(0, len(read), samples)]
-    settings = {"task": task.name, "split": split, "problems": problems, "samples": samples, "temperature": temperature}
-    return Evaluation(**settings, top_p=top_p, max_tokens=max_tokens, seed=seed, **measure(generations, ks))
+    settings = {
+        "task": task.name,
+        "split": split,
+        "problems": problems,
+        "samples": samples,
+        "temperature": temperature,
+    }
+    return Evaluation(
+        **settings, top_p=top_p, max_tokens=max_tokens, seed=seed, **measure(generations, ks)
+    )
 
 
-def read_generation(task: Task, problem: Problem, completion: Completion, number: int, text: str, score: Score) -> Generation:
+def read_generation(
+    task: Task, problem: Problem, completion: Completion, number: int, text: str, score: Score
+) -> Generation:
     return Generation(
         problem=problem.index,
         sample=number,
@@ -143,17 +187,27 @@ def read_generation(task: Task, problem: Problem, completion: Completion, number
         formatted=score.formatted,
         truncated=completion.stop is not StopReason.STOP,
         length=len(completion.token_ids),
-        answer=answer_value(text) if score.verdict in (Verdict.CORRECT, Verdict.WRONG) and completion.stop is StopReason.STOP else None,
+        answer=answer_value(text)
+        if score.verdict in (Verdict.CORRECT, Verdict.WRONG) and completion.stop is StopReason.STOP
+        else None,
         reasoning=analyse(task, problem, text),
     )
 
 
 def measure(generations_Pn: Sequence[Sequence[Generation]], ks: Sequence[int]) -> dict[str, Any]:
     """All figures of an Evaluation from its generations."""
-    failed = [one for answers in generations_Pn for one in answers if one.verdict == Verdict.FAILED.value]
-    whole = [answers for answers in generations_Pn if not any(one.verdict == Verdict.FAILED.value for one in answers)]
+    failed = [
+        one for answers in generations_Pn for one in answers if one.verdict == Verdict.FAILED.value
+    ]
+    whole = [
+        answers
+        for answers in generations_Pn
+        if not any(one.verdict == Verdict.FAILED.value for one in answers)
+    ]
     if not whole:
-        raise ValueError(f"the verifier failed on {len(failed)} completions, so that no problem is left to evaluate: {failed[0].detail}")
+        raise ValueError(
+            f"the verifier failed on {len(failed)} completions, so that no problem is left to evaluate: {failed[0].detail}"
+        )
     flat = [one for answers in whole for one in answers]
     correct_Pn = [[one.correct for one in answers] for answers in whole]
     answers_Pn = [[one.answer for one in answers] for answers in whole]
@@ -173,7 +227,9 @@ def measure(generations_Pn: Sequence[Sequence[Generation]], ks: Sequence[int]) -
         "verifier_failures": len(failed),
         "by_kind": _by_kind(whole),
         "language_consistency_se": _consistency_error(whole),
-        **dataclasses.asdict(habits([(one.reasoning, one.correct) for one in flat if one.reasoning is not None])),
+        **dataclasses.asdict(
+            habits([(one.reasoning, one.correct) for one in flat if one.reasoning is not None])
+        ),
         "generations": tuple(one for answers in generations_Pn for one in answers),
     }
 
@@ -184,20 +240,31 @@ def write_generations(generations: Sequence[Generation], path: str | Path) -> No
     draft = path.with_name(path.name + ".draft")
     with draft.open("w", encoding="utf-8") as file:
         for one in generations:
-            file.write(json.dumps(dataclasses.asdict(one) | {"answer": None if one.answer is None else str(one.answer)}) + "\n")
+            file.write(
+                json.dumps(
+                    dataclasses.asdict(one)
+                    | {"answer": None if one.answer is None else str(one.answer)}
+                )
+                + "\n"
+            )
     os.replace(draft, path)
 
 
 def _by_kind(generations_Pn: Sequence[Sequence[Generation]]) -> dict[str, tuple[float, int]]:
     kinds: dict[str, list[float]] = {}
     for answers in generations_Pn:
-        kinds.setdefault(answers[0].kind, []).append(statistics.fmean(one.correct for one in answers))
+        kinds.setdefault(answers[0].kind, []).append(
+            statistics.fmean(one.correct for one in answers)
+        )
     return {kind: (statistics.fmean(kinds[kind]), len(kinds[kind])) for kind in sorted(kinds)}
 
 
 def _consistency_error(generations_Pn: Sequence[Sequence[Generation]]) -> float | None:
     """The standard error of mean language consistency: of the mean over problems, each with the mean over its thoughts with words."""
-    said_Pn = [[c for one in answers if one.reasoning and (c := one.reasoning.consistency) is not None] for answers in generations_Pn]
+    said_Pn = [
+        [c for one in answers if one.reasoning and (c := one.reasoning.consistency) is not None]
+        for answers in generations_Pn
+    ]
     means = [statistics.fmean(said_n) for said_n in said_Pn if said_n]
     return _error(over_problems(means)) if means else None
 

@@ -26,7 +26,9 @@ class Reasoning:
     self_checks: int = 0  # attempts that the text itself turned down
     first_failed: bool = False  # False also where the answer was given without any attempt
     tally: Tally = field(default_factory=Tally)  # verdict words against the truth, and equations
-    consistency: float | None = None  # of the thought with the language of the prompt; None: it says no word
+    consistency: float | None = (
+        None  # of the thought with the language of the prompt; None: it says no word
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +41,12 @@ class Habits:
     accuracy_with_self_check: float | None = None
     accuracy_without_self_check: float | None = None
     turned_right_rate: float | None = None  # first attempt failed and the final answer is right
-    turned_right_share: float | None = None  # the same, as a share of the right answers that check themselves
-    checker_yes: float | None = None  # of attempts with a verdict whose value is the target: how many it accepts
+    turned_right_share: float | None = (
+        None  # the same, as a share of the right answers that check themselves
+    )
+    checker_yes: float | None = (
+        None  # of attempts with a verdict whose value is the target: how many it accepts
+    )
     checker_no: float | None = None  # of those whose value is not: how many it turns down
     equations_right: float | None = None  # of all equations written
     language_consistency: float | None = None  # mean over thoughts with words
@@ -60,9 +66,14 @@ def habits(described: Sequence[tuple[Reasoning, bool]]) -> Habits:
     checking = [right for reasoning, right in described if reasoning.self_checks]
     plain = [right for reasoning, right in described if not reasoning.self_checks]
     turned = sum(right and reasoning.first_failed for reasoning, right in described)
-    turned_checking = sum(right and reasoning.first_failed for reasoning, right in described if reasoning.self_checks)
+    turned_checking = sum(
+        right and reasoning.first_failed for reasoning, right in described if reasoning.self_checks
+    )
     total = sum((reasoning.tally for reasoning, _ in described), Tally())
-    count, kept = len(described), [reasoning.consistency for reasoning, _ in described if reasoning.consistency is not None]
+    count, kept = (
+        len(described),
+        [reasoning.consistency for reasoning, _ in described if reasoning.consistency is not None],
+    )
     return Habits(
         self_check_rate=len(checking) / count,
         self_checks_per_answer=sum(reasoning.self_checks for reasoning, _ in described) / count,
@@ -81,12 +92,16 @@ def habits(described: Sequence[tuple[Reasoning, bool]]) -> Habits:
 def answer_value(text: str) -> Hashable | None:
     """What a vote compares: the value of the final answer, as a number ("1,200", "\\frac{1}{2}") or an expression, or its words where it is neither. None
     without an answer in the asked format."""
-    found = [read for layout in INSTRUCTIONS if not isinstance(read := read_layout(text, layout), str)]
+    found = [
+        read for layout in INSTRUCTIONS if not isinstance(read := read_layout(text, layout), str)
+    ]
     if not found:
         return None
     answer = found[0][1]
     try:
-        return evaluate(answer)[0] if (value := number(bare(answer[:MAX_ANSWER]))) is None else value
+        return (
+            evaluate(answer)[0] if (value := number(bare(answer[:MAX_ANSWER]))) is None else value
+        )
     except ExpressionError:
         return plain(answer)
 

@@ -14,7 +14,11 @@ CUT = Score(0.0, Verdict.WRONG, "cut at the token limit", {"accuracy": 0.0})
 
 def prompt_ids(tokenizer: Tokenizer, problem: Problem) -> list[int]:
     """What the model continues: the problem's conversation in the model's own chat template, or its prompt as one user message."""
-    return tokenizer.encode(tokenizer.render(problem.messages)) if problem.messages else tokenizer.encode_prompt(problem.prompt)
+    return (
+        tokenizer.encode(tokenizer.render(problem.messages))
+        if problem.messages
+        else tokenizer.encode_prompt(problem.prompt)
+    )
 
 
 def completion_text(tokenizer: Tokenizer, completion: Completion) -> str:
@@ -23,9 +27,17 @@ def completion_text(tokenizer: Tokenizer, completion: Completion) -> str:
     return tokenizer.decode(ids, specials=True)
 
 
-def score_completions(task: Task, problems: Sequence[Problem], completions: Sequence[Completion], texts: Sequence[str]) -> list[Score]:
+def score_completions(
+    task: Task, problems: Sequence[Problem], completions: Sequence[Completion], texts: Sequence[str]
+) -> list[Score]:
     """The task's score of each text, all in one call of the task; CUT where the completion hit its limit (the verifier never sees it);
     FAILED where the check itself broke."""
-    ended = [place for place, completion in enumerate(completions) if completion.stop is StopReason.STOP]
-    scores = iter(score_all(task, [problems[place] for place in ended], [texts[place] for place in ended]))
-    return [next(scores) if completion.stop is StopReason.STOP else CUT for completion in completions]
+    ended = [
+        place for place, completion in enumerate(completions) if completion.stop is StopReason.STOP
+    ]
+    scores = iter(
+        score_all(task, [problems[place] for place in ended], [texts[place] for place in ended])
+    )
+    return [
+        next(scores) if completion.stop is StopReason.STOP else CUT for completion in completions
+    ]

@@ -13,15 +13,24 @@ from deepwright.config.refusals import expect
 
 
 @torch.inference_mode()
-def acceptance_rate(model: nn.Module, tokens_BS: Tensor, temperature: float = 1.0) -> dict[str, float]:
+def acceptance_rate(
+    model: nn.Module, tokens_BS: Tensor, temperature: float = 1.0
+) -> dict[str, float]:
     """{"greedy", "sampled", "positions"}: the share of positions i >= 0 whose draft for token i+2 is the main model's greedy choice,
     and the mean of sum_v min(p_v, q_v): the probability that accept/resample (Leviathan et al. 2023) keeps a draft drawn from q.
 
     Main model at i+1 gives p and MTP depth 1 at i gives q, both at `temperature` (> 0).
     """
     if tokens_BS.shape[1] < 3:
-        raise ValueError(f"sequences of {tokens_BS.shape[1]} tokens, expected at least 3: the draft at position i is for token i+2")
-    expect(temperature > 0, "temperature", temperature, "a positive number (the greedy rate is always given)")
+        raise ValueError(
+            f"sequences of {tokens_BS.shape[1]} tokens, expected at least 3: the draft at position i is for token i+2"
+        )
+    expect(
+        temperature > 0,
+        "temperature",
+        temperature,
+        "a positive number (the greedy rate is always given)",
+    )
     agreed, shared, positions = 0, 0.0, 0
     for tokens_1S in tokens_BS.split(1):  # one row at a time: two [S, vocab] tables in memory
         hidden_1SD = model.hidden(tokens_1S)
@@ -31,7 +40,9 @@ def acceptance_rate(model: nn.Module, tokens_BS: Tensor, temperature: float = 1.
         draft_TV = nn.functional.linear(depths[0][0], model.head_weight).float()
         main_TV = nn.functional.linear(hidden_1SD[0, 1:], model.head_weight).float()
         agreed += int((draft_TV.argmax(-1) == main_TV.argmax(-1)).sum())
-        overlap_TV = torch.minimum((draft_TV / temperature).softmax(-1), (main_TV / temperature).softmax(-1))
+        overlap_TV = torch.minimum(
+            (draft_TV / temperature).softmax(-1), (main_TV / temperature).softmax(-1)
+        )
         shared += float(overlap_TV.sum(dtype=torch.float64))
         positions += len(main_TV)
     return {"greedy": agreed / positions, "sampled": shared / positions, "positions": positions}

@@ -42,12 +42,24 @@ class Engine:
         block: int = 16,
         prefill_chunk: int = 2048,
     ):
-        for name, value in (("max_batch", max_batch), ("block", block), ("prefill_chunk", prefill_chunk), ("cache_tokens", cache_tokens)):
+        for name, value in (
+            ("max_batch", max_batch),
+            ("block", block),
+            ("prefill_chunk", prefill_chunk),
+            ("cache_tokens", cache_tokens),
+        ):
             expect(value is None or value >= 1, name, value, "at least 1")
         self.model, self.tokenizer, self.cache_tokens = model, tokenizer, cache_tokens
         config, head = model.config, model.head_weight
         self.context, self.vocab = config.max_position_embeddings, config.vocab_size
-        self.pool = BlockPool(config.num_hidden_layers, config.cache_width, block, cache_tokens, model.compute_dtype, head.device)
+        self.pool = BlockPool(
+            config.num_hidden_layers,
+            config.cache_width,
+            block,
+            cache_tokens,
+            model.compute_dtype,
+            head.device,
+        )
         self.rows = Rows(max_batch, head.device)
         self.scheduler = Scheduler(self.pool, self.rows, prefill_chunk)
         self.interleave = True  # a decode step between two prefill chunks, so that running rows do not wait for a long prompt
@@ -62,9 +74,15 @@ class Engine:
     def sample(self, prompts: Seq[Seq[int]], sampling: Sampling) -> list[list[Completion]]:
         """[P][n] completions; a prompt given several times is computed once. Prompt p, sample j draws from (seed, p, j)."""
         if self.has_work:
-            raise ValueError("sample was called while requests are in flight: finish or abort them, or use a second Engine")
-        requests = [self._request(prompt, sampling, index) for index, prompt in enumerate(prompts)]  # all checked before any runs
-        for request in sorted(requests, key=lambda r: len(r.prompt)):  # similar lengths share a chunk with little padding
+            raise ValueError(
+                "sample was called while requests are in flight: finish or abort them, or use a second Engine"
+            )
+        requests = [
+            self._request(prompt, sampling, index) for index, prompt in enumerate(prompts)
+        ]  # all checked before any runs
+        for request in sorted(
+            requests, key=lambda r: len(r.prompt)
+        ):  # similar lengths share a chunk with little padding
             self.scheduler.add(request)
         index_of = {request.number: index for index, request in enumerate(requests)}
         completions: list[list[Completion]] = [[None] * sampling.n for _ in requests]
@@ -79,7 +97,9 @@ class Engine:
                 self.abort(request.number)
         return completions
 
-    def generate(self, prompts: str | Seq[str] | Seq[Seq[int]], sampling: Sampling) -> list[Completion]:
+    def generate(
+        self, prompts: str | Seq[str] | Seq[Seq[int]], sampling: Sampling
+    ) -> list[Completion]:
         """Completions of texts or token ids, prompt by prompt (n for each). A text gets BOS in front, once, if the model has one; with a
         tokenizer and no stop ids asked, its end tokens stop."""
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
@@ -126,7 +146,11 @@ class Engine:
 
     def _forward(self) -> list[Finished]:
         finished = self._fork()
-        chunk = [] if self.interleave and self._prefilled_last and self.rows.sequences else self.scheduler.next_chunk()
+        chunk = (
+            []
+            if self.interleave and self._prefilled_last and self.rows.sequences
+            else self.scheduler.next_chunk()
+        )
         self._prefilled_last = bool(chunk)
         if chunk:
             self._prefill(chunk)
@@ -149,9 +173,14 @@ class Engine:
         if bad is not None:
             raise ValueError(f"token id {bad} in the prompt, expected 0 to {self.vocab - 1}")
         if len(prompt) >= self.context:
-            raise ValueError(f"the prompt has {len(prompt)} tokens, the context holds {self.context}: no room for a completion")
+            raise ValueError(
+                f"the prompt has {len(prompt)} tokens, the context holds {self.context}: no room for a completion"
+            )
         limit = min(sampling.max_tokens, self.context - len(prompt))
-        if not self.pool.growable and self.pool.blocks_for(len(prompt) + limit - 1) > self.pool.limit:
+        if (
+            not self.pool.growable
+            and self.pool.blocks_for(len(prompt) + limit - 1) > self.pool.limit
+        ):
             raise ValueError(
                 f"prompt of {len(prompt)} tokens + completion of up to {limit}: more than the cache holds"
                 f" ({self.cache_tokens} tokens, {self.pool.limit} whole blocks of {self.pool.block})"
@@ -179,16 +208,28 @@ class Engine:
         rows, longest = len(chunk), max(tokens for _, tokens in chunk)
         ends = [prefill.done + tokens for prefill, tokens in chunk]
         widest = self.pool.blocks_for(max(ends))
-        tokens_BS = torch.tensor([[*p.tokens[p.done : end], *[0] * (longest - n)] for (p, n), end in zip(chunk, ends)], device=device)
-        table_BM = torch.tensor([[*p.blocks[:widest], *[0] * (widest - len(p.blocks))] for p, _ in chunk], device=device)
+        tokens_BS = torch.tensor(
+            [[*p.tokens[p.done : end], *[0] * (longest - n)] for (p, n), end in zip(chunk, ends)],
+            device=device,
+        )
+        table_BM = torch.tensor(
+            [[*p.blocks[:widest], *[0] * (widest - len(p.blocks))] for p, _ in chunk], device=device
+        )
         start_B, count_B, end_B = (
-            torch.tensor(x, device=device)[:, None] for x in ([p.done for p, _ in chunk], [n for _, n in chunk], ends)
+            torch.tensor(x, device=device)[:, None]
+            for x in ([p.done for p, _ in chunk], [n for _, n in chunk], ends)
         )
         step_S = torch.arange(longest, device=device)
         valid_BS = step_S < count_B
-        positions_BS = torch.minimum(start_B + step_S, end_B - 1)  # padding repeats the last position: always inside the tables
-        slots_BS = torch.where(valid_BS, table_BM.gather(1, positions_BS // block) * block + positions_BS % block, 0)
-        view = PagedView(self.pool, slots_BS.reshape(-1), table_BM, fresh=all(p.done == 0 for p, _ in chunk))
+        positions_BS = torch.minimum(
+            start_B + step_S, end_B - 1
+        )  # padding repeats the last position: always inside the tables
+        slots_BS = torch.where(
+            valid_BS, table_BM.gather(1, positions_BS // block) * block + positions_BS % block, 0
+        )
+        view = PagedView(
+            self.pool, slots_BS.reshape(-1), table_BM, fresh=all(p.done == 0 for p, _ in chunk)
+        )
         hidden_BSD = self.model.hidden(tokens_BS, positions_BS, cache=view, valid_BS=valid_BS)
         last_BD = hidden_BSD[torch.arange(rows, device=device), count_B[:, 0] - 1]
         for (prefill, tokens), hidden_D in zip(chunk, last_BD):
@@ -198,10 +239,14 @@ class Engine:
         sequences, hidden = self.scheduler.fork()
         if not sequences:
             return []
-        first_of = {id(hidden_D): hidden_D for hidden_D in hidden}  # one row of logits per prefill, then one copy per sequence
+        first_of = {
+            id(hidden_D): hidden_D for hidden_D in hidden
+        }  # one row of logits per prefill, then one copy per sequence
         place = {key: index for index, key in enumerate(first_of)}
         logits_PV = self._logits(torch.stack(list(first_of.values())))
-        logits_RV = logits_PV[torch.tensor([place[id(hidden_D)] for hidden_D in hidden], device=logits_PV.device)]
+        logits_RV = logits_PV[
+            torch.tensor([place[id(hidden_D)] for hidden_D in hidden], device=logits_PV.device)
+        ]
         return self._emit(len(self.rows) - len(sequences), logits_RV)
 
     def _decode(self) -> list[Finished]:
@@ -209,7 +254,9 @@ class Engine:
         length_B = self.rows.view("length")
         blocks = self.pool.blocks_for(int(length_B.max()) + 1)
         view = PagedView(self.pool, slots_B, self.rows.view("table")[:, :blocks])
-        hidden_B1D = self.model.hidden(self.rows.view("last")[:, None], length_B[:, None], cache=view)
+        hidden_B1D = self.model.hidden(
+            self.rows.view("last")[:, None], length_B[:, None], cache=view
+        )
         length_B += 1
         return self._emit(0, self._logits(hidden_B1D[:, 0]))
 
@@ -220,17 +267,32 @@ class Engine:
         """Samples one token for rows `first`.. and takes out those that have ended."""
         temperature, top_k_R, top_p_R = self.rows.sampling_rules(first)
         greedy = not isinstance(temperature, Tensor) and temperature == 0
-        ids_R, log_probs_R = draw(logits_RV, None if greedy else self.rows.uniform(first), temperature, top_k_R, top_p_R)
+        ids_R, log_probs_R = draw(
+            logits_RV, None if greedy else self.rows.uniform(first), temperature, top_k_R, top_p_R
+        )
         ended = self.rows.append(first, ids_R, log_probs_R)
         finished = []
         for row in ended:
             sequence = self.rows.sequences[row]
             token_ids, log_probs = self.rows.read(row)
             stopped = token_ids[-1] in sequence.request.sampling.stop_ids
-            finished.append(self._finish(sequence, token_ids, log_probs, StopReason.STOP if stopped else StopReason.LENGTH))
+            finished.append(
+                self._finish(
+                    sequence,
+                    token_ids,
+                    log_probs,
+                    StopReason.STOP if stopped else StopReason.LENGTH,
+                )
+            )
         self.scheduler.leave(ended)
         return finished
 
     @staticmethod
-    def _finish(sequence: Sequence, token_ids: list[int], log_probs: list[float], stop: StopReason) -> Finished:
-        return Finished(sequence.request.number, sequence.sample, Completion(tuple(token_ids), tuple(log_probs), stop))
+    def _finish(
+        sequence: Sequence, token_ids: list[int], log_probs: list[float], stop: StopReason
+    ) -> Finished:
+        return Finished(
+            sequence.request.number,
+            sequence.sample,
+            Completion(tuple(token_ids), tuple(log_probs), stop),
+        )

@@ -23,8 +23,12 @@ class Rows:
     def __init__(self, capacity: int, device: torch.device):
         self.capacity, self.device = capacity, device
         self.sequences: list[Sequence] = []
-        self.rules: Counter[tuple[float, float, int]] = Counter()  # (temperature, top_p, top_k) of the rows in use
-        self.columns: dict[str, Tensor] = {name: torch.zeros(capacity, dtype=torch.int64, device=device) for name in _INTEGERS}
+        self.rules: Counter[tuple[float, float, int]] = (
+            Counter()
+        )  # (temperature, top_p, top_k) of the rows in use
+        self.columns: dict[str, Tensor] = {
+            name: torch.zeros(capacity, dtype=torch.int64, device=device) for name in _INTEGERS
+        }
         for name in ("temperature", "top_p"):
             self.columns[name] = torch.zeros(capacity, device=device)
         for name in ("table", "stop", "token_ids"):
@@ -44,7 +48,13 @@ class Rows:
             self.columns[name] = old.new_full((self.capacity, max(width, 2 * old.shape[1])), fill)
             self.columns[name][:, : old.shape[1]] = old
 
-    def add(self, sequences: list[Sequence], tables: list[list[int]], tokens_cached: list[int], block: int) -> int:
+    def add(
+        self,
+        sequences: list[Sequence],
+        tables: list[list[int]],
+        tokens_cached: list[int],
+        block: int,
+    ) -> int:
         """Appends rows whose `tokens_cached` tokens lie in the blocks of `tables`; returns the first new row."""
         first, requests = len(self.sequences), [s.request for s in sequences]
         assert first + len(sequences) <= self.capacity
@@ -59,13 +69,19 @@ class Rows:
             "length": tokens_cached,
             "produced": [len(s.token_ids) for s in sequences],
             "limit": [r.limit for r in requests],
-            "key": stream_keys([r.sampling.seed for r in requests], [r.prompt_index for r in requests], [s.sample for s in sequences]),
+            "key": stream_keys(
+                [r.sampling.seed for r in requests],
+                [r.prompt_index for r in requests],
+                [s.sample for s in sequences],
+            ),
             **dict(zip(("temperature", "top_p", "top_k"), zip(*rules))),
         }
         for name, column in values.items():
             self.view(name, first).copy_(torch.as_tensor(column))
         self.view("stop", first).fill_(-1)
-        self.view("table", first).zero_()  # an earlier call may have left blocks that a smaller pool does not have
+        self.view(
+            "table", first
+        ).zero_()  # an earlier call may have left blocks that a smaller pool does not have
         for row, (sequence, table) in enumerate(zip(sequences, tables), start=first):
             self._write(row, table, sequence)
         return first
@@ -85,7 +101,9 @@ class Rows:
         self.view("log_probs", first).scatter_(1, produced_R[:, None], log_probs_R[:, None])
         self.view("last", first).copy_(ids_R)
         produced_R += 1
-        ended_R = (produced_R >= self.view("limit", first)) | (self.view("stop", first) == ids_R[:, None]).any(1)
+        ended_R = (produced_R >= self.view("limit", first)) | (
+            self.view("stop", first) == ids_R[:, None]
+        ).any(1)
         return [row + first for row in ended_R.nonzero()[:, 0].tolist()]
 
     def uniform(self, first: int) -> Tensor:
@@ -96,13 +114,21 @@ class Rows:
         """(temperature, top_k, top_p) as `draw` wants them: one number when all rows agree, None when none truncates."""
         temperatures = {temperature for temperature, _, _ in self.rules}
         plain = all(top_p == 1 and top_k == 0 for _, top_p, top_k in self.rules)
-        temperature = temperatures.pop() if len(temperatures) == 1 else self.view("temperature", first)
-        return (temperature, None, None) if plain else (temperature, self.view("top_k", first), self.view("top_p", first))
+        temperature = (
+            temperatures.pop() if len(temperatures) == 1 else self.view("temperature", first)
+        )
+        return (
+            (temperature, None, None)
+            if plain
+            else (temperature, self.view("top_k", first), self.view("top_p", first))
+        )
 
     def read(self, row: int) -> tuple[list[int], list[float]]:
         """Tokens and log-probabilities produced so far."""
         produced = int(self.columns["produced"][row])
-        return self.columns["token_ids"][row, :produced].tolist(), self.columns["log_probs"][row, :produced].tolist()
+        return self.columns["token_ids"][row, :produced].tolist(), self.columns["log_probs"][
+            row, :produced
+        ].tolist()
 
     def remove(self, gone: list[int]) -> Tensor:
         """Takes rows out (ascending) and returns the blocks that they held, on the CPU: also one that was made ready for a token which an interruption
@@ -119,7 +145,9 @@ class Rows:
         holes = [row for row in gone if row < kept]
         movers = [row for row in range(kept, len(self.sequences)) if row not in leaving]
         if holes:
-            target_R, source_R = (torch.tensor(rows, device=self.device) for rows in (holes, movers))
+            target_R, source_R = (
+                torch.tensor(rows, device=self.device) for rows in (holes, movers)
+            )
             for column in self.columns.values():
                 column[target_R] = column[source_R]
         for hole, mover in zip(holes, movers, strict=True):

@@ -41,7 +41,11 @@ def uniform(key_R: Tensor, position_R: Tensor) -> Tensor:
 
 
 def draw(
-    logits_RV: Tensor, u_R: Tensor | None, temperature: float | Tensor, top_k_R: Tensor | None = None, top_p_R: Tensor | None = None
+    logits_RV: Tensor,
+    u_R: Tensor | None,
+    temperature: float | Tensor,
+    top_k_R: Tensor | None = None,
+    top_p_R: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Token ids int64 [R] and their log-probabilities fp32 [R] (nats, under softmax(logits / temperature) before truncation).
 
@@ -51,7 +55,9 @@ def draw(
     if not isinstance(temperature, Tensor) and temperature == 0:
         ids_R = logits_RV.argmax(-1)
         return ids_R, table_log_probs(logits_RV, ids_R, 1.0)[0]
-    shifted_RV = logits_RV.sub_(logits_RV.amax(-1, keepdim=True))  # before the division: a tiny temperature must not overflow
+    shifted_RV = logits_RV.sub_(
+        logits_RV.amax(-1, keepdim=True)
+    )  # before the division: a tiny temperature must not overflow
     if isinstance(temperature, Tensor):
         shifted_RV.div_(torch.where(temperature == 0, 1.0, temperature)[:, None])
     elif temperature != 1:
@@ -77,7 +83,9 @@ def invert(weights_RV: Tensor, u_R: Tensor) -> Tensor:
     wanted_R1 = _below(u_R[:, None] * ends_RN[:, -1:], ends_RN)
     stretch_R1 = torch.searchsorted(ends_RN, wanted_R1, right=True)
     started_R1 = F.pad(ends_RN, (1, 0)).gather(1, stretch_R1)
-    inside_RS = weights_RNS[torch.arange(rows, device=u_R.device), stretch_R1[:, 0]].cumsum(-1, dtype=torch.float64)
+    inside_RS = weights_RNS[torch.arange(rows, device=u_R.device), stretch_R1[:, 0]].cumsum(
+        -1, dtype=torch.float64
+    )
     place_R1 = torch.searchsorted(inside_RS, _below(wanted_R1 - started_R1, inside_RS), right=True)
     return (stretch_R1 * STRETCH + place_R1)[:, 0]
 

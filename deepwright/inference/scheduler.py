@@ -24,7 +24,9 @@ class Scheduler:
         self.pool, self.rows, self.prefill_chunk = pool, rows, prefill_chunk
         self.waiting: deque[Prefill] = deque()
         self.ready: list[Prefill] = []  # in the cache, with sequences still to fork
-        self.by_tokens: dict[tuple[int, ...], Prefill] = {}  # waiting prompts: equal ones are computed once
+        self.by_tokens: dict[
+            tuple[int, ...], Prefill
+        ] = {}  # waiting prompts: equal ones are computed once
         self.preemptions = 0
 
     @property
@@ -95,7 +97,9 @@ class Scheduler:
         sources: list[int] = []
         targets: list[int] = []
         for prefill in list(self.ready):
-            count = min(len(prefill.sequences), self.rows.capacity - len(self.rows) - len(sequences))
+            count = min(
+                len(prefill.sequences), self.rows.capacity - len(self.rows) - len(sequences)
+            )
             count = min(count, self._forks_with_room(count, len(sequences)))
             if count == 0 and not self.rows.sequences and not sequences:
                 self._take_over(prefill)
@@ -149,7 +153,10 @@ class Scheduler:
             blocks = torch.tensor(self.pool.take(len(bordering)), device=length_B.device)
             self.rows.view("table")[bordering, length_B[bordering] // self.pool.block] = blocks
         column_B = length_B // self.pool.block
-        return self.rows.view("table").gather(1, column_B[:, None])[:, 0] * self.pool.block + length_B % self.pool.block
+        return (
+            self.rows.view("table").gather(1, column_B[:, None])[:, 0] * self.pool.block
+            + length_B % self.pool.block
+        )
 
     def _reclaim(self) -> None:
         for prefill in [*reversed(self.ready), *reversed(self.waiting)]:
@@ -195,7 +202,11 @@ class Scheduler:
 
     def remove(self, number: int) -> list[Sequence]:
         """Takes request `number` out of everything; returns its unfinished sequences with what they have produced."""
-        rows = [row for row, sequence in enumerate(self.rows.sequences) if sequence.request.number == number]
+        rows = [
+            row
+            for row, sequence in enumerate(self.rows.sequences)
+            if sequence.request.number == number
+        ]
         removed = [self._suspend(row) for row in rows]
         self.leave(rows)
         for prefill in [*self.ready, *self.waiting]:

@@ -27,13 +27,19 @@ class Cache(Protocol):
 class ContiguousCache:
     """One slab [layers, B, length, E]; rows of different lengths are told apart by their positions alone."""
 
-    def __init__(self, config: ModelConfig, batch: int, length: int, dtype: torch.dtype = torch.float32) -> None:
-        self.entries = torch.zeros(config.num_hidden_layers, batch, length, config.cache_width, dtype=dtype)
+    def __init__(
+        self, config: ModelConfig, batch: int, length: int, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.entries = torch.zeros(
+            config.num_hidden_layers, batch, length, config.cache_width, dtype=dtype
+        )
 
     def update(self, layer: int, positions_BS: Tensor, entries_BSE: Tensor) -> Tensor:
         last = int(positions_BS.max())
         if last >= self.entries.shape[2]:
-            raise ValueError(f"position {last} lies beyond the cache's length {self.entries.shape[2]}")
+            raise ValueError(
+                f"position {last} lies beyond the cache's length {self.entries.shape[2]}"
+            )
         slab = self.entries[layer]
         slab[torch.arange(slab.shape[0])[:, None], positions_BS] = entries_BSE.to(slab.dtype)
         return slab[:, : last + 1]

@@ -53,11 +53,15 @@ def limit_groups(choice_TE: Tensor, config: ModelConfig) -> Tensor:
         group_TG = grouped_TGX.topk(2, dim=-1).values.sum(-1)  # sum of the two best
     else:
         group_TG = grouped_TGX.amax(-1)
-    keep_TG = torch.zeros_like(group_TG, dtype=torch.bool).scatter_(1, top_ids(group_TG, config.topk_group), True)
+    keep_TG = torch.zeros_like(group_TG, dtype=torch.bool).scatter_(
+        1, top_ids(group_TG, config.topk_group), True
+    )
     return grouped_TGX.masked_fill(~keep_TG[..., None], float("-inf")).flatten(-2)
 
 
-def route(logits_TE: Tensor, bias_E: Tensor | None, config: ModelConfig) -> tuple[Tensor, Tensor, Tensor]:
+def route(
+    logits_TE: Tensor, bias_E: Tensor | None, config: ModelConfig
+) -> tuple[Tensor, Tensor, Tensor]:
     """-> (ids_TK, weights_TK, scores_TE). The bias chooses; weights come from the unbiased affinities (V3 section 2.1.2)."""
     scores_TE = logits_TE.sigmoid() if config.scoring_func == "sigmoid" else logits_TE.softmax(-1)
     choice_TE = scores_TE.detach() if bias_E is None else scores_TE.detach() + bias_E
@@ -78,7 +82,9 @@ class Router(nn.Module):
         self.config = config
         self.weight = nn.Parameter(torch.empty(config.n_routed_experts, config.hidden_size))
         has_bias = config.topk_method == "noaux_tc"
-        self.register_buffer("bias", torch.zeros(config.n_routed_experts, dtype=torch.float32) if has_bias else None)
+        self.register_buffer(
+            "bias", torch.zeros(config.n_routed_experts, dtype=torch.float32) if has_bias else None
+        )
 
     def forward(self, x_TD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return route(numerics.linear(x_TD.float(), self.weight.float()), self.bias, self.config)
@@ -87,7 +93,9 @@ class Router(nn.Module):
         """model.to(bfloat16) must not round the bias: a step of 0.001 would be lost."""
         super()._apply(fn, recurse)
         if self.bias is not None and self.bias.dtype != torch.float32:
-            raise ValueError(f"the router bias would become {self.bias.dtype}, but it must stay float32; cast parameters, not buffers")
+            raise ValueError(
+                f"the router bias would become {self.bias.dtype}, but it must stay float32; cast parameters, not buffers"
+            )
         return self
 
 
@@ -111,7 +119,9 @@ class MixtureOfExperts(nn.Module):
         self.router = Router(config)
         self.experts = Experts(config)
         self.shared = (
-            FeedForward(config.hidden_size, config.n_shared_experts * config.moe_intermediate_size) if config.n_shared_experts else None
+            FeedForward(config.hidden_size, config.n_shared_experts * config.moe_intermediate_size)
+            if config.n_shared_experts
+            else None
         )
 
     def forward(self, x_BSD: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
@@ -121,7 +131,13 @@ class MixtureOfExperts(nn.Module):
         if numerics.compiled.decodes(x_TD, router.weight, experts.gate_up):
             always = (None, None) if shared is None else (shared.gate_up.weight, shared.down.weight)
             y_TD, choice = numerics.compiled.mixture(
-                x_TD, router.weight, router.bias, experts.gate_up, experts.down, *always, router.config
+                x_TD,
+                router.weight,
+                router.bias,
+                experts.gate_up,
+                experts.down,
+                *always,
+                router.config,
             )
             return y_TD.view(x_BSD.shape), choice
         choice = router(x_TD)
@@ -131,21 +147,41 @@ class MixtureOfExperts(nn.Module):
         return y_TD.view_as(x_BSD), choice
 
 
-def record(layer: int, choice: tuple[Tensor, Tensor, Tensor], experts: int, batch: int, valid_BS: Tensor | None) -> Routing:
+def record(
+    layer: int,
+    choice: tuple[Tensor, Tensor, Tensor],
+    experts: int,
+    batch: int,
+    valid_BS: Tensor | None,
+) -> Routing:
     ids_TK, weights_TK, scores_TE = choice
     valid_T = None if valid_BS is None else valid_BS.reshape(-1)
     counted = ids_TK if valid_T is None else ids_TK[valid_T]
-    return Routing(layer, ids_TK, weights_TK, scores_TE, torch.bincount(counted.reshape(-1), minlength=experts), batch, valid_T)
+    return Routing(
+        layer,
+        ids_TK,
+        weights_TK,
+        scores_TE,
+        torch.bincount(counted.reshape(-1), minlength=experts),
+        batch,
+        valid_T,
+    )
 
 
 def _frequency_and_share(routing: Routing, sequences: int) -> tuple[Tensor, Tensor]:
     """f [sequences, E] (choices relative to an even split, no gradient) and P [sequences, E] (mean normalised affinity)."""
     experts, k = routing.scores_TE.shape[1], routing.ids_TK.shape[1]
-    valid_T = torch.ones(len(routing.ids_TK)) if routing.valid_T is None else routing.valid_T.float()
+    valid_T = (
+        torch.ones(len(routing.ids_TK)) if routing.valid_T is None else routing.valid_T.float()
+    )
     valid_QT = valid_T.view(sequences, -1)
     tokens_Q = valid_QT.sum(-1, keepdim=True).clamp(min=1)
     chosen_TE = torch.zeros_like(routing.scores_TE).scatter_(1, routing.ids_TK, 1.0)
-    f_QE = (chosen_TE.view(sequences, -1, experts) * valid_QT[..., None]).sum(1) * experts / (k * tokens_Q)
+    f_QE = (
+        (chosen_TE.view(sequences, -1, experts) * valid_QT[..., None]).sum(1)
+        * experts
+        / (k * tokens_Q)
+    )
     share_TE = routing.scores_TE / (routing.scores_TE.sum(-1, keepdim=True) + 1e-20)
     p_QE = (share_TE.view(sequences, -1, experts) * valid_QT[..., None]).sum(1) / tokens_Q
     return f_QE.detach(), p_QE

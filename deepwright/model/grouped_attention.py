@@ -24,18 +24,31 @@ class GroupedAttention(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.config, self.layer = config, layer
-        self.widths = (config.num_attention_heads * config.head_dim, *[config.num_key_value_heads * config.head_dim] * 2)
+        self.widths = (
+            config.num_attention_heads * config.head_dim,
+            *[config.num_key_value_heads * config.head_dim] * 2,
+        )
         self.qkv = Linear(config.hidden_size, sum(self.widths), config.qkv_bias)
-        self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if config.qk_norm else nn.Identity()
-        self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if config.qk_norm else nn.Identity()
+        self.q_norm = (
+            RMSNorm(config.head_dim, config.rms_norm_eps) if config.qk_norm else nn.Identity()
+        )
+        self.k_norm = (
+            RMSNorm(config.head_dim, config.rms_norm_eps) if config.qk_norm else nn.Identity()
+        )
         self.o = Linear(self.widths[0], config.hidden_size, config.attention_bias)
 
     def forward(self, x_BSD: Tensor, positions_BS: Tensor, turn_BSR: Tensor, cache: Cache | None = None, form: str | None = None,
                 branch_BS: Tensor | None = None) -> Tensor:  # fmt: skip
         """`form` is latent attention's choice; here there is one."""
-        q_BSHd, k_BSKd, v_BSKd = (part.unflatten(-1, (-1, self.config.head_dim)) for part in self.qkv(x_BSD).split(self.widths, dim=-1))
+        q_BSHd, k_BSKd, v_BSKd = (
+            part.unflatten(-1, (-1, self.config.head_dim))
+            for part in self.qkv(x_BSD).split(self.widths, dim=-1)
+        )
         turn = turn_BSR[:, :, None]
-        q_BSHd, k_BSKd = rotate(self.q_norm(q_BSHd), turn, False), rotate(self.k_norm(k_BSKd), turn, False)
+        q_BSHd, k_BSKd = (
+            rotate(self.q_norm(q_BSHd), turn, False),
+            rotate(self.k_norm(k_BSKd), turn, False),
+        )
         scale = self.config.softmax_scale
         if branch_BS is not None:
             out_BSHd = numerics.branched_attention(q_BSHd, k_BSKd, v_BSKd, scale, branch_BS)
@@ -43,6 +56,10 @@ class GroupedAttention(nn.Module):
             out_BSHd = numerics.grouped_attention(q_BSHd, k_BSKd, v_BSKd, scale)
         else:
             entries_BSE = torch.cat((k_BSKd.flatten(2), v_BSKd.flatten(2)), dim=-1)
-            keep = cache.store if x_BSD.shape[1] == 1 else cache.update  # a prefill reads its own entries as they are
-            out_BSHd = numerics.cached_grouped_attention(q_BSHd, keep(self.layer, positions_BS, entries_BSE), scale, positions_BS)
+            keep = (
+                cache.store if x_BSD.shape[1] == 1 else cache.update
+            )  # a prefill reads its own entries as they are
+            out_BSHd = numerics.cached_grouped_attention(
+                q_BSHd, keep(self.layer, positions_BS, entries_BSE), scale, positions_BS
+            )
         return self.o(out_BSHd.flatten(2))

@@ -24,6 +24,8 @@ class MultiTokenModule(nn.Module):
 
     def merge(self, h_BSD: Tensor, embedded_BSD: Tensor, dtype: torch.dtype) -> Tensor:
         """The block's input for each position: M [norm(embedding of token i+k); norm(state i)]."""
-        return self.projection(torch.cat((self.embedding_norm(embedded_BSD, dtype), self.hidden_norm(h_BSD, dtype)), dim=-1)).to(
-            h_BSD.dtype
-        )
+        return self.projection(
+            torch.cat(
+                (self.embedding_norm(embedded_BSD, dtype), self.hidden_norm(h_BSD, dtype)), dim=-1
+            )
+        ).to(h_BSD.dtype)

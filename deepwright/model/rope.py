@@ -19,7 +19,11 @@ def frequencies(config: ModelConfig) -> Tensor:
     f = config.rope_theta ** -(torch.arange(0, width, 2, dtype=torch.float32) / width)
     if isinstance(config.rope_scaling, Llama3Scaling):
         return _llama3(f, config.rope_scaling)
-    return f if config.rope_scaling is None else _yarn(f, width, config.rope_theta, config.rope_scaling)
+    return (
+        f
+        if config.rope_scaling is None
+        else _yarn(f, width, config.rope_theta, config.rope_scaling)
+    )
 
 
 def _llama3(f: Tensor, s: Llama3Scaling) -> Tensor:
@@ -31,10 +35,16 @@ def _llama3(f: Tensor, s: Llama3Scaling) -> Tensor:
 def _yarn(f: Tensor, width: int, base: float, s: RopeScaling) -> Tensor:
     def dim(rotations: float) -> float:
         """The channel pair that turns `rotations` times over the original context."""
-        return width * math.log(s.original_max_position_embeddings / (2 * math.pi * rotations)) / (2 * math.log(base))
+        return (
+            width
+            * math.log(s.original_max_position_embeddings / (2 * math.pi * rotations))
+            / (2 * math.log(base))
+        )
 
     low, high = max(math.floor(dim(s.beta_fast)), 0), min(math.ceil(dim(s.beta_slow)), width - 1)
-    ramp = ((torch.arange(width // 2, dtype=torch.float32) - low) / (max(high - low, 0.001))).clamp(0, 1)
+    ramp = ((torch.arange(width // 2, dtype=torch.float32) - low) / (max(high - low, 0.001))).clamp(
+        0, 1
+    )
     return f / s.factor * ramp + f * (1 - ramp)
 
 

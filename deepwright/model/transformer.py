@@ -33,12 +33,22 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.attention_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.attention = GroupedAttention(config, layer) if config.is_dense else LatentAttention(config, layer)
+        self.attention = (
+            GroupedAttention(config, layer) if config.is_dense else LatentAttention(config, layer)
+        )
         self.ffn_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.ffn = MixtureOfExperts(config, layer) if config.is_moe(layer) else FeedForward(config.hidden_size, config.intermediate_size)
+        self.ffn = (
+            MixtureOfExperts(config, layer)
+            if config.is_moe(layer)
+            else FeedForward(config.hidden_size, config.intermediate_size)
+        )
 
-    def forward(self, x_BSD: Tensor, positions_BS, turn_BSR, cache, form, branch_BS, dtype: torch.dtype) -> tuple[Tensor, tuple | None]:
-        x_BSD = x_BSD + self.attention(self.attention_norm(x_BSD, dtype), positions_BS, turn_BSR, cache, form, branch_BS)
+    def forward(
+        self, x_BSD: Tensor, positions_BS, turn_BSR, cache, form, branch_BS, dtype: torch.dtype
+    ) -> tuple[Tensor, tuple | None]:
+        x_BSD = x_BSD + self.attention(
+            self.attention_norm(x_BSD, dtype), positions_BS, turn_BSR, cache, form, branch_BS
+        )
         y = self.ffn(self.ffn_norm(x_BSD, dtype))
         y_BSD, choice = y if isinstance(y, tuple) else (y, None)
         return x_BSD + y_BSD, choice
@@ -48,18 +58,36 @@ class Transformer(nn.Module):
     """A DeepSeek-V2/V3, Llama or Qwen model. `generator` seeds the initial weights; `dtype` is that of the parameters."""
 
     def __init__(
-        self, config: ModelConfig, generator: torch.Generator | None = None, dtype: torch.dtype = torch.float32, device=None
+        self,
+        config: ModelConfig,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype = torch.float32,
+        device=None,
     ) -> None:
         super().__init__()
         self.config = config
         self.compute_dtype = dtype
         with torch.device(device or "cpu"):
-            self.embed = nn.Embedding(config.vocab_size, config.hidden_size, _weight=torch.empty(config.vocab_size, config.hidden_size))
-            self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
+            self.embed = nn.Embedding(
+                config.vocab_size,
+                config.hidden_size,
+                _weight=torch.empty(config.vocab_size, config.hidden_size),
+            )
+            self.layers = nn.ModuleList(
+                Block(config, layer) for layer in range(config.num_hidden_layers)
+            )
             self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-            self.head = None if config.tie_word_embeddings else Linear(config.hidden_size, config.vocab_size)
-            depths = range(config.num_hidden_layers, config.num_hidden_layers + config.num_nextn_predict_layers)
-            self.mtp = nn.ModuleList(MultiTokenModule(config, Block(config, layer)) for layer in depths)
+            self.head = (
+                None
+                if config.tie_word_embeddings
+                else Linear(config.hidden_size, config.vocab_size)
+            )
+            depths = range(
+                config.num_hidden_layers, config.num_hidden_layers + config.num_nextn_predict_layers
+            )
+            self.mtp = nn.ModuleList(
+                MultiTokenModule(config, Block(config, layer)) for layer in depths
+            )
         for parameter in self.parameters():
             parameter.data = parameter.data.to(dtype)
         if generator is not None:
@@ -86,9 +114,13 @@ class Transformer(nn.Module):
         """[V, D]; the embedding itself when tied."""
         return self.embed.weight if self.head is None else self.head.weight
 
-    def forward(self, tokens_BS: Tensor, positions_BS: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+    def forward(
+        self, tokens_BS: Tensor, positions_BS: Tensor | None = None, cache: Cache | None = None
+    ) -> Tensor:
         """-> logits [B, S, V] in fp32."""
-        return numerics.linear(self.hidden(tokens_BS, positions_BS, cache=cache), self.head_weight).float()
+        return numerics.linear(
+            self.hidden(tokens_BS, positions_BS, cache=cache), self.head_weight
+        ).float()
 
     def hidden(self, tokens_BS: Tensor, positions_BS: Tensor | None = None, *, cache: Cache | None = None, valid_BS: Tensor | None = None,
                routing: list[Routing] | None = None, recompute: bool = False, form: str | None = None,
@@ -100,7 +132,19 @@ class Transformer(nn.Module):
         turn_BSR = rotation(self.config, positions_BS)
         x_BSD = F.embedding(tokens_BS, self.embed.weight)
         for layer, block in enumerate(self.layers):
-            x_BSD = self._block(block, layer, x_BSD, positions_BS, turn_BSR, cache, form, branch_BS, valid_BS, routing, recompute)
+            x_BSD = self._block(
+                block,
+                layer,
+                x_BSD,
+                positions_BS,
+                turn_BSR,
+                cache,
+                form,
+                branch_BS,
+                valid_BS,
+                routing,
+                recompute,
+            )
         return self.norm(x_BSD)
 
     def mtp_hidden(self, h_BSD: Tensor, tokens_BS: Tensor, *, valid_BS: Tensor | None = None, routing: list[Routing] | None = None,
@@ -119,11 +163,28 @@ class Transformer(nn.Module):
             states.append(h_BSD)
         return states
 
-    def _block(self, block, layer, x_BSD, positions_BS, turn_BSR, cache, form, branch_BS, valid_BS, routing, recompute) -> Tensor:
+    def _block(
+        self,
+        block,
+        layer,
+        x_BSD,
+        positions_BS,
+        turn_BSR,
+        cache,
+        form,
+        branch_BS,
+        valid_BS,
+        routing,
+        recompute,
+    ) -> Tensor:
         arguments = (x_BSD, positions_BS, turn_BSR, cache, form, branch_BS, self.compute_dtype)
-        x_BSD, choice = checkpoint(block, *arguments, use_reentrant=False) if recompute else block(*arguments)
+        x_BSD, choice = (
+            checkpoint(block, *arguments, use_reentrant=False) if recompute else block(*arguments)
+        )
         if routing is not None and choice is not None:
-            routing.append(record(layer, choice, self.config.n_routed_experts, x_BSD.shape[0], valid_BS))
+            routing.append(
+                record(layer, choice, self.config.n_routed_experts, x_BSD.shape[0], valid_BS)
+            )
         return x_BSD
 
     @staticmethod

@@ -34,10 +34,30 @@ def table() -> list[tuple[str, str, str]]:
     passes = "compiled C, one pass over memory" if built else "torch, own autograd functions"
     return [
         ("compute 'auto'", str(dtype).removeprefix("torch."), reason),
-        ("linear", "torch matmul in the input's dtype", "the vendor BLAS reaches the machine's GEMM rate"),
-        ("expert_mlp", "sort, then two grouped matmuls", "wastes no row when loads are uneven; torch loops over experts in C++ on a CPU"),
-        ("attention", "blocked batched matmul", "faster than scaled_dot_product_attention on a CPU at head widths below 64"),
+        (
+            "linear",
+            "torch matmul in the input's dtype",
+            "the vendor BLAS reaches the machine's GEMM rate",
+        ),
+        (
+            "expert_mlp",
+            "sort, then two grouped matmuls",
+            "wastes no row when loads are uneven; torch loops over experts in C++ on a CPU",
+        ),
+        (
+            "attention",
+            "blocked batched matmul",
+            "faster than scaled_dot_product_attention on a CPU at head widths below 64",
+        ),
         ("rms_norm, swiglu, dispatch, combine", passes, why),
-        ("cross_entropy, selected_log_probs", "chunked over rows", "[tokens, vocabulary] is never held whole"),
-        ("decoding, few rows", "compiled C, weights read once" if built else "the operations above", why),
+        (
+            "cross_entropy, selected_log_probs",
+            "chunked over rows",
+            "[tokens, vocabulary] is never held whole",
+        ),
+        (
+            "decoding, few rows",
+            "compiled C, weights read once" if built else "the operations above",
+            why,
+        ),
     ]

@@ -35,13 +35,23 @@ class PagedKeys:
     def gathered(self) -> Tensor:
         """[B, M * block, E]."""
         rows, blocks = self.table_BM.shape
-        keys = self.entries_UE.view(-1, self.block * self.entries_UE.shape[1]).index_select(0, self.table_BM.reshape(-1))
+        keys = self.entries_UE.view(-1, self.block * self.entries_UE.shape[1]).index_select(
+            0, self.table_BM.reshape(-1)
+        )
         return keys.view(rows, blocks * self.block, -1)
 
 
 class _CausalAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, q_GMd: Tensor, k_GTd: Tensor, v_GTv: Tensor, scale: float, heads: int, hidden_GMT: Tensor | None) -> Tensor:
+    def forward(
+        ctx,
+        q_GMd: Tensor,
+        k_GTd: Tensor,
+        v_GTv: Tensor,
+        scale: float,
+        heads: int,
+        hidden_GMT: Tensor | None,
+    ) -> Tensor:
         out = q_GMd.new_empty(q_GMd.shape[0], q_GMd.shape[1], v_GTv.shape[2])
         probs = []
         for start, end in _blocks(k_GTd.shape[1]):
@@ -65,9 +75,13 @@ class _CausalAttention(torch.autograd.Function):
         for (start, end), prob in zip(_blocks(k.shape[1]), probs, strict=True):
             rows = slice(start * ctx.heads, end * ctx.heads)
             grad = grad_GMv[:, rows]
-            d_v[:, :end] += torch.bmm(prob.transpose(1, 2), grad)  # baddbmm_ into a slice would multiply matrix by matrix
+            d_v[:, :end] += torch.bmm(
+                prob.transpose(1, 2), grad
+            )  # baddbmm_ into a slice would multiply matrix by matrix
             d_prob = torch.bmm(grad, v[:, :end].transpose(1, 2))
-            d_score = torch.ops.aten._softmax_backward_data(d_prob, prob, -1, prob.dtype).mul_(ctx.scale)
+            d_score = torch.ops.aten._softmax_backward_data(d_prob, prob, -1, prob.dtype).mul_(
+                ctx.scale
+            )
             d_q[:, rows] = torch.bmm(d_score, k[:, :end])
             d_k[:, :end] += torch.bmm(d_score.transpose(1, 2), q[:, rows])
         return d_q, d_k, d_v, None, None, None
@@ -75,15 +89,26 @@ class _CausalAttention(torch.autograd.Function):
 
 def _future(positions: int, heads: int) -> Tensor:
     """[positions * heads, positions]: -inf where the key lies after the query row's position, else 0."""
-    return torch.full((positions, positions), float("-inf")).triu_(1).repeat_interleave(heads, dim=0)
+    return (
+        torch.full((positions, positions), float("-inf")).triu_(1).repeat_interleave(heads, dim=0)
+    )
 
 
-def attention(q_GMd: Tensor, k_GTd: Tensor, v_GTv: Tensor, scale: float, heads: int = 1, hidden_GMT: Tensor | None = None) -> Tensor:
+def attention(
+    q_GMd: Tensor,
+    k_GTd: Tensor,
+    v_GTv: Tensor,
+    scale: float,
+    heads: int = 1,
+    hidden_GMT: Tensor | None = None,
+) -> Tensor:
     """softmax(scale * q k^T) v -> [G, M, v]; query row s * heads + h sees keys 0..s, but those that `hidden_GMT` (bool) hides. Softmax in fp32."""
     return _CausalAttention.apply(q_GMd, k_GTd, v_GTv, scale, heads, hidden_GMT)
 
 
-def branched_attention(q_BSHd: Tensor, k_BSKd: Tensor, v_BSKv: Tensor, scale: float, branch_BS: Tensor) -> Tensor:
+def branched_attention(
+    q_BSHd: Tensor, k_BSKd: Tensor, v_BSKv: Tensor, scale: float, branch_BS: Tensor
+) -> Tensor:
     """Causal attention over rows that hold one prompt (branch 0) and several continuations of it (branches 1..): a query sees the prompt and
     its own branch -> [B, S, H, v]. H is a multiple of the key heads K."""
     K, G = k_BSKd.shape[2], q_BSHd.shape[2] // k_BSKd.shape[2]
@@ -105,7 +130,12 @@ class _ExpandedAttention(torch.autograd.Function):
     def backward(ctx, grad_BSHV: Tensor):
         q, kv, key, log_sum = ctx.saved_tensors
         B, S, H, R = *q.shape[:3], key.shape[2]
-        d_q, d_kv, d_key_BHSR, grad = torch.empty_like(q), torch.empty_like(kv), q.new_empty(B, H, S, R), grad_BSHV.contiguous()
+        d_q, d_kv, d_key_BHSR, grad = (
+            torch.empty_like(q),
+            torch.empty_like(kv),
+            q.new_empty(B, H, S, R),
+            grad_BSHV.contiguous(),
+        )
         compiled.library().expanded_attention_backward(
             grad.data_ptr(), q.data_ptr(), kv.data_ptr(), key.data_ptr(), log_sum.data_ptr(), ctx.scale, d_q.data_ptr(), d_kv.data_ptr(),
             d_key_BHSR.data_ptr(), B, S, H, q.shape[3] - R, R, grad.shape[3],
@@ -124,7 +154,12 @@ def _expanded(q: Tensor, kv: Tensor, key: Tensor, scale: float) -> tuple[Tensor,
 
 
 def expanded_attention(
-    q_BSHQ: Tensor, kv_BTHX: Tensor, key_BTR: Tensor, scale: float, positions_BS: Tensor | None, branch_BS: Tensor | None = None
+    q_BSHQ: Tensor,
+    kv_BTHX: Tensor,
+    key_BTR: Tensor,
+    scale: float,
+    positions_BS: Tensor | None,
+    branch_BS: Tensor | None = None,
 ) -> Tensor:
     """Latent attention in expanded form -> [B, S, H, V]. q [N | R], rotated; kv: each head's key without position (N), then its value (V);
     key: the rotated part that all heads share. positions None: keys are those of the queries, in order."""
@@ -132,17 +167,27 @@ def expanded_attention(
     if positions_BS is None and branch_BS is None and compiled.multiplies():
         inputs = (q_BSHQ.contiguous(), kv_BTHX.contiguous(), key_BTR.contiguous())
         if compiled.fuses(*inputs):
-            return _ExpandedAttention.apply(*inputs, scale) if torch.is_grad_enabled() else _expanded(*inputs, scale)[0]
+            return (
+                _ExpandedAttention.apply(*inputs, scale)
+                if torch.is_grad_enabled()
+                else _expanded(*inputs, scale)[0]
+            )
     k_nope_BTHN, v_BTHV = kv_BTHX.tensor_split([Q - R], dim=-1)
     k_BTHQ = torch.cat((k_nope_BTHN, key_BTR[:, :, None].expand(-1, -1, H, -1)), dim=-1)
     if branch_BS is not None:
         return branched_attention(q_BSHQ, k_BTHQ, v_BTHV, scale, branch_BS)
     q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q_BSHQ, k_BTHQ, v_BTHV))
-    out = attention(q, k, v, scale) if positions_BS is None else attention_at(q, k, v, scale, positions_BS.repeat_interleave(H, dim=0))
+    out = (
+        attention(q, k, v, scale)
+        if positions_BS is None
+        else attention_at(q, k, v, scale, positions_BS.repeat_interleave(H, dim=0))
+    )
     return out.view(B, H, S, -1).transpose(1, 2)
 
 
-def attention_at(q_BMd: Tensor, k_BTd: Tensor, v_BTv: Tensor, scale: float, positions_BM: Tensor) -> Tensor:
+def attention_at(
+    q_BMd: Tensor, k_BTd: Tensor, v_BTv: Tensor, scale: float, positions_BM: Tensor
+) -> Tensor:
     """The same with the position of every query row given (cached keys): a row at position p sees keys 0..p. No blocks."""
     score = torch.bmm(q_BMd, k_BTd.transpose(1, 2)).float().mul_(scale)
     future = torch.arange(k_BTd.shape[1]) > positions_BM[:, :, None]
@@ -150,7 +195,12 @@ def attention_at(q_BMd: Tensor, k_BTd: Tensor, v_BTv: Tensor, scale: float, posi
 
 
 def grouped_attention(
-    q_BSHd: Tensor, k_BTKd: Tensor, v_BTKv: Tensor, scale: float, positions_BS: Tensor | None = None, hidden: Tensor | None = None
+    q_BSHd: Tensor,
+    k_BTKd: Tensor,
+    v_BTKv: Tensor,
+    scale: float,
+    positions_BS: Tensor | None = None,
+    hidden: Tensor | None = None,
 ) -> Tensor:
     """Grouped-query attention -> [B, S, H, v]. Query row s * G + g of a key head belongs to position s, so no key is copied for each of its G
     query heads. positions None: keys are those of the queries, in order; `hidden` as in `attention`."""
@@ -165,18 +215,27 @@ def grouped_attention(
     return out.view(B, K, S, H // K, -1).transpose(1, 2).reshape(B, S, H, -1)
 
 
-def cached_grouped_attention(q_BSHd: Tensor, keys: Tensor | PagedKeys, scale: float, positions_BS: Tensor) -> Tensor:
+def cached_grouped_attention(
+    q_BSHd: Tensor, keys: Tensor | PagedKeys, scale: float, positions_BS: Tensor
+) -> Tensor:
     """The same against cached entries [keys of K heads | values of K heads]."""
     if isinstance(keys, PagedKeys):
         if compiled.takes(q_BSHd, keys.entries_UE):
-            return compiled.grouped_attention(q_BSHd, keys.entries_UE, keys.table_BM, keys.block, scale, positions_BS)
+            return compiled.grouped_attention(
+                q_BSHd, keys.entries_UE, keys.table_BM, keys.block, scale, positions_BS
+            )
         keys = keys.gathered()
     k_BTKd, v_BTKd = (half.unflatten(-1, (-1, q_BSHd.shape[3])) for half in keys.chunk(2, dim=-1))
     return grouped_attention(q_BSHd, k_BTKd, v_BTKd, scale, positions_BS)
 
 
 def absorbed_attention(
-    q_BSHQ: Tensor, keys: Tensor | PagedKeys, kv_b_XC: Tensor, scale: float, positions_BS: Tensor | None, rotary: int
+    q_BSHQ: Tensor,
+    keys: Tensor | PagedKeys,
+    kv_b_XC: Tensor,
+    scale: float,
+    positions_BS: Tensor | None,
+    rotary: int,
 ) -> Tensor:
     """Latent attention in absorbed form -> [B, S, H, V]: query and output go through each head's part of kv_b [H * (N + V), C], so that
     all heads share one key, the cached entry [latent C | rotary R] itself. q is [N | R], rotated; keys [B, T, E]; positions None: those
@@ -184,17 +243,32 @@ def absorbed_attention(
     (B, S, H, _), kv_b_XC = q_BSHQ.shape, cast(kv_b_XC, q_BSHQ.dtype)
     if isinstance(keys, PagedKeys):
         if compiled.takes(q_BSHQ, kv_b_XC, keys.entries_UE):
-            return compiled.absorbed_attention(q_BSHQ, keys.entries_UE, keys.table_BM, keys.block, kv_b_XC, scale, positions_BS, rotary)
+            return compiled.absorbed_attention(
+                q_BSHQ,
+                keys.entries_UE,
+                keys.table_BM,
+                keys.block,
+                kv_b_XC,
+                scale,
+                positions_BS,
+                rotary,
+            )
         keys = keys.gathered()
     q_nope_BSHN, q_rope_BSHR = q_BSHQ.split((q_BSHQ.shape[3] - rotary, rotary), dim=-1)
     kv_b_HXC = kv_b_XC.view(H, -1, kv_b_XC.shape[1])
     up_k_HNC, up_v_HVC = kv_b_HXC.tensor_split([q_nope_BSHN.shape[3]], dim=1)
-    q_latent_BSHC = torch.bmm(q_nope_BSHN.flatten(0, 1).transpose(0, 1), up_k_HNC).transpose(0, 1).view(B, S, H, -1)
+    q_latent_BSHC = (
+        torch.bmm(q_nope_BSHN.flatten(0, 1).transpose(0, 1), up_k_HNC)
+        .transpose(0, 1)
+        .view(B, S, H, -1)
+    )
     q_BME = torch.cat((q_latent_BSHC, q_rope_BSHR), dim=-1).view(B, S * H, -1)
     latent_BTC = keys[..., : kv_b_XC.shape[1]]
     if positions_BS is None:
         context = attention(q_BME, keys, latent_BTC, scale, H)
     else:
-        context = attention_at(q_BME, keys, latent_BTC, scale, positions_BS.repeat_interleave(H, dim=1))
+        context = attention_at(
+            q_BME, keys, latent_BTC, scale, positions_BS.repeat_interleave(H, dim=1)
+        )
     context_HXC = context.view(B * S, H, -1).transpose(0, 1)
     return torch.bmm(context_HXC, up_v_HVC.transpose(1, 2)).transpose(0, 1).view(B, S, H, -1)

@@ -22,10 +22,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("pointwise.c", "attention.c", "decode.c"))
+SOURCES = tuple(
+    Path(__file__).with_name(name) for name in ("pointwise.c", "attention.c", "decode.c")
+)
 HEADER = Path(__file__).with_name("cpu.h")
 # OpenMP comes from the library that torch has loaded already: two of them would fight for the cores.
-OPTIONS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
+OPTIONS = (
+    "-O3",
+    "-march=native",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fopenmp",
+    "-shared",
+    "-fPIC",
+)
 # Up to these the compiled products win; the vendor's bf16 ones have instructions of their own.
 FEW_ROWS = {torch.float32: 128, torch.bfloat16: 8}
 
@@ -57,12 +67,21 @@ def processor_flags() -> str:
     """The instruction sets that the kernel reports (Linux), blanks between them, else ''."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.lower().startswith(("flags", "features"))), "")
+    return next(
+        (
+            line.partition(":")[2].strip()
+            for line in lines
+            if line.lower().startswith(("flags", "features"))
+        ),
+        "",
+    )
 
 
 def build() -> Path:
     """The shared library, compiled if these sources were not yet for this compiler and processor. RuntimeError says what is missing."""
-    compiler = shutil.which(os.environ.get("CC", "")) or shutil.which("gcc") or shutil.which("clang")
+    compiler = (
+        shutil.which(os.environ.get("CC", "")) or shutil.which("gcc") or shutil.which("clang")
+    )
     if compiler is None:
         raise RuntimeError("no C compiler (gcc or clang) was found")
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
@@ -73,11 +92,19 @@ def build() -> Path:
     target = folder / f"numerics-{key}.so"
     if not target.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as place:  # then renamed: another process never loads half a file
+        with tempfile.TemporaryDirectory(
+            dir=folder
+        ) as place:  # then renamed: another process never loads half a file
             made = Path(place) / target.name
-            run = subprocess.run([compiler, *OPTIONS, *map(str, SOURCES), "-o", str(made), "-lm"], capture_output=True, text=True)
+            run = subprocess.run(
+                [compiler, *OPTIONS, *map(str, SOURCES), "-o", str(made), "-lm"],
+                capture_output=True,
+                text=True,
+            )
             if run.returncode:
-                raise RuntimeError(f"{compiler} could not compile {SOURCES[0].parent.name}: {run.stderr.strip().splitlines()[-1:]}")
+                raise RuntimeError(
+                    f"{compiler} could not compile {SOURCES[0].parent.name}: {run.stderr.strip().splitlines()[-1:]}"
+                )
             made.replace(target)
     return target
 
@@ -110,7 +137,11 @@ def reason() -> tuple[bool, str]:
 
 def takes(x: Tensor, *weights: Tensor) -> bool:
     """Whether these operands can go to the compiled operations: no gradient, on the CPU, weights as they lie and of x's dtype."""
-    if not (torch.is_inference_mode_enabled() and x.is_cpu and (x.dtype is torch.float32 or x.dtype is torch.bfloat16)):
+    if not (
+        torch.is_inference_mode_enabled()
+        and x.is_cpu
+        and (x.dtype is torch.float32 or x.dtype is torch.bfloat16)
+    ):
         return False
     for weight in weights:
         if weight.dtype is not x.dtype or not weight.is_contiguous():
@@ -139,7 +170,10 @@ def fuses(*tensors: Tensor) -> bool:
 def _blas_routine() -> c_void_p:
     """The matrix product that torch carries, where it shows one."""
     try:
-        return ctypes.cast(ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so")).sgemm_, c_void_p)
+        return ctypes.cast(
+            ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so")).sgemm_,
+            c_void_p,
+        )
     except (OSError, AttributeError):
         return c_void_p()
 
@@ -155,7 +189,9 @@ def _rows(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
-_numbers = functools.partial(torch.empty, dtype=torch.float32, device="cpu")  # whatever torch's defaults are
+_numbers = functools.partial(
+    torch.empty, dtype=torch.float32, device="cpu"
+)  # whatever torch's defaults are
 
 
 def _as(y: Tensor, dtype: torch.dtype) -> Tensor:
@@ -172,7 +208,16 @@ def linear(x: Tensor, weight_NK: Tensor) -> Tensor:
         x32 = x32.contiguous()
     y = _numbers((*x.shape[:-1], n))
     rows, half = x32.numel() // k, weight_NK.dtype is torch.bfloat16
-    library().linear(x32.data_ptr(), x32.stride(0) if x32.dim() == 2 else k, weight_NK.data_ptr(), half, y.data_ptr(), rows, n, k)
+    library().linear(
+        x32.data_ptr(),
+        x32.stride(0) if x32.dim() == 2 else k,
+        weight_NK.data_ptr(),
+        half,
+        y.data_ptr(),
+        rows,
+        n,
+        k,
+    )
     return _as(y, x.dtype)
 
 
@@ -181,12 +226,22 @@ def feed_forward(x_TD: Tensor, gate_up_FD: Tensor, down_DI: Tensor) -> Tensor:
     return expert_mlp(x_TD, None, None, gate_up_FD[None], down_DI[None])
 
 
-def expert_mlp(x_TD: Tensor, ids_TK: Tensor | None, weights_TK: Tensor | None, gate_up_EFD: Tensor, down_EDI: Tensor) -> Tensor:
+def expert_mlp(
+    x_TD: Tensor,
+    ids_TK: Tensor | None,
+    weights_TK: Tensor | None,
+    gate_up_EFD: Tensor,
+    down_EDI: Tensor,
+) -> Tensor:
     x32_TD, (experts, width, inner) = _rows(x_TD).contiguous(), down_EDI.shape
     y_TD = _numbers(len(x_TD), width)
     chosen = 1
     if ids_TK is not None:
-        chosen, ids_TK, weights_TK = ids_TK.shape[1], ids_TK.contiguous(), weights_TK.contiguous()  # ids may be a slice of a sort
+        chosen, ids_TK, weights_TK = (
+            ids_TK.shape[1],
+            ids_TK.contiguous(),
+            weights_TK.contiguous(),
+        )  # ids may be a slice of a sort
     library().expert_mlp(
         x32_TD.data_ptr(), _address(ids_TK), _address(weights_TK), gate_up_EFD.data_ptr(), down_EDI.data_ptr(),
         down_EDI.dtype is torch.bfloat16, y_TD.data_ptr(), len(x_TD), chosen, experts, width, inner,
@@ -197,9 +252,17 @@ def expert_mlp(x_TD: Tensor, ids_TK: Tensor | None, weights_TK: Tensor | None, g
 def latent_projections(x_BSD: Tensor, q_a: Tensor | None, q_a_norm: Tensor | None, q_b: Tensor, kv_a: Tensor, kv_a_norm: Tensor, eps: float,
                        turn_BSR: Tensor, interleave: bool, heads: int) -> tuple[Tensor, Tensor]:  # fmt: skip
     """-> queries [B, S, H, N + R], rotary part turned, and cache entries [B, S, C + R]. Norm weights in fp32; q_a None: no compression."""
-    x, (batch, positions, width), latent, rotary = _rows(x_BSD).contiguous(), x_BSD.shape, kv_a_norm.numel(), 2 * turn_BSR.shape[-1]
+    x, (batch, positions, width), latent, rotary = (
+        _rows(x_BSD).contiguous(),
+        x_BSD.shape,
+        kv_a_norm.numel(),
+        2 * turn_BSR.shape[-1],
+    )
     q_width = q_b.shape[0] // heads
-    q_BSHQ, entries_BSE = _numbers(batch, positions, heads, q_width), _numbers(batch, positions, latent + rotary)
+    q_BSHQ, entries_BSE = (
+        _numbers(batch, positions, heads, q_width),
+        _numbers(batch, positions, latent + rotary),
+    )
     library().latent_projections(
         x.data_ptr(), _address(q_a), _address(q_a_norm), q_b.data_ptr(), kv_a.data_ptr(), kv_a_norm.data_ptr(), q_b.dtype is torch.bfloat16,
         eps, turn_BSR.data_ptr(), interleave, q_BSHQ.data_ptr(), entries_BSE.data_ptr(), batch * positions, width, q_b.shape[1], heads,
@@ -223,7 +286,14 @@ def absorbed_attention(q_BSHQ: Tensor, keys_UE: Tensor, table_BM: Tensor, block:
     return _as(y_BSHV, q_BSHQ.dtype)
 
 
-def grouped_attention(q_BSHd: Tensor, entries_UE: Tensor, table_BM: Tensor, block: int, scale: float, positions_BS: Tensor) -> Tensor:
+def grouped_attention(
+    q_BSHd: Tensor,
+    entries_UE: Tensor,
+    table_BM: Tensor,
+    block: int,
+    scale: float,
+    positions_BS: Tensor,
+) -> Tensor:
     """Grouped-query attention over cache pages, entries [K keys | K values] of width d each -> [B, S, H, d]."""
     q, (batch, positions, heads, width) = _rows(q_BSHd).contiguous(), q_BSHd.shape
     y_BSHd = _numbers(q.shape)
@@ -241,7 +311,11 @@ def mixture(x_TD: Tensor, router: Tensor, bias_E: Tensor | None, gate_up: Tensor
     """A whole MoE layer: -> y [T, D], (ids_TK, weights_TK, scores_TE), as model.experts has it (`config` is the model's)."""
     x, (tokens, width), (experts, _, inner) = _rows(x_TD).contiguous(), x_TD.shape, down.shape
     ids_TK = torch.empty(tokens, config.num_experts_per_tok, dtype=torch.int64, device="cpu")
-    weights_TK, scores_TE, y_TD = _numbers(ids_TK.shape), _numbers(tokens, experts), _numbers(tokens, width)
+    weights_TK, scores_TE, y_TD = (
+        _numbers(ids_TK.shape),
+        _numbers(tokens, experts),
+        _numbers(tokens, width),
+    )
     library().mixture(
         x.data_ptr(), router.data_ptr(), _address(bias_E), config.scoring_func == "sigmoid", config.topk_method == "noaux_tc",
         config.norm_topk_prob, config.routed_scaling_factor, gate_up.data_ptr(), down.data_ptr(), _address(shared_gate_up), _address(shared_down),

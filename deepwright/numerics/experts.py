@@ -19,7 +19,9 @@ from deepwright.numerics import compiled
 from deepwright.numerics.pointwise import swiglu
 from deepwright.numerics.precision import cast
 
-FEW_ROWS_EACH = 64  # of an expert on average: above, a grouped product keeps all threads busy by itself
+FEW_ROWS_EACH = (
+    64  # of an expert on average: above, a grouped product keeps all threads busy by itself
+)
 
 
 def sorted_rows(ids_TK: Tensor, experts: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -35,10 +37,14 @@ def padded_rows(ids_TK: Tensor, experts: int) -> tuple[Tensor, Tensor, int]:
     """M rows for every expert: -> row_TK in [0, E * M), token_R of each row (0 where unused), M."""
     place_TK, token_R, load_E = sorted_rows(ids_TK, experts)
     most = int(load_E.max())
-    shift_E = torch.arange(experts, device=load_E.device) * most - (load_E.cumsum(0) - load_E)  # from sorted place to padded row
+    shift_E = torch.arange(experts, device=load_E.device) * most - (
+        load_E.cumsum(0) - load_E
+    )  # from sorted place to padded row
     row_TK = place_TK + shift_E[ids_TK]
     padded_R = token_R.new_zeros(experts * most)
-    padded_R[row_TK.reshape(-1)] = torch.arange(ids_TK.shape[0], device=ids_TK.device).repeat_interleave(ids_TK.shape[1])
+    padded_R[row_TK.reshape(-1)] = torch.arange(
+        ids_TK.shape[0], device=ids_TK.device
+    ).repeat_interleave(ids_TK.shape[1])
     return row_TK, padded_R, most
 
 
@@ -67,7 +73,9 @@ def _dispatch(x_TD: Tensor, row_TK: Tensor, token_R: Tensor) -> Tensor:
         return x_TD.index_select(0, token_R)
     (tokens, width), chosen = x_TD.shape, row_TK.shape[1]
     x_RD = x_TD.new_empty(tokens * chosen, width)
-    compiled.library().dispatch(x_TD.data_ptr(), row_TK.data_ptr(), x_RD.data_ptr(), tokens, chosen, width)
+    compiled.library().dispatch(
+        x_TD.data_ptr(), row_TK.data_ptr(), x_RD.data_ptr(), tokens, chosen, width
+    )
     return x_RD
 
 
@@ -76,7 +84,9 @@ def _combine(rows_RD: Tensor, weights_TK: Tensor | None, row_TK: Tensor) -> Tens
     (tokens, chosen), width = row_TK.shape, rows_RD.shape[1]
     y_TD = rows_RD.new_empty(tokens, width)
     weights = None if weights_TK is None else weights_TK.data_ptr()
-    compiled.library().combine(rows_RD.data_ptr(), weights, row_TK.data_ptr(), y_TD.data_ptr(), tokens, chosen, width)
+    compiled.library().combine(
+        rows_RD.data_ptr(), weights, row_TK.data_ptr(), y_TD.data_ptr(), tokens, chosen, width
+    )
     return y_TD
 
 
@@ -86,7 +96,9 @@ def weighted_sum(out_RD: Tensor, weights_TK: Tensor, row_TK: Tensor) -> Tensor:
         return _combine(out_RD, weights_TK, row_TK)
     total = out_RD.index_select(0, row_TK[:, 0]) * weights_TK[:, :1]
     for k in range(1, row_TK.shape[1]):
-        total.addcmul_(out_RD.index_select(0, row_TK[:, k]).to(total.dtype), weights_TK[:, k : k + 1])
+        total.addcmul_(
+            out_RD.index_select(0, row_TK[:, k]).to(total.dtype), weights_TK[:, k : k + 1]
+        )
     return total
 
 
@@ -103,7 +115,9 @@ class _Combine(torch.autograd.Function):
     def backward(ctx, grad_TD: Tensor):
         out_RD, weights_TK, row_TK = ctx.saved_tensors
         (tokens, chosen), width, grad_TD = row_TK.shape, out_RD.shape[1], grad_TD.contiguous()
-        padded = len(out_RD) > weights_TK.numel()  # unused rows must contribute nothing to the weight gradients
+        padded = (
+            len(out_RD) > weights_TK.numel()
+        )  # unused rows must contribute nothing to the weight gradients
         d_out = torch.zeros_like(out_RD) if padded else torch.empty_like(out_RD)
         d_weights = torch.empty_like(weights_TK)
         if compiled.fuses(out_RD, weights_TK, grad_TD):
@@ -117,14 +131,18 @@ class _Combine(torch.autograd.Function):
         return d_out, d_weights, None
 
 
-def expert_mlp(x_TD: Tensor, ids_TK: Tensor, weights_TK: Tensor, gate_up_EFD: Tensor, down_EDI: Tensor) -> Tensor:
+def expert_mlp(
+    x_TD: Tensor, ids_TK: Tensor, weights_TK: Tensor, gate_up_EFD: Tensor, down_EDI: Tensor
+) -> Tensor:
     """y_t = sum over k of weights_tk * down_e swiglu(gate_up_e x_t) with e = ids_tk. Returns [T, D] in x's dtype (fp32 sums)."""
     if x_TD.shape[0] == 0:
         return torch.zeros_like(x_TD)
     gate_up_EFD, down_EDI = cast(gate_up_EFD, x_TD.dtype), cast(down_EDI, x_TD.dtype)
     if compiled.decodes(x_TD, gate_up_EFD, down_EDI):
         return compiled.expert_mlp(x_TD, ids_TK, weights_TK, gate_up_EFD, down_EDI)
-    grouped = x_TD.dtype == torch.bfloat16 or (x_TD.dtype == torch.float32 and x_TD.device.type == "cpu")
+    grouped = x_TD.dtype == torch.bfloat16 or (
+        x_TD.dtype == torch.float32 and x_TD.device.type == "cpu"
+    )
     multiply = _grouped if grouped and not side_by_side(ids_TK, len(gate_up_EFD)) else _batched
     up_EDF, down_EID = gate_up_EFD.transpose(1, 2), down_EDI.transpose(1, 2)
     return multiply(x_TD, ids_TK, weights_TK, up_EDF, down_EID).to(x_TD.dtype)
@@ -140,7 +158,9 @@ def side_by_side(ids_TK: Tensor, experts: int) -> bool:
     return int(torch.bincount(ids_TK.reshape(-1)).max()) <= 2.5 * mean
 
 
-def _batched(x_TD: Tensor, ids_TK: Tensor, weights_TK: Tensor, up_EDF: Tensor, down_EID: Tensor) -> Tensor:
+def _batched(
+    x_TD: Tensor, ids_TK: Tensor, weights_TK: Tensor, up_EDF: Tensor, down_EID: Tensor
+) -> Tensor:
     row_TK, token_R, most = padded_rows(ids_TK, len(up_EDF))
     learning = torch.is_grad_enabled()
     x_RD = (_Dispatch.apply if learning else _dispatch)(x_TD, row_TK, token_R)
@@ -148,11 +168,17 @@ def _batched(x_TD: Tensor, ids_TK: Tensor, weights_TK: Tensor, up_EDF: Tensor, d
     return (_Combine.apply if learning else weighted_sum)(out_EMD.flatten(0, 1), weights_TK, row_TK)
 
 
-def _grouped(x_TD: Tensor, ids_TK: Tensor, weights_TK: Tensor, up_EDF: Tensor, down_EID: Tensor) -> Tensor:
+def _grouped(
+    x_TD: Tensor, ids_TK: Tensor, weights_TK: Tensor, up_EDF: Tensor, down_EID: Tensor
+) -> Tensor:
     """With and without gradient the same arithmetic, bit for bit: log-probabilities of a policy must not depend on who asks."""
     row_TK, token_R, load_E = sorted_rows(ids_TK, len(up_EDF))
     ends_E = load_E.cumsum(0, dtype=torch.int32)
     learning = torch.is_grad_enabled()
     x_RD = (_Dispatch.apply if learning else _dispatch)(x_TD, row_TK, token_R)
     out_RD = F.grouped_mm(swiglu(F.grouped_mm(x_RD, up_EDF, offs=ends_E)), down_EID, offs=ends_E)
-    return _Combine.apply(out_RD, weights_TK, row_TK) if learning else weighted_sum(out_RD, weights_TK, row_TK)
+    return (
+        _Combine.apply(out_RD, weights_TK, row_TK)
+        if learning
+        else weighted_sum(out_RD, weights_TK, row_TK)
+    )

@@ -13,7 +13,9 @@ from torch.autograd.function import once_differentiable
 from deepwright.numerics import compiled
 from deepwright.numerics.precision import cast
 
-CHUNK_NUMBERS = 1 << 23  # logits held at a time (32 MiB in fp32): with fewer rows the product with the head is a third slower
+CHUNK_NUMBERS = (
+    1 << 23
+)  # logits held at a time (32 MiB in fp32): with fewer rows the product with the head is a third slower
 
 
 def _chunk_rows(head_VD: Tensor) -> int:
@@ -26,7 +28,9 @@ def _chunks(h_TD: Tensor, head_VD: Tensor) -> list[slice]:
 
 
 def _check(targets_T: Tensor, head_VD: Tensor) -> None:
-    if targets_T.dtype != torch.int64 or (targets_T.numel() and not 0 <= int(targets_T.min()) <= int(targets_T.max()) < len(head_VD)):
+    if targets_T.dtype != torch.int64 or (
+        targets_T.numel() and not 0 <= int(targets_T.min()) <= int(targets_T.max()) < len(head_VD)
+    ):
         raise ValueError(
             f"targets are {targets_T.dtype} from {targets_T.min()} to {targets_T.max()}, expected int64 from 0 to {len(head_VD) - 1}"
         )
@@ -83,10 +87,14 @@ class _CrossEntropy(torch.autograd.Function):
         return d_h.mul_(grad), d_head.mul_(grad), None, None
 
 
-def _multiply_back(d_logits: Tensor, h: Tensor, head_VD: Tensor, d_h: Tensor, d_head_VD: Tensor) -> None:
+def _multiply_back(
+    d_logits: Tensor, h: Tensor, head_VD: Tensor, d_h: Tensor, d_head_VD: Tensor
+) -> None:
     """Writes d_h [t, D] and adds to d_head (fp32). The products are in the format of the head given."""
     d_logits, h = d_logits.to(head_VD.dtype), h.to(head_VD.dtype)
-    d_h.copy_(torch.mm(d_logits, head_VD)) if h.dtype != d_h.dtype else torch.mm(d_logits, head_VD, out=d_h)
+    d_h.copy_(torch.mm(d_logits, head_VD)) if h.dtype != d_h.dtype else torch.mm(
+        d_logits, head_VD, out=d_h
+    )
     if h.dtype == d_head_VD.dtype:
         d_head_VD.addmm_(d_logits.t(), h)
     else:
@@ -103,7 +111,12 @@ def table_log_probs(logits: Tensor, target: Tensor, temperature: float) -> tuple
     if compiled.fuses(logits):
         selected, entropy = logits.new_empty(len(logits)), logits.new_empty(len(logits))
         compiled.library().log_probs(
-            logits.data_ptr(), target.data_ptr(), 1 / temperature, selected.data_ptr(), entropy.data_ptr(), *logits.shape
+            logits.data_ptr(),
+            target.data_ptr(),
+            1 / temperature,
+            selected.data_ptr(),
+            entropy.data_ptr(),
+            *logits.shape,
         )
         return selected, entropy
     log_probs = torch.log_softmax(logits.div_(temperature), dim=-1)
@@ -112,10 +125,20 @@ def table_log_probs(logits: Tensor, target: Tensor, temperature: float) -> tuple
 
 class _SelectedLogProbs(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, h_TD: Tensor, head_VD: Tensor, targets_T: Tensor, temperature: float, gradient_dtype: torch.dtype):
+    def forward(
+        ctx,
+        h_TD: Tensor,
+        head_VD: Tensor,
+        targets_T: Tensor,
+        temperature: float,
+        gradient_dtype: torch.dtype,
+    ):
         _check(targets_T, head_VD)
         tables = _Tables(h_TD, head_VD)
-        found = [table_log_probs(tables.logits(rows), targets_T[rows].contiguous(), temperature) for rows in _chunks(h_TD, head_VD)]
+        found = [
+            table_log_probs(tables.logits(rows), targets_T[rows].contiguous(), temperature)
+            for rows in _chunks(h_TD, head_VD)
+        ]
         ctx.save_for_backward(h_TD, head_VD, targets_T)
         ctx.temperature, ctx.gradient_dtype = temperature, gradient_dtype
         none = torch.zeros(0)
@@ -137,9 +160,15 @@ class _SelectedLogProbs(torch.autograd.Function):
 
 
 def selected_log_probs(
-    h_TD: Tensor, head_VD: Tensor, targets_T: Tensor, temperature: float = 1.0, gradient_dtype: torch.dtype | None = None
+    h_TD: Tensor,
+    head_VD: Tensor,
+    targets_T: Tensor,
+    temperature: float = 1.0,
+    gradient_dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
     """-> (log softmax(head h_t / temperature)[target_t], entropy in nats without gradient), both fp32 [T].
 
     `gradient_dtype`: of the two products that make the gradients, as a block that computes in it makes its own; None: that of `h`."""
-    return _SelectedLogProbs.apply(h_TD, head_VD, targets_T, temperature, gradient_dtype or h_TD.dtype)
+    return _SelectedLogProbs.apply(
+        h_TD, head_VD, targets_T, temperature, gradient_dtype or h_TD.dtype
+    )

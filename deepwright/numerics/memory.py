@@ -27,7 +27,10 @@ def keep_heap() -> bool:
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "mallopt"):  # musl
         return False
-    _kept = all(libc.mallopt(option, value) for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1), (_M_TOP_PAD, 1 << 26)))
+    _kept = all(
+        libc.mallopt(option, value)
+        for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1), (_M_TOP_PAD, 1 << 26))
+    )
     if _kept:
         _ask_for_huge_pages(libc, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4)
     return _kept
@@ -36,7 +39,10 @@ def keep_heap() -> bool:
 def _ask_for_huge_pages(libc: ctypes.CDLL, size: int) -> None:
     """Grows the heap by `size` bytes, marks them, and gives them back to the heap, which keeps them. Without success nothing is lost."""
     libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
-    libc.free.argtypes, libc.madvise.argtypes = [ctypes.c_void_p], [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    libc.free.argtypes, libc.madvise.argtypes = (
+        [ctypes.c_void_p],
+        [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int],
+    )
     block = libc.malloc(size)
     if block:
         start = -(-block // _PAGE) * _PAGE

@@ -24,7 +24,9 @@ def swiglu(gate_up: Tensor) -> Tensor:
     return F.silu(gate) * up
 
 
-def expert_mlp(x_TD: Tensor, ids_TK: Tensor, weights_TK: Tensor, gate_up_EFD: Tensor, down_EDI: Tensor) -> Tensor:
+def expert_mlp(
+    x_TD: Tensor, ids_TK: Tensor, weights_TK: Tensor, gate_up_EFD: Tensor, down_EDI: Tensor
+) -> Tensor:
     """y_t = sum over k of w_tk * down_e swiglu(gate_up_e x_t), e = ids_tk: one expert after the other."""
     y_TD = torch.zeros(x_TD.shape, dtype=torch.promote_types(x_TD.dtype, weights_TK.dtype))
     for expert in range(gate_up_EFD.shape[0]):
@@ -49,7 +51,9 @@ def cross_entropy(h_TD: Tensor, head_VD: Tensor, targets_T: Tensor, weights_T: T
     return (F.cross_entropy(logits_TV, targets_T, reduction="none") * weights_T).sum()
 
 
-def selected_log_probs(h_TD: Tensor, head_VD: Tensor, targets_T: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def selected_log_probs(
+    h_TD: Tensor, head_VD: Tensor, targets_T: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
     """log softmax(head h_t / temperature)[target_t], and the entropy (nats) of that distribution, without gradient."""
     log_probs_TV = F.linear(h_TD, head_VD.to(h_TD.dtype)).float().div(temperature).log_softmax(-1)
     entropy_T = -(log_probs_TV.exp() * log_probs_TV).sum(-1)

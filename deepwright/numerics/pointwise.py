@@ -37,7 +37,12 @@ class _RMSNorm(torch.autograd.Function):
         d_weight = (grad * unit).flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
         d_unit = grad * weight
         along = (d_unit * unit).mean(-1, keepdim=True)
-        return d_unit.addcmul_(unit, along, value=-1).mul_(inverse).to(x.dtype), d_weight, None, None
+        return (
+            d_unit.addcmul_(unit, along, value=-1).mul_(inverse).to(x.dtype),
+            d_weight,
+            None,
+            None,
+        )
 
 
 def _rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -45,11 +50,25 @@ def _rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> tupl
     if compiled.fuses(x, weight):
         y, inverse, width = torch.empty_like(x), x.new_empty(*x.shape[:-1], 1), x.shape[-1]
         compiled.library().rms_norm(
-            x.data_ptr(), width, weight.data_ptr(), eps, y.data_ptr(), width, inverse.data_ptr(), x.numel() // width, width
+            x.data_ptr(),
+            width,
+            weight.data_ptr(),
+            eps,
+            y.data_ptr(),
+            width,
+            inverse.data_ptr(),
+            x.numel() // width,
+            width,
         )
         return y.to(dtype), inverse
     x32 = x.float()
-    inverse = torch.linalg.vector_norm(x32, dim=-1, keepdim=True).square_().div_(x32.shape[-1]).add_(eps).rsqrt_()
+    inverse = (
+        torch.linalg.vector_norm(x32, dim=-1, keepdim=True)
+        .square_()
+        .div_(x32.shape[-1])
+        .add_(eps)
+        .rsqrt_()
+    )
     return (x32 * inverse * weight).to(dtype), inverse
 
 
@@ -75,12 +94,18 @@ class _SwiGLU(torch.autograd.Function):
         out, grad = torch.empty_like(gate_up), grad.contiguous()
         if compiled.fuses(gate_up, grad):
             compiled.library().swiglu_backward(
-                grad.data_ptr(), gate_up.data_ptr(), out.data_ptr(), grad.numel() // grad.shape[-1], grad.shape[-1]
+                grad.data_ptr(),
+                gate_up.data_ptr(),
+                out.data_ptr(),
+                grad.numel() // grad.shape[-1],
+                grad.shape[-1],
             )
             return out
         gate, up = gate_up.chunk(2, dim=-1)
         d_gate, d_up = out.chunk(2, dim=-1)
-        torch.ops.aten.silu.out(gate, out=d_up).mul_(grad)  # into place: a temporary of this size costs more than the arithmetic
+        torch.ops.aten.silu.out(gate, out=d_up).mul_(
+            grad
+        )  # into place: a temporary of this size costs more than the arithmetic
         torch.ops.aten.silu_backward.grad_input(grad, gate, grad_input=d_gate).mul_(up)
         return out
 
@@ -89,7 +114,9 @@ def _swiglu(gate_up: Tensor) -> Tensor:
     if compiled.fuses(gate_up):
         inner = gate_up.shape[-1] // 2
         y = gate_up.new_empty(*gate_up.shape[:-1], inner)
-        compiled.library().swiglu_forward(gate_up.data_ptr(), y.data_ptr(), gate_up.numel() // (2 * inner), inner)
+        compiled.library().swiglu_forward(
+            gate_up.data_ptr(), y.data_ptr(), gate_up.numel() // (2 * inner), inner
+        )
         return y
     gate, up = gate_up.chunk(2, dim=-1)
     return F.silu(gate).mul_(up)
@@ -121,7 +148,11 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
     """x [..., in] @ weight [out, in]^T, computed in x's dtype; the weight keeps its own (master) dtype."""
     if weight.dtype is not x.dtype and torch.is_grad_enabled():
         return _CastLinear.apply(x, weight)
-    if x.dtype is torch.bfloat16 and not compiled.few(x) and (y := packed_linear(x, weight)) is not None:
+    if (
+        x.dtype is torch.bfloat16
+        and not compiled.few(x)
+        and (y := packed_linear(x, weight)) is not None
+    ):
         return y
     weight = cast(weight, x.dtype)
     return compiled.linear(x, weight) if compiled.decodes(x, weight) else F.linear(x, weight)
@@ -137,7 +168,16 @@ def feed_forward(x: Tensor, gate_up_FD: Tensor, down_DI: Tensor) -> Tensor:
 
 
 def adamw_half_(
-    p: Tensor, grad: Tensor, first: Tensor, second: Tensor, *, step: int, rate: float, betas: tuple[float, float], eps: float, decay: float
+    p: Tensor,
+    grad: Tensor,
+    first: Tensor,
+    second: Tensor,
+    *,
+    step: int,
+    rate: float,
+    betas: tuple[float, float],
+    eps: float,
+    decay: float,
 ) -> None:
     """One step of AdamW in place, number `step` from 1, on fp32 parameters whose moments are kept in bfloat16 (V3 section 3.3.2): the new moments are
     used before they are rounded. `decay` is decoupled, times the rate."""

@@ -45,18 +45,38 @@ class ModelReward:
 
     def score_many(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score]:
         """format + sigmoid(helpful) + sigmoid(safe) in the layout, 0 outside and where a token stands for no word."""
-        scores = [self.task.score(problem, completion) for problem, completion in zip(problems, completions, strict=True)]
-        scores = [score if readable(self.tokenizer, text) else _UNREADABLE for score, text in zip(scores, completions, strict=True)]
-        paid = [place for place, score in enumerate(scores) if score.verdict is not Verdict.MALFORMED]
+        scores = [
+            self.task.score(problem, completion)
+            for problem, completion in zip(problems, completions, strict=True)
+        ]
+        scores = [
+            score if readable(self.tokenizer, text) else _UNREADABLE
+            for score, text in zip(scores, completions, strict=True)
+        ]
+        paid = [
+            place for place, score in enumerate(scores) if score.verdict is not Verdict.MALFORMED
+        ]
         said = [(problems[place], completions[place]) for place in paid]
-        values = zip(self._of(self.helpful, [(p, summary(c)) for p, c in said]), self._of(self.safe, said), strict=True)
+        values = zip(
+            self._of(self.helpful, [(p, summary(c)) for p, c in said]),
+            self._of(self.safe, said),
+            strict=True,
+        )
         for place, (helpful, harmless) in zip(paid, values, strict=True):
-            parts = {"accuracy": 0.0, "format": self.task.format_reward, HELPFUL: helpful, SAFE: harmless}
+            parts = {
+                "accuracy": 0.0,
+                "format": self.task.format_reward,
+                HELPFUL: helpful,
+                SAFE: harmless,
+            }
             scores[place] = replace(scores[place], value=sum(parts.values()), parts=parts)
         return scores
 
     def _of(self, model: RewardModel, said: Sequence[tuple[Problem, str]]) -> list[float]:
-        rows = [self.tokenizer.encode_prompt(problem.prompt) + self.tokenizer.encode(text) for problem, text in said]
+        rows = [
+            self.tokenizer.encode_prompt(problem.prompt) + self.tokenizer.encode(text)
+            for problem, text in said
+        ]
         return model.scores(rows).sigmoid().tolist() if rows else []
 
 
@@ -75,13 +95,23 @@ class Scenarios:
     def problem(self, i: int, split: Split) -> Problem:
         turn, place = i % len(self.asked), i // len(self.asked)
         problem = self.asked[turn].problem(place, split)
-        return replace(problem, columns={**problem.columns, "turn": turn}, kind=f"{self.asked[turn].name}: {problem.kind}")
+        return replace(
+            problem,
+            columns={**problem.columns, "turn": turn},
+            kind=f"{self.asked[turn].name}: {problem.kind}",
+        )
 
     def score_many(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score]:
         found: dict[int, Score] = {}
         for turn, task in enumerate(self.tasks):
-            places = [place for place, problem in enumerate(problems) if problem.columns["turn"] == turn]
-            found |= zip(places, score_all(task, [problems[p] for p in places], [completions[p] for p in places]), strict=True)
+            places = [
+                place for place, problem in enumerate(problems) if problem.columns["turn"] == turn
+            ]
+            found |= zip(
+                places,
+                score_all(task, [problems[p] for p in places], [completions[p] for p in places]),
+                strict=True,
+            )
         return [found[place] for place in range(len(problems))]
 
 
@@ -105,7 +135,9 @@ def run(recipe: Recipe) -> None:
     recipe.journal.facts(win_rate=win_rate(requests, before, answers()))
 
 
-def _reward_model(recipe: Recipe, policy: Transformer, name: str, requests: Requests) -> RewardModel:
+def _reward_model(
+    recipe: Recipe, policy: Transformer, name: str, requests: Requests
+) -> RewardModel:
     model, settings = RewardModel(policy), recipe.settings.align
     examples, counts = [], {"train": settings.pairs, "held_out": HELD_OUT_PAIRS}
     own = _drawn_pairs(recipe, policy, requests, counts) if name == HELPFUL else []
@@ -135,15 +167,29 @@ def _drawn_pairs(
     if not place.exists():
         sampler, rows = recipe.sampler(policy), []
         for split, count in counts.items():
-            said = own_pairs(sampler, recipe.tokenizer, requests, split, count, recipe.max_tokens, recipe.seed)
-            rows += [{"split": split, "request": problem.index, "better": a, "worse": b} for problem, a, b in said]
+            said = own_pairs(
+                sampler, recipe.tokenizer, requests, split, count, recipe.max_tokens, recipe.seed
+            )
+            rows += [
+                {"split": split, "request": problem.index, "better": a, "worse": b}
+                for problem, a, b in said
+            ]
         place.parent.mkdir(parents=True, exist_ok=True)
         write_records(place, rows, plain=False)
-    return [(row["split"], requests.problem(row["request"], row["split"]), row["better"], row["worse"]) for row in read_records(place)]
+    return [
+        (row["split"], requests.problem(row["request"], row["split"]), row["better"], row["worse"])
+        for row in read_records(place)
+    ]
 
 
 def own_pairs(
-    sampler: Sampler, tokenizer: Tokenizer, requests: Requests, split: Split, count: int, max_tokens: int, seed: int
+    sampler: Sampler,
+    tokenizer: Tokenizer,
+    requests: Requests,
+    split: Split,
+    count: int,
+    max_tokens: int,
+    seed: int,
 ) -> list[Preferred]:
     """At most `count` pairs of what the policy answers to the same request, better by the rules and worse, about as many of each request.
 
@@ -151,20 +197,37 @@ def own_pairs(
     problems = [requests.problem(i, split) for i in range(requests.size(split))]
     asked = Sampling(max_tokens, stop_ids=tokenizer.stop_ids, n=COMPARED_SAMPLES, seed=seed)
     found: list[Preferred] = []
-    for i, group in enumerate(sampler.sample([prompt_ids(tokenizer, problem) for problem in problems], asked)):
+    for i, group in enumerate(
+        sampler.sample([prompt_ids(tokenizer, problem) for problem in problems], asked)
+    ):
         texts = dict.fromkeys(completion_text(tokenizer, one) for one in group)
-        worth = {text: preference(problems[i].columns["request"], text) for text in texts if readable(tokenizer, text)}
-        pairs = [(problems[i], a, b) for a in worth for b in worth if worth[a] > worth[b] > OUTSIDE and summary(a) != summary(b)]
+        worth = {
+            text: preference(problems[i].columns["request"], text)
+            for text in texts
+            if readable(tokenizer, text)
+        }
+        pairs = [
+            (problems[i], a, b)
+            for a in worth
+            for b in worth
+            if worth[a] > worth[b] > OUTSIDE and summary(a) != summary(b)
+        ]
         found += shuffled(stream(seed, _PAIRS, i), pairs)[: -(-count // len(problems))]
     return found[:count]
 
 
-def _examples(tokenizer: Tokenizer, pairs: Sequence[Preferred], name: str) -> list[Pair] | list[Labelled]:
+def _examples(
+    tokenizer: Tokenizer, pairs: Sequence[Preferred], name: str
+) -> list[Pair] | list[Labelled]:
     """Helpful: the summaries of pairs. Safe: their whole completions with a label each."""
     if name == HELPFUL:
         return [Pair(*(tuple(ids) for ids in (tokenizer.encode_prompt(p.prompt), tokenizer.encode(summary(a)), tokenizer.encode(summary(b)))))
                 for p, a, b in pairs]  # fmt: skip
-    return [Labelled((*tokenizer.encode_prompt(p.prompt), *tokenizer.encode(text)), safe(text)) for p, *both in pairs for text in both]
+    return [
+        Labelled((*tokenizer.encode_prompt(p.prompt), *tokenizer.encode(text)), safe(text))
+        for p, *both in pairs
+        for text in both
+    ]
 
 
 def summary(completion: str) -> str:

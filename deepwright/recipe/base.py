@@ -36,7 +36,10 @@ def countdown(settings: R1Settings | PretrainSettings) -> Countdown:
 
 
 def corpus_of(settings: R1Settings | PretrainSettings, seed: int) -> CountdownCorpus | MixedCorpus:
-    knobs = {field.name: getattr(settings.corpus, field.name) for field in dataclasses.fields(settings.corpus)}
+    knobs = {
+        field.name: getattr(settings.corpus, field.name)
+        for field in dataclasses.fields(settings.corpus)
+    }
     share, task = knobs.pop("requests"), countdown(settings)
     puzzles = CountdownCorpus(task, seed, **knobs)
     if not share:
@@ -48,22 +51,36 @@ def corpus_of(settings: R1Settings | PretrainSettings, seed: int) -> CountdownCo
 def tokenizer_of(settings: R1Settings | PretrainSettings) -> Tokenizer:
     """Word level: the words of the task and, where the corpus has them, of requests."""
     task = countdown(settings)
-    more = Requests(settings.task.seed, task.languages).tokenizer_words() if settings.corpus.requests else ()
+    more = (
+        Requests(settings.task.seed, task.languages).tokenizer_words()
+        if settings.corpus.requests
+        else ()
+    )
     return number_tokenizer((*task.tokenizer_words(), *more), task.largest_number)
 
 
 def new_model(settings: R1Settings | PretrainSettings, tokenizer: Tokenizer) -> Transformer:
     """Fresh weights; the vocabulary is the tokenizer's, whatever the config says."""
-    ids = {"vocab_size": tokenizer.vocab_size, "bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
-    return Transformer(dataclasses.replace(settings.model, **ids), torch.Generator().manual_seed(settings.seed))
+    ids = {
+        "vocab_size": tokenizer.vocab_size,
+        "bos_token_id": tokenizer.bos_id,
+        "eos_token_id": tokenizer.eos_id,
+    }
+    return Transformer(
+        dataclasses.replace(settings.model, **ids), torch.Generator().manual_seed(settings.seed)
+    )
 
 
 def validation_rows(settings: R1Settings | PretrainSettings, tokenizer: Tokenizer) -> Tensor:
     unseen = corpus_of(settings, settings.seed + _VALIDATION)
-    return PackedStream(unseen, tokenizer, settings.pretrain.length, carry=False).batch(settings.evaluation.validation_rows)
+    return PackedStream(unseen, tokenizer, settings.pretrain.length, carry=False).batch(
+        settings.evaluation.validation_rows
+    )
 
 
-def run(settings: R1Settings | PretrainSettings, folder: Path, journal: Journal, stage: str = STAGE) -> tuple[Transformer, Tokenizer]:
+def run(
+    settings: R1Settings | PretrainSettings, folder: Path, journal: Journal, stage: str = STAGE
+) -> tuple[Transformer, Tokenizer]:
     """Trains, or goes on training, the base model of a run (or of its student); returns it as it is at the end of the stage."""
     tokenizer = tokenizer_of(settings)
     model = new_model(settings, tokenizer)
@@ -71,12 +88,17 @@ def run(settings: R1Settings | PretrainSettings, folder: Path, journal: Journal,
     if stage == STAGE:
         journal.start(model.config)
         journal.corpus(corpus)
-    stream = PackedStream(corpus, tokenizer, settings.pretrain.length, seed=settings.seed, carry=False)
+    stream = PackedStream(
+        corpus, tokenizer, settings.pretrain.length, seed=settings.seed, carry=False
+    )
     validation = validation_rows(settings, tokenizer)
     trainer = pretrain(
         settings.pretrain, model, stream, tokenizer, folder / stage, journal.tracker,
         stage=stage, validation=list(validation.split(16)), callback=lambda step, model: journal.report(),
     )  # fmt: skip
     if stage == STAGE and len(model.mtp) and "mtp_acceptance" not in journal.known:
-        journal.facts(mtp_acceptance=acceptance_rate(model, validation[:_DRAFTED_ROWS, :-1]), base_step=trainer.steps)
+        journal.facts(
+            mtp_acceptance=acceptance_rate(model, validation[:_DRAFTED_ROWS, :-1]),
+            base_step=trainer.steps,
+        )
     return model, tokenizer

@@ -13,6 +13,12 @@ def run(recipe: Recipe) -> None:
     settings = recipe.settings.cold_start
     teacher = recipe.model_of("zero", STAGE)
     rows = harvest(
-        settings.harvest, recipe.task, recipe.sampler(teacher), recipe.tokenizer, recipe.folder / STAGE, recipe.max_tokens, recipe.seed
+        settings.harvest,
+        recipe.task,
+        recipe.sampler(teacher),
+        recipe.tokenizer,
+        recipe.folder / STAGE,
+        recipe.max_tokens,
+        recipe.seed,
     )
     recipe.fine_tune(STAGE, recipe.model_of("base", STAGE), rows, settings.sft)

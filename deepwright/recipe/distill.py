@@ -19,7 +19,9 @@ def run(recipe: Recipe) -> None:
     settings = recipe.settings.distill
     origin = "base" if recipe.settings.start else STUDENT
     if origin == STUDENT:
-        student = dataclasses.replace(recipe.settings, model=settings.model, pretrain=settings.pretrain)
+        student = dataclasses.replace(
+            recipe.settings, model=settings.model, pretrain=settings.pretrain
+        )
         recipe.judged(STUDENT, 0, base.run(student, recipe.folder, recipe.journal, STUDENT)[0])
     recipe.fine_tune(STAGE, recipe.model_of(origin, STAGE), rejection.run(recipe), settings.sft)
     if settings.compare:

@@ -9,4 +9,6 @@ STAGE = "finetune"
 
 
 def run(recipe: Recipe) -> None:
-    recipe.fine_tune(STAGE, recipe.model_of("base", STAGE), rejection.run(recipe), recipe.settings.finetune)
+    recipe.fine_tune(
+        STAGE, recipe.model_of("base", STAGE), rejection.run(recipe), recipe.settings.finetune
+    )

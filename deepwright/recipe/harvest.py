@@ -39,7 +39,9 @@ class HarvestSettings:
     longest: int = 160  # tokens of a kept completion
 
     def __post_init__(self) -> None:
-        expect_each(self, ("problems", "samples", "per_problem", "longest"), lambda n: n >= 1, "at least 1")
+        expect_each(
+            self, ("problems", "samples", "per_problem", "longest"), lambda n: n >= 1, "at least 1"
+        )
         expect(self.temperature > 0, "temperature", self.temperature, "a positive number")
 
 
@@ -54,21 +56,37 @@ def harvest(
         return read_records(folder / KEPT)
     problems = [task.problem(i, "train") for i in range(settings.problems)]
     prompts = [prompt_ids(tokenizer, problem) for problem in problems]
-    asked = Sampling(max_tokens, settings.temperature, stop_ids=tokenizer.stop_ids, n=settings.samples, seed=seed)
+    asked = Sampling(
+        max_tokens, settings.temperature, stop_ids=tokenizer.stop_ids, n=settings.samples, seed=seed
+    )
     groups = score_rollouts(task, tokenizer, problems, prompts, sampler.sample(prompts, asked))
     rows, reasons = [], Counter[str]()
     for group in groups:
         kept = 0
         for rollout in group.rollouts:
-            why = why_not(rollout, settings.longest, judge) or (None if readable(tokenizer, rollout.text) else UNREADABLE)
-            why = why or ("more than enough of its problem" if kept == settings.per_problem else None)
+            why = why_not(rollout, settings.longest, judge) or (
+                None if readable(tokenizer, rollout.text) else UNREADABLE
+            )
+            why = why or (
+                "more than enough of its problem" if kept == settings.per_problem else None
+            )
             reasons[why or "kept"] += 1
             if not why:
                 kept += 1
                 rows.append(row_of(rollout.problem, rollout.text))
     if not rows:
-        down = next((f"; the check failed: {r.score.detail}" for group in groups for r in group.rollouts if not r.scored), "")
-        raise ValueError(f"none of {sum(reasons.values())} samples for {folder} was worth keeping: {dict(reasons.most_common())}{down}")
+        down = next(
+            (
+                f"; the check failed: {r.score.detail}"
+                for group in groups
+                for r in group.rollouts
+                if not r.scored
+            ),
+            "",
+        )
+        raise ValueError(
+            f"none of {sum(reasons.values())} samples for {folder} was worth keeping: {dict(reasons.most_common())}{down}"
+        )
     write_rows(folder, rows, reasons)
     return rows
 
@@ -77,9 +95,17 @@ def why_not(rollout: Rollout, longest: int, judge: Minds | None = None) -> str |
     """What speaks against learning from a sample, or None."""
     if rollout.truncated:
         return "cut at the token limit"
-    if why := judge(rollout.problem, rollout.text) if judge else "" if rollout.correct else rollout.score.verdict.value:
+    if (
+        why := judge(rollout.problem, rollout.text)
+        if judge
+        else ""
+        if rollout.correct
+        else rollout.score.verdict.value
+    ):
         return why
-    if consistency(split_thought(rollout.text).reasoning, language_of(rollout.problem.prompt)) not in (1, None):
+    if consistency(
+        split_thought(rollout.text).reasoning, language_of(rollout.problem.prompt)
+    ) not in (1, None):
         return "mixes languages"
     if repeated_share(rollout.completion.token_ids) > 0:
         return "repeats itself"
@@ -96,7 +122,11 @@ def readable(tokenizer: Tokenizer, text: str) -> bool:
 
 
 def row_of(problem: Problem, completion: str) -> dict[str, Any]:
-    return {"prompt": list(problem.messages) or problem.prompt, "completion": completion, "kind": problem.kind}
+    return {
+        "prompt": list(problem.messages) or problem.prompt,
+        "completion": completion,
+        "kind": problem.kind,
+    }
 
 
 def write_rows(folder: Path, rows: Sequence[dict[str, Any]], reasons: Counter[str]) -> None:

@@ -42,7 +42,10 @@ class _RunTracker(JsonlTracker):
     """Metrics, and with them the short evaluations: those after the step that a stage goes on from are of another policy after a roll-back."""
 
     def rewind(self, stage: str, step: int) -> int:
-        rewind_records(self.path.with_name(EVALUATIONS), lambda e: e["stage"] == stage and e["label"] == ON_THE_WAY and e["step"] > step)
+        rewind_records(
+            self.path.with_name(EVALUATIONS),
+            lambda e: e["stage"] == stage and e["label"] == ON_THE_WAY and e["step"] > step,
+        )
         return super().rewind(stage, step)
 
 
@@ -55,7 +58,9 @@ class Journal:
         for name in (EVALUATIONS, SAMPLES):
             cut_torn_line(folder / name)
         self._written = 0.0
-        before = json.loads((folder / "run.json").read_text()) if (folder / "run.json").exists() else {}
+        before = (
+            json.loads((folder / "run.json").read_text()) if (folder / "run.json").exists() else {}
+        )
         self._seconds_before = before.get("seconds", 0.0)
         self._begun = time.monotonic()
         self._facts: dict[str, Any] = before
@@ -64,10 +69,24 @@ class Journal:
         sizes = (
             {}
             if config is None
-            else {"parameters": config.parameters, "active_parameters": config.active_parameters, "model_type": config.model_type}
+            else {
+                "parameters": config.parameters,
+                "active_parameters": config.active_parameters,
+                "model_type": config.model_type,
+            }
         )
-        command = shlex.join(["deepwright", *sys.argv[1:]]) if sys.argv[0].endswith(("deepwright", "__main__.py")) else None
-        self.facts(status="running", version=deepwright.__version__, command=command, machine=_machine(), **sizes)
+        command = (
+            shlex.join(["deepwright", *sys.argv[1:]])
+            if sys.argv[0].endswith(("deepwright", "__main__.py"))
+            else None
+        )
+        self.facts(
+            status="running",
+            version=deepwright.__version__,
+            command=command,
+            machine=_machine(),
+            **sizes,
+        )
         if "started" not in self._facts:
             self.facts(started=time.strftime("%Y-%m-%d %H:%M:%S"))
 
@@ -93,7 +112,11 @@ class Journal:
 
     def full_evaluations(self) -> list[dict[str, Any]]:
         """The records of all evaluations but the short ones on the way."""
-        return [record for record in read_records(self.folder / EVALUATIONS) if record["label"] != ON_THE_WAY]
+        return [
+            record
+            for record in read_records(self.folder / EVALUATIONS)
+            if record["label"] != ON_THE_WAY
+        ]
 
     def find(self, stage: str, step: int, label: str) -> Evaluation | None:
         for record in read_records(self.folder / EVALUATIONS):
@@ -101,7 +124,16 @@ class Journal:
                 return Evaluation.from_record(record)
         return None
 
-    def evaluation(self, stage: str, step: int, label: str, evaluation: Evaluation, *, samples: bool = False, **more: Any) -> None:
+    def evaluation(
+        self,
+        stage: str,
+        step: int,
+        label: str,
+        evaluation: Evaluation,
+        *,
+        samples: bool = False,
+        **more: Any,
+    ) -> None:
         if samples:
             self._samples(stage, step, evaluation)
         _append_json(self.folder / EVALUATIONS, evaluation.record(stage, step, label) | more)
@@ -110,8 +142,19 @@ class Journal:
     def _samples(self, stage: str, step: int, evaluation: Evaluation) -> None:
         for one in evaluation.generations:
             if one.sample == 0 and one.problem < SHOWN_PROBLEMS:
-                record = {"stage": stage, "step": step, "split": evaluation.split, "prompt": one.prompt, "completion": one.text}
-                record |= {"value": one.value, "verdict": one.verdict, "length": one.length, "kind": one.kind}
+                record = {
+                    "stage": stage,
+                    "step": step,
+                    "split": evaluation.split,
+                    "prompt": one.prompt,
+                    "completion": one.text,
+                }
+                record |= {
+                    "value": one.value,
+                    "verdict": one.verdict,
+                    "length": one.length,
+                    "kind": one.kind,
+                }
                 _append_json(self.folder / SAMPLES, record)
 
     def report(self, *, now: bool = False) -> None:

@@ -36,9 +36,13 @@ class Judge:
     max_tokens: int
     seed: int
     suffix: str = ""
-    transfer: Mapping[str, Task] = field(default_factory=dict)  # by the options that tell them from `task`
+    transfer: Mapping[str, Task] = field(
+        default_factory=dict
+    )  # by the options that tell them from `task`
 
-    def measure(self, problems: int, samples: int, temperature: float, ks: Sequence[int] | None = None) -> Evaluation:
+    def measure(
+        self, problems: int, samples: int, temperature: float, ks: Sequence[int] | None = None
+    ) -> Evaluation:
         return evaluate(
             self.sampler, self.tokenizer, self.task, problems=min(problems, self.task.size("held_out")), samples=samples,
             max_tokens=self.max_tokens, temperature=temperature, top_p=self.asked.top_p, seed=self.seed, ks=ks,
@@ -49,29 +53,64 @@ class Judge:
         asked for, and once more at each thinking budget. Then, with fewer samples, on the tasks that nothing was trained on."""
         asked, votes = self.asked, self.asked.votes if last else 0
         samples = max(asked.samples, votes)
-        self._once(stage, step, "", samples, asked.temperature, [2**n for n in range(1, samples.bit_length())] if votes else None)
+        self._once(
+            stage,
+            step,
+            "",
+            samples,
+            asked.temperature,
+            [2**n for n in range(1, samples.bit_length())] if votes else None,
+        )
         if self.suffix:
             return
         for t in asked.also:
-            self._once(stage, step, f" T={t:g}" if t else " greedy", max(1, asked.samples // 4) if t else 1, t)
+            self._once(
+                stage,
+                step,
+                f" T={t:g}" if t else " greedy",
+                max(1, asked.samples // 4) if t else 1,
+                t,
+            )
         for budget in asked.budgets if last else ():
             closing = Budgeted(self.sampler, self.tokenizer, budget, self.max_tokens)
-            limited = dataclasses.replace(self, sampler=closing, max_tokens=budget + self.max_tokens)
+            limited = dataclasses.replace(
+                self, sampler=closing, max_tokens=budget + self.max_tokens
+            )
             limited._once(stage, step, f" budget={budget}", asked.samples, asked.temperature)
         for option, task in self.transfer.items():
             other = dataclasses.replace(
-                self, task=task, suffix=f" on {option}", asked=dataclasses.replace(asked, problems=asked.problems_between)
+                self,
+                task=task,
+                suffix=f" on {option}",
+                asked=dataclasses.replace(asked, problems=asked.problems_between),
             )
             other._once(stage, step, "", max(1, asked.samples // 4), asked.temperature)
 
-    def _once(self, stage: str, step: int, name: str, samples: int, temperature: float, ks: Sequence[int] | None = None) -> None:
+    def _once(
+        self,
+        stage: str,
+        step: int,
+        name: str,
+        samples: int,
+        temperature: float,
+        ks: Sequence[int] | None = None,
+    ) -> None:
         """Measured unless the journal has it. `name` is what follows the stage in the label."""
         own = stage in STUDENTS and self.journal.find(STUDENTS[0], 0, STUDENTS[0]) is not None
-        first = STUDENTS[0] if own else "base"  # a rise is that over the model which was pre-trained
+        first = (
+            STUDENTS[0] if own else "base"
+        )  # a rise is that over the model which was pre-trained
         label, of_first = (f"{which}{self.suffix}{name}" for which in (stage, first))
         if self.journal.find(stage, step, label) is None:
-            found, before = self.measure(self.asked.problems, samples, temperature, ks), self.journal.find(first, 0, of_first)
-            more = {} if before is None or self.suffix else {"decomposition": decompose(before, found).record()}
+            found, before = (
+                self.measure(self.asked.problems, samples, temperature, ks),
+                self.journal.find(first, 0, of_first),
+            )
+            more = (
+                {}
+                if before is None or self.suffix
+                else {"decomposition": decompose(before, found).record()}
+            )
             self.journal.evaluation(stage, step, label, found, samples=label == stage, **more)
 
     def on_the_way(self, stage: str, step: int) -> dict[str, float]:
@@ -84,7 +123,13 @@ class Judge:
 
 
 def reinforce(
-    stage: str, config: GRPOConfig, model: Transformer, task: Task, judge: Judge, folder: Path, watch: Callable[[], dict[str, float]] = dict
+    stage: str,
+    config: GRPOConfig,
+    model: Transformer,
+    task: Task,
+    judge: Judge,
+    folder: Path,
+    watch: Callable[[], dict[str, float]] = dict,
 ) -> None:
     """Trains `model` by GRPO on `task` as stage `stage` of the run in `folder`, judged now and then. `watch` measures what else the alarms
     are to see."""
@@ -99,9 +144,13 @@ def reinforce(
         )  # fmt: skip
 
 
-def sampler_of(choice: SamplerChoice, folder: Path, model: Transformer, tokenizer: Tokenizer) -> Sampler:
+def sampler_of(
+    choice: SamplerChoice, folder: Path, model: Transformer, tokenizer: Tokenizer
+) -> Sampler:
     """The own engine, or the server that the settings name."""
     if not choice.url:
         return Engine(model, tokenizer)
     handover = Handover(model, tokenizer, (folder / "handed_over").resolve(), choice.reload)
-    return OutsideSampler(choice.url, choice.model, handover, key=os.environ.get("OPENAI_API_KEY", ""))
+    return OutsideSampler(
+        choice.url, choice.model, handover, key=os.environ.get("OPENAI_API_KEY", "")
+    )

@@ -23,7 +23,9 @@ NEEDS = {  # of whose models a stage starts or samples
     "align": ("finetune",),
     "distill": ("base", "reasoning_rl"),
 }
-AFTER_ZERO = {module.STAGE: module for module in (cold_start, reasoning_rl, finetune, align, distill)}
+AFTER_ZERO = {
+    module.STAGE: module for module in (cold_start, reasoning_rl, finetune, align, distill)
+}
 
 
 def run(settings: R1Settings | PretrainSettings | RLSettings, folder: Path) -> None:
@@ -82,7 +84,9 @@ def check(settings: R1Settings | PretrainSettings | RLSettings) -> None:
     """What can be refused before a run folder exists: a task that cannot be made, a model that is not there."""
     for option, task in settings.task.variants(settings.evaluation.transfer).items():
         if task == settings.task.judge():
-            raise ValueError(f"evaluation.transfer has {option!r}, which makes the run's own task: expected one that nothing is trained on")
+            raise ValueError(
+                f"evaluation.transfer has {option!r}, which makes the run's own task: expected one that nothing is trained on"
+            )
     start = getattr(settings, "start", None)
     if isinstance(settings, R1Settings):
         _check_stages(settings)
@@ -117,10 +121,18 @@ def summary(journal: Journal) -> list[str]:
             f"MTP drafts of the base model: {drafted['greedy']:.0%} equal its own greedy choice, {drafted['sampled']:.0%} would be accepted at T = 1"
         )
     for e in journal.full_evaluations():
-        votes = "".join(f", cons@{k} {value:.3f}" for k, value in e["cons_at_k"].items() if k == max(e["cons_at_k"], key=int))
-        checks = "" if e["self_check_rate"] is None else f", self-checks in {e['self_check_rate']:.0%}"
+        votes = "".join(
+            f", cons@{k} {value:.3f}"
+            for k, value in e["cons_at_k"].items()
+            if k == max(e["cons_at_k"], key=int)
+        )
+        checks = (
+            "" if e["self_check_rate"] is None else f", self-checks in {e['self_check_rate']:.0%}"
+        )
         error = "" if e["pass_at_1_se"] is None else f" ± {e['pass_at_1_se']:.3f}"
-        lines.append(f"{e['label']:<12} held-out pass@1 {e['pass_at_1']:.3f}{error}{votes}, mean length {e['mean_length']:.0f}{checks}")
+        lines.append(
+            f"{e['label']:<12} held-out pass@1 {e['pass_at_1']:.3f}{error}{votes}, mean length {e['mean_length']:.0f}{checks}"
+        )
         if "decomposition" in e and e["label"] == e["stage"] not in ("base", "student"):
             lines.append(f"{'':<12} {e['decomposition']['sentence']}")
     return lines

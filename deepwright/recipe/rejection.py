@@ -22,12 +22,30 @@ def run(recipe: Recipe) -> list[dict[str, Any]]:
     settings, place = recipe.settings.rejection, recipe.folder / STAGE
     if (place / KEPT).exists():
         return read_records(place / KEPT)
-    sampler, rest = recipe.sampler(recipe.model_of("reasoning_rl", STAGE)), (recipe.max_tokens, recipe.seed)
-    rows = harvest(settings.reasoning, recipe.task, sampler, recipe.tokenizer, place / REASONING, *rest)
+    sampler, rest = (
+        recipe.sampler(recipe.model_of("reasoning_rl", STAGE)),
+        (recipe.max_tokens, recipe.seed),
+    )
+    rows = harvest(
+        settings.reasoning, recipe.task, sampler, recipe.tokenizer, place / REASONING, *rest
+    )
     if recipe.requests:
-        rows += harvest(settings.general, recipe.requests, sampler, recipe.tokenizer, place / GENERAL, *rest, judge=by_rules)
+        rows += harvest(
+            settings.general,
+            recipe.requests,
+            sampler,
+            recipe.tokenizer,
+            place / GENERAL,
+            *rest,
+            judge=by_rules,
+        )
     counts = sum(
-        (Counter(json.loads((place / part / DROPPED).read_text())) for part in (REASONING, GENERAL) if (place / part).exists()), Counter()
+        (
+            Counter(json.loads((place / part / DROPPED).read_text()))
+            for part in (REASONING, GENERAL)
+            if (place / part).exists()
+        ),
+        Counter(),
     )
     write_rows(place, rows, counts)
     return rows
@@ -35,4 +53,8 @@ def run(recipe: Recipe) -> list[dict[str, Any]]:
 
 def by_rules(problem: Problem, completion: str) -> str | None:
     """A judge of general answers: at most one of four rules is broken, and no rude word is said."""
-    return None if preference(problem.columns["request"], completion) >= 0.75 else "turned down by the judge"
+    return (
+        None
+        if preference(problem.columns["request"], completion) >= 0.75
+        else "turned down by the judge"
+    )

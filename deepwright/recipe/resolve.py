@@ -84,13 +84,18 @@ def config_path(name: str) -> Path:
     tried = (
         [Path(name)]
         if name.endswith(".toml")
-        else [folder / f"{name}.toml" for folder in (package / "configs", package.parent / "configs")]
+        else [
+            folder / f"{name}.toml" for folder in (package / "configs", package.parent / "configs")
+        ]
     )
     for path in tried:
         if path.is_file():
             return path
     there = sorted({path.stem for candidate in tried for path in candidate.parent.glob("*.toml")})
-    raise SettingsError(f"there is no config {name!r}" + (nearest(Path(name).stem, there) or f" (there are: {', '.join(there) or 'none'})"))
+    raise SettingsError(
+        f"there is no config {name!r}"
+        + (nearest(Path(name).stem, there) or f" (there are: {', '.join(there) or 'none'})")
+    )
 
 
 def read_toml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -110,13 +115,26 @@ def read_toml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
 def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     both = dict(below)
     for key, value in above.items():
-        both[key] = overlay(both[key], value) if isinstance(value, Mapping) and isinstance(both.get(key), Mapping) else value
+        both[key] = (
+            overlay(both[key], value)
+            if isinstance(value, Mapping) and isinstance(both.get(key), Mapping)
+            else value
+        )
     return both
 
 
-def fill(settings: S, table: Mapping[str, Any], where: str, also_known: Iterable[str] = (), prefix: str = "") -> S:
+def fill(
+    settings: S,
+    table: Mapping[str, Any],
+    where: str,
+    also_known: Iterable[str] = (),
+    prefix: str = "",
+) -> S:
     """`settings` with the fields of a TOML table. `also_known` names top-level sections that other commands read."""
-    fields, hints = [f.name for f in dataclasses.fields(settings)], typing.get_type_hints(type(settings))  # type: ignore[arg-type]
+    fields, hints = (
+        [f.name for f in dataclasses.fields(settings)],
+        typing.get_type_hints(type(settings)),
+    )  # type: ignore[arg-type]
     changes = {}
     for key, value in table.items():
         if key not in fields:
@@ -126,13 +144,21 @@ def fill(settings: S, table: Mapping[str, Any], where: str, also_known: Iterable
         changes[key] = convert(value, hints[key], getattr(settings, key), where, prefix + key)
     try:
         return dataclasses.replace(settings, **changes)  # type: ignore[type-var]
-    except ValueError as error:  # from the section's own checks, which do not know where its values came from
-        raise SettingsError(f"{where}: {prefix.rstrip('.')}{': ' if prefix else ''}{error}") from None
+    except (
+        ValueError
+    ) as error:  # from the section's own checks, which do not know where its values came from
+        raise SettingsError(
+            f"{where}: {prefix.rstrip('.')}{': ' if prefix else ''}{error}"
+        ) from None
 
 
 def convert(value: Any, hint: Any, current: Any, where: str, key: str) -> Any:
     """One TOML value as the type that its field is declared to have; `current` is what the field holds so far."""
-    options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    options = (
+        typing.get_args(hint)
+        if typing.get_origin(hint) in (typing.Union, types.UnionType)
+        else (hint,)
+    )
     if type(None) in options and value == NONE:
         return None
     for option in options:
@@ -147,12 +173,21 @@ def convert(value: Any, hint: Any, current: Any, where: str, key: str) -> Any:
 def fill_or_make(kind: Any, value: Mapping[str, Any], current: Any, where: str, key: str) -> Any:
     if isinstance(current, kind):
         return fill(current, value, where, prefix=f"{key}.")
-    missing = [f.name for f in dataclasses.fields(kind) if f.default is f.default_factory is dataclasses.MISSING and f.name not in value]
+    missing = [
+        f.name
+        for f in dataclasses.fields(kind)
+        if f.default is f.default_factory is dataclasses.MISSING and f.name not in value
+    ]
     if missing:
         raise SettingsError(f"{where}: {key} lacks {missing[0]!r}")
     needed = {f.name: value[f.name] for f in dataclasses.fields(kind) if f.name in value}
     hints = typing.get_type_hints(kind)
-    made = kind(**{name: convert(v, hints[name], None, where, f"{key}.{name}") for name, v in needed.items()})
+    made = kind(
+        **{
+            name: convert(v, hints[name], None, where, f"{key}.{name}")
+            for name, v in needed.items()
+        }
+    )
     return fill(made, value, where, prefix=f"{key}.")
 
 
@@ -188,7 +223,11 @@ def describe(hint: Any) -> str:
     if typing.get_origin(hint) is typing.Literal:
         return "one of " + ", ".join(repr(choice) for choice in typing.get_args(hint))
     if typing.get_origin(hint) is tuple:
-        return "[" + ", ".join("..." if kind is ... else describe(kind) for kind in typing.get_args(hint)) + "]"
+        return (
+            "["
+            + ", ".join("..." if kind is ... else describe(kind) for kind in typing.get_args(hint))
+            + "]"
+        )
     words = {
         int: "a whole number",
         float: "a number",
@@ -208,7 +247,10 @@ def describe(hint: Any) -> str:
 def to_table(settings: Any) -> Any:
     """A settings tree as plain TOML values."""
     if dataclasses.is_dataclass(settings):
-        return {field.name: to_table(getattr(settings, field.name)) for field in dataclasses.fields(settings)}
+        return {
+            field.name: to_table(getattr(settings, field.name))
+            for field in dataclasses.fields(settings)
+        }
     if isinstance(settings, (tuple, list)):
         return [to_table(item) for item in settings]
     if isinstance(settings, enum.Enum):
@@ -233,24 +275,46 @@ def check_options(names: Iterable[str], args: Sequence[str]) -> None:
             continue
         path, _, last = name.rpartition(".")
         if f"{path}.{last.removeprefix('no-')}".lstrip(".") not in names:
-            raise SettingsError(f"unknown option {arg.partition('=')[0]}{nearest(name, [*names, *WORDS]).replace('mean ', 'mean --')}")
+            raise SettingsError(
+                f"unknown option {arg.partition('=')[0]}{nearest(name, [*names, *WORDS]).replace('mean ', 'mean --')}"
+            )
 
 
-def parse(kind: type[S], args: Sequence[str], prog: str, *, default: S | None = None, description: str | None = None) -> S:
+def parse(
+    kind: type[S],
+    args: Sequence[str],
+    prog: str,
+    *,
+    default: S | None = None,
+    description: str | None = None,
+) -> S:
     """A `kind` from the command line, over `default` if there is one. tyro's boxed messages become one sentence; --help prints and exits."""
     import tyro
 
-    names = [field.name for field in dataclasses.fields(kind)] if default is None else flatten(to_table(default))  # type: ignore[arg-type]
+    names = (
+        [field.name for field in dataclasses.fields(kind)]
+        if default is None
+        else flatten(to_table(default))
+    )  # type: ignore[arg-type]
     check_options(names, args)
     given = {} if default is None else {"default": default}
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(kind, args=list(args), prog=prog, description=description, config=(tyro.conf.AvoidSubcommands,), **given)
+            return tyro.cli(
+                kind,
+                args=list(args),
+                prog=prog,
+                description=description,
+                config=(tyro.conf.AvoidSubcommands,),
+                **given,
+            )
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise SettingsError(one_sentence(said.getvalue()) or "the command line cannot be read") from None
+        raise SettingsError(
+            one_sentence(said.getvalue()) or "the command line cannot be read"
+        ) from None
 
 
 def one_sentence(box: str) -> str:
@@ -260,9 +324,17 @@ def one_sentence(box: str) -> str:
     return re.sub(r"^Error parsing ([A-Z]\w*: )?", "", " ".join(lines[:rule])).removesuffix(".")
 
 
-def resolve(settings: S, words: Words, prog: str, description: str = "", also_known: Iterable[str] = ()) -> S:
+def resolve(
+    settings: S, words: Words, prog: str, description: str = "", also_known: Iterable[str] = ()
+) -> S:
     """Lays the TOML files and then the command line over `settings` (defaults, with the preset already in)."""
     for name in words.configs:
         path = config_path(name)
         settings = fill(settings, read_toml(path), str(path), also_known)
-    return parse(type(settings), words.rest, prog, default=settings, description=f"{description}\n\n{WORDS_HELP}")
+    return parse(
+        type(settings),
+        words.rest,
+        prog,
+        default=settings,
+        description=f"{description}\n\n{WORDS_HELP}",
+    )

@@ -24,7 +24,16 @@ CONFIG = "config.toml"
 # Where a run folder keeps its model, the later stage first. A distilled student is another model.
 STAGES = (*(stage for stage in reversed(RECIPE) if stage != "distill"), ".")
 # May differ between the two halves of a resumed run. Budgets and stages can also be added to a finished one.
-FREE = {*FREE_PRETRAIN, *FREE_RL, "run", "threads", "sampler.url", "sampler.reload", "evaluation.budgets", "stages"}
+FREE = {
+    *FREE_PRETRAIN,
+    *FREE_RL,
+    "run",
+    "threads",
+    "sampler.url",
+    "sampler.reload",
+    "evaluation.budgets",
+    "stages",
+}
 
 
 def use_threads(threads: int) -> None:
@@ -43,10 +52,14 @@ def open_run(settings: R1Settings | PretrainSettings | RLSettings, resume: bool)
     folder, config = settings.folder, settings.folder / CONFIG
     if config.exists():
         if not resume:
-            raise ValueError(f"the run {folder} exists: --resume goes on with it, --run NAME starts another")
+            raise ValueError(
+                f"the run {folder} exists: --resume goes on with it, --run NAME starts another"
+            )
         check_same(folder, tomllib.loads(config.read_text()), to_table(settings))
     elif folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty and has no {CONFIG}: --run NAME chooses another folder")
+        raise ValueError(
+            f"{folder} is not empty and has no {CONFIG}: --run NAME chooses another folder"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     draft = config.with_suffix(".draft")
     draft.write_text(to_toml(settings))
@@ -56,7 +69,9 @@ def open_run(settings: R1Settings | PretrainSettings | RLSettings, resume: bool)
 
 def check_same(folder: Path, before: dict, asked: dict) -> None:
     for name, old, new in changes(before, asked):
-        if name != VERSION_KEY and not any(name == free or name.endswith(f".{free}") for free in FREE):
+        if name != VERSION_KEY and not any(
+            name == free or name.endswith(f".{free}") for free in FREE
+        ):
             raise ValueError(
                 f"the run {folder} was started with {name} = {old!r}, asked for now is {new!r}: go on with the old value, or --run NAME starts another"
             )
@@ -74,7 +89,9 @@ def model_folder(folder: str | Path, stages: tuple[str, ...] = STAGES) -> Path:
                 return checkpoint
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}")
-    raise ValueError(f"{folder} holds no model: expected a config.json in it, or a run folder with a whole checkpoint")
+    raise ValueError(
+        f"{folder} holds no model: expected a config.json in it, or a run folder with a whole checkpoint"
+    )
 
 
 def step_of(checkpoint: Path) -> int:

@@ -28,8 +28,14 @@ from deepwright.train.sft import SFTConfig
 def fields_of(kind: type, name: str, *, without: tuple[str, ...]) -> type:
     """A dataclass with the fields of `kind` that a user sets: all but those that the recipe fills in."""
     hints = typing.get_type_hints(kind)
-    kept = [(f.name, hints[f.name], field(default=f.default)) for f in dataclasses.fields(kind) if f.name not in without]
-    return dataclasses.make_dataclass(name, kept, frozen=True, namespace={"__module__": __name__, "__doc__": kind.__doc__})
+    kept = [
+        (f.name, hints[f.name], field(default=f.default))
+        for f in dataclasses.fields(kind)
+        if f.name not in without
+    ]
+    return dataclasses.make_dataclass(
+        name, kept, frozen=True, namespace={"__module__": __name__, "__doc__": kind.__doc__}
+    )
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,9 @@ class EvaluationSettings:
     samples: int = 16  # completions of each; pass@k and cons@k exist up to this k
     problems_between: int = 100  # asked every rl.evaluate_every steps, one completion each
     temperature: float = 1.0
-    also: tuple[float, ...] = (0.6,)  # temperatures of further, smaller evaluations (0.6: R1's own protocol, R1 section 3; 0: greedy)
+    also: tuple[float, ...] = (
+        0.6,
+    )  # temperatures of further, smaller evaluations (0.6: R1's own protocol, R1 section 3; 0: greedy)
     # Longest thoughts in tokens: the last stage before distillation is also judged with its thoughts closed by force at each of these.
     budgets: tuple[int, ...] = ()
     votes: int = 0  # at least so many samples at that stage, whose cons@k are counted at k = 2, 4, 8, ...; 0: as everywhere
@@ -57,8 +65,18 @@ class EvaluationSettings:
     validation_rows: int = 64  # rows of unseen documents for the base model's validation loss
 
     def __post_init__(self) -> None:
-        expect_each(self, ("problems", "samples", "problems_between", "validation_rows"), lambda n: n >= 1, "at least 1")
-        expect(all(budget >= 1 for budget in self.budgets), "budgets", self.budgets, "at least 1 token each")
+        expect_each(
+            self,
+            ("problems", "samples", "problems_between", "validation_rows"),
+            lambda n: n >= 1,
+            "at least 1",
+        )
+        expect(
+            all(budget >= 1 for budget in self.budgets),
+            "budgets",
+            self.budgets,
+            "at least 1 token each",
+        )
         expect(self.votes >= 0, "votes", self.votes, "0 or a positive number")
 
 
@@ -130,7 +148,9 @@ class RunSettings:
         if not self.run.strip():
             raise ValueError("run is empty, expected the name of a folder under runs/")
         if self.seed < 0 or self.threads < 0:
-            raise ValueError(f"seed is {self.seed} and threads {self.threads}, expected 0 or a positive number")
+            raise ValueError(
+                f"seed is {self.seed} and threads {self.threads}, expected 0 or a positive number"
+            )
 
     @property
     def folder(self) -> Path:
@@ -149,9 +169,15 @@ class _Run(RunSettings):
         super().__post_init__()
         for f in dataclasses.fields(self):
             section = getattr(self, f.name)
-            name, rl = ("rl", section) if f.name == "rl" else (f"{f.name}.rl", getattr(section, "rl", None))
+            name, rl = (
+                ("rl", section)
+                if f.name == "rl"
+                else (f"{f.name}.rl", getattr(section, "rl", None))
+            )
             if rl is not None and rl.seed:
-                raise ValueError(f"{name}.seed is {rl.seed}: set seed, from which every part takes its own")
+                raise ValueError(
+                    f"{name}.seed is {rl.seed}: set seed, from which every part takes its own"
+                )
 
 
 @dataclass(frozen=True)
@@ -166,7 +192,9 @@ class ColdStart:
 class ReasoningRL:
     """Reinforcement learning from the cold start (R1 section 2.3.2)."""
 
-    language_reward: float = 0.2  # for keeping to the language of the prompt; of a task that has languages
+    language_reward: float = (
+        0.2  # for keeping to the language of the prompt; of a task that has languages
+    )
     compare: bool = True  # train once more without it
     rl: GRPOConfig = GRPOConfig()
 
@@ -200,7 +228,11 @@ class Distill:
     rl: GRPOConfig = GRPOConfig()
 
 
-STUDENTS = ("student", "distill", "student_by_rl")  # the small model: pre-trained, taught by samples, by reinforcement learning alone
+STUDENTS = (
+    "student",
+    "distill",
+    "student_by_rl",
+)  # the small model: pre-trained, taught by samples, by reinforcement learning alone
 STAGES = ("base", "zero", "cold_start", "reasoning_rl", "finetune", "align", "distill")
 
 
@@ -230,7 +262,9 @@ class R1Settings(_Run):
     @property
     def last(self) -> str:
         """The last stage of the large model: whose inference-time scaling is measured."""
-        return next((stage for stage in reversed(STAGES) if stage in self.stages and stage != "distill"), "")
+        return next(
+            (stage for stage in reversed(STAGES) if stage in self.stages and stage != "distill"), ""
+        )
 
 
 @dataclass(frozen=True)
@@ -252,7 +286,9 @@ class RLSettings(_Run):
 
 
 COMMANDS: dict[str, type[_Run]] = {"r1": R1Settings, "pretrain": PretrainSettings, "rl": RLSettings}
-SECTIONS = {f.name for kind in COMMANDS.values() for f in dataclasses.fields(kind)}  # one file may serve all three
+SECTIONS = {
+    f.name for kind in COMMANDS.values() for f in dataclasses.fields(kind)
+}  # one file may serve all three
 USUAL_CONFIGS = {"r1": "laptop", "pretrain": "laptop-zero", "rl": "laptop-zero"}
 
 
@@ -261,13 +297,25 @@ def resolve_for(command: str, words: Words) -> R1Settings | PretrainSettings | R
     settings = COMMANDS[command]()
     if words.preset:
         if not hasattr(settings, "model"):
-            raise ValueError(f"--preset {words.preset} chooses a model, but {command} takes the one that it is given")
+            raise ValueError(
+                f"--preset {words.preset} chooses a model, but {command} takes the one that it is given"
+            )
         settings = dataclasses.replace(settings, model=preset(words.preset))
-    words = dataclasses.replace(words, rest=tuple(re.sub(r"^--task(?==|$)", "--task.name", word) for word in words.rest))
+    words = dataclasses.replace(
+        words, rest=tuple(re.sub(r"^--task(?==|$)", "--task.name", word) for word in words.rest)
+    )
     chosen = [word.partition("=")[0] for word in words.rest]
     if "--task.name" in chosen:  # a file's options belong to the task that it names
-        emptied = [name for name in ("--task.options", "--evaluation.transfer") if name not in chosen]
+        emptied = [
+            name for name in ("--task.options", "--evaluation.transfer") if name not in chosen
+        ]
         words = dataclasses.replace(words, rest=(*words.rest, *emptied))
     if not words.configs:
         words = dataclasses.replace(words, configs=(USUAL_CONFIGS[command],))
-    return resolve(settings, words, f"deepwright {command}", COMMANDS[command].__doc__ or "", also_known=SECTIONS)
+    return resolve(
+        settings,
+        words,
+        f"deepwright {command}",
+        COMMANDS[command].__doc__ or "",
+        also_known=SECTIONS,
+    )

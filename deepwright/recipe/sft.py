@@ -29,11 +29,17 @@ from deepwright.train.sft import SFTConfig, describe, sft
 class SFTSettings(RunSettings):
     """Fine-tunes a model on conversations; the loss is on what the assistant says alone."""
 
-    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")] = ""  # the model: a checkpoint, or a run folder
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")] = (
+        ""  # the model: a checkpoint, or a run folder
+    )
     data: str = ""  # JSONL of messages, or of prompt and completion
     validation: str = ""  # JSONL of conversations that are never trained on, for a validation loss
-    turns: Turns = "all"  # what the assistant says: all in one document, one document for each, the last alone
-    end: str = ""  # a token that ends a turn beside those of the model, where its template writes another
+    turns: Turns = (
+        "all"  # what the assistant says: all in one document, one document for each, the last alone
+    )
+    end: str = (
+        ""  # a token that ends a turn beside those of the model, where its template writes another
+    )
     run: str = "sft"  # name of a folder under runs/, or a path
     sft: SFTConfig = SFTConfig()
 
@@ -41,11 +47,15 @@ class SFTSettings(RunSettings):
 def resolve_sft(words: Words) -> SFTSettings:
     """TOML files, then options."""
     if words.preset:
-        raise ValueError(f"--preset {words.preset} chooses a model, but sft takes the one that it is given")
+        raise ValueError(
+            f"--preset {words.preset} chooses a model, but sft takes the one that it is given"
+        )
     settings = resolve(SFTSettings(), words, "deepwright sft", SFTSettings.__doc__ or "")
     for name, what in (("model", "the folder of one"), ("data", "a JSONL file")):
         if not getattr(settings, name):
-            raise ValueError(f"{name} is missing, expected {what}: deepwright sft FOLDER --data FILE.jsonl")
+            raise ValueError(
+                f"{name} is missing, expected {what}: deepwright sft FOLDER --data FILE.jsonl"
+            )
     return settings
 
 
@@ -55,17 +65,32 @@ def run_sft(settings: SFTSettings, resume: bool, say: Callable[[str], None] = pr
     model, tokenizer = weights.load(model_folder(settings.model), torch.float32)
     tokenizer = tokenizer.also_stopping_at(settings.end) if settings.end else tokenizer
     documents = _read(settings.data, tokenizer, settings.sft.length, settings.turns, say)
-    held_out = _read(settings.validation, tokenizer, settings.sft.length, settings.turns, say) if settings.validation else []
+    held_out = (
+        _read(settings.validation, tokenizer, settings.sft.length, settings.turns, say)
+        if settings.validation
+        else []
+    )
     say(describe(documents, settings.sft))
     folder = open_run(settings, resume)
     tracker = JsonlTracker(folder / "metrics.jsonl")
-    trainer = sft(settings.sft, model, tokenizer, documents, folder, tracker, seed=settings.seed, validation=held_out)
+    trainer = sft(
+        settings.sft,
+        model,
+        tokenizer,
+        documents,
+        folder,
+        tracker,
+        seed=settings.seed,
+        validation=held_out,
+    )
     done = folder / "checkpoints" / f"step-{trainer.steps}"
     say(f"The model: {done}")
     return done
 
 
-def _read(file: str, tokenizer: Tokenizer, length: int, turns: Turns, say: Callable[[str], None]) -> list[Document]:
+def _read(
+    file: str, tokenizer: Tokenizer, length: int, turns: Turns, say: Callable[[str], None]
+) -> list[Document]:
     documents, too_long = read_documents(file, tokenizer, length, turns)
     if too_long:
         say(f"{file}: {too_long} documents of more than {length} tokens are left out")
@@ -79,9 +104,14 @@ def preview(request: PreviewRequest, console: Console | None = None) -> None:
     tokenizer = tokenizer.also_stopping_at(request.end) if request.end else tokenizer
     documents = _read(request.file, tokenizer, request.length, request.turns, console.print)
     for place, document in enumerate(documents[: request.rows]):
-        console.print(f"document {place}: {len(document.ids_T)} tokens, {int(document.targets_T.sum())} targets", style="bold")
+        console.print(
+            f"document {place}: {len(document.ids_T)} tokens, {int(document.targets_T.sum())} targets",
+            style="bold",
+        )
         console.print(_drawn(tokenizer, document))
-    console.print(describe(documents, dataclasses.replace(SFTConfig(), length=request.length)), markup=False)
+    console.print(
+        describe(documents, dataclasses.replace(SFTConfig(), length=request.length)), markup=False
+    )
 
 
 def _drawn(tokenizer: Tokenizer, document: Document) -> Text:

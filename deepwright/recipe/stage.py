@@ -68,13 +68,19 @@ class Recipe:
         choice = self.settings.task
         if not language_reward or choice.reward or len(getattr(self.check, "languages", ())) < 2:
             return self.task
-        return dataclasses.replace(choice, options=(*choice.options, f"language_reward={language_reward}")).make()
+        return dataclasses.replace(
+            choice, options=(*choice.options, f"language_reward={language_reward}")
+        ).make()
 
     @cached_property
     def requests(self) -> Requests | None:
         """The general requests of a run whose task asks in languages of its own; a chat model's run has none."""
         languages = getattr(self.task, "languages", ())
-        return Requests(self.settings.task.seed, languages) if languages and self.settings.corpus.requests else None
+        return (
+            Requests(self.settings.task.seed, languages)
+            if languages and self.settings.corpus.requests
+            else None
+        )
 
     def sampler(self, model: Transformer) -> Sampler:
         return sampler_of(self.settings.sampler, self.folder, model, self.tokenizer)
@@ -104,17 +110,40 @@ class Recipe:
             if self.requests:
                 self.judge(model, suffix=" requests", task=self.requests).in_full(stage, step)
 
-    def fine_tune(self, stage: str, model: Transformer, rows: Sequence[Mapping[str, Any]], config: SFTConfig) -> Transformer:
+    def fine_tune(
+        self, stage: str, model: Transformer, rows: Sequence[Mapping[str, Any]], config: SFTConfig
+    ) -> Transformer:
         """`model` trained on conversations, and judged."""
-        documents = [document for row in rows for document in documents_of(row, self.tokenizer) if document.length <= config.length]
+        documents = [
+            document
+            for row in rows
+            for document in documents_of(row, self.tokenizer)
+            if document.length <= config.length
+        ]
         if not documents:
-            raise ValueError(f"stage {stage} has no document of at most {config.length} tokens among {len(rows)}")
-        trainer = sft(config, model, self.tokenizer, documents, self.folder / stage, self.journal.tracker, seed=self.seed, stage=stage)
+            raise ValueError(
+                f"stage {stage} has no document of at most {config.length} tokens among {len(rows)}"
+            )
+        trainer = sft(
+            config,
+            model,
+            self.tokenizer,
+            documents,
+            self.folder / stage,
+            self.journal.tracker,
+            seed=self.seed,
+            stage=stage,
+        )
         self.judged(stage, trainer.steps, model)
         return model
 
     def reinforce(
-        self, stage: str, model: Transformer, task: Task, config: GRPOConfig, watch: Callable[[], dict[str, float]] = dict
+        self,
+        stage: str,
+        model: Transformer,
+        task: Task,
+        config: GRPOConfig,
+        watch: Callable[[], dict[str, float]] = dict,
     ) -> Transformer:
         """`model` trained by GRPO, and judged."""
         reinforce(stage, config, model, task, self.judge(model), self.folder, watch)

@@ -38,8 +38,15 @@ def generate_texts(request: GenerateRequest) -> list[str]:
     """The n completions of one prompt, without the prompt and the end token."""
     engine, tokenizer = open_engine(request.folder, request.threads)
     start = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-    prompt = start + tokenizer.encode(request.prompt) if request.raw else tokenizer.encode_prompt(request.prompt)
-    return [tokenizer.decode(completion.token_ids) for completion in engine.sample([prompt], stopping(request.sampling, tokenizer))[0]]
+    prompt = (
+        start + tokenizer.encode(request.prompt)
+        if request.raw
+        else tokenizer.encode_prompt(request.prompt)
+    )
+    return [
+        tokenizer.decode(completion.token_ids)
+        for completion in engine.sample([prompt], stopping(request.sampling, tokenizer))[0]
+    ]
 
 
 def evaluate_all(request: EvalRequest) -> Iterator[Evaluation]:
@@ -47,10 +54,18 @@ def evaluate_all(request: EvalRequest) -> Iterator[Evaluation]:
     the run: the model has not seen them."""
     tasks = [task_of(request, name) for name in request.tasks or ("",)]
     if request.save and not Path(request.save).parent.is_dir():
-        raise ValueError(f"--save is {request.save!r}, but there is no folder {Path(request.save).parent}")
+        raise ValueError(
+            f"--save is {request.save!r}, but there is no folder {Path(request.save).parent}"
+        )
     sampler, tokenizer = open_sampler(request)
-    limits = [(Budgeted(sampler, tokenizer, budget, request.max_tokens), budget) for budget in request.budgets] or [(sampler, 0)]
-    asked = {name: getattr(request, name) for name in ("problems", "samples", "split", "temperature", "top_p", "seed")}
+    limits = [
+        (Budgeted(sampler, tokenizer, budget, request.max_tokens), budget)
+        for budget in request.budgets
+    ] or [(sampler, 0)]
+    asked = {
+        name: getattr(request, name)
+        for name in ("problems", "samples", "split", "temperature", "top_p", "seed")
+    }
     generations: list[Generation] = []
     for task, (limited, budget) in itertools.product(tasks, limits):
         found = evaluate(limited, tokenizer, task, max_tokens=budget + request.max_tokens, **asked)
@@ -64,11 +79,17 @@ def open_sampler(request: EvalRequest) -> tuple[Sampler, Tokenizer]:
     """The own engine on a folder, or a server with the weights it has."""
     if not request.model.startswith(("http://", "https://")):
         if request.tokenizer:
-            raise ValueError(f"--tokenizer is {request.tokenizer!r}, but the folder {request.model} has its own: only a URL needs one")
+            raise ValueError(
+                f"--tokenizer is {request.tokenizer!r}, but the folder {request.model} has its own: only a URL needs one"
+            )
         return open_engine(request.model, request.threads)
     if not request.tokenizer:
-        raise ValueError(f"{request.model} is a URL: --tokenizer FOLDER says how the served model reads and writes tokens")
-    outside = OutsideSampler(request.model, request.served, key=os.environ.get("OPENAI_API_KEY", ""))
+        raise ValueError(
+            f"{request.model} is a URL: --tokenizer FOLDER says how the served model reads and writes tokens"
+        )
+    outside = OutsideSampler(
+        request.model, request.served, key=os.environ.get("OPENAI_API_KEY", "")
+    )
     return outside, Tokenizer.load(model_folder(request.tokenizer))
 
 
@@ -76,7 +97,9 @@ def task_of(request: EvalRequest, name: str = "") -> Task:
     """The named task; without a name that of the run, or countdown."""
     of_run = fill(TaskChoice(), run_config(Path(request.model)).get("task", {}), CONFIG)
     choice = TaskChoice(name, of_run.seed) if name not in ("", of_run.name) else of_run
-    changes = {"options": (*choice.options, *request.options)} | ({} if request.task_seed is None else {"seed": request.task_seed})
+    changes = {"options": (*choice.options, *request.options)} | (
+        {} if request.task_seed is None else {"seed": request.task_seed}
+    )
     return dataclasses.replace(choice, **changes).judge()
 
 
@@ -93,17 +116,31 @@ def eval_lines(request: EvalRequest) -> Iterator[list[str]]:
     """What `eval` prints, piece by piece: a block for each task, or with budgets a table, row by row."""
     for place, found in enumerate(evaluate_all(request)):
         row = place % max(1, len(request.budgets))
-        yield describe_budget(found, request.budgets[row], row == 0) if request.budgets else describe(found)
+        yield (
+            describe_budget(found, request.budgets[row], row == 0)
+            if request.budgets
+            else describe(found)
+        )
 
 
 def describe_budget(evaluation: Evaluation, budget: int, heading: bool) -> list[str]:
     """A row of a table, under its heading where asked: accuracy of one answer, and of the majority of more and more, at one budget."""
     e = evaluation
     cells = {"pass@1": with_error(e.pass_at_1, e.pass_at_1_se)}
-    cells |= {f"cons@{k}": with_error(vote.value, vote.standard_error) for k, vote in votes(e.generations).items() if k > 1}
-    row = f"  {budget:>6}{''.join(f'  {cell:>13}' for cell in cells.values())}  {e.mean_length:>6.1f}"
+    cells |= {
+        f"cons@{k}": with_error(vote.value, vote.standard_error)
+        for k, vote in votes(e.generations).items()
+        if k > 1
+    }
+    row = (
+        f"  {budget:>6}{''.join(f'  {cell:>13}' for cell in cells.values())}  {e.mean_length:>6.1f}"
+    )
     names = f"  budget{''.join(f'  {name:>13}' for name in cells)}  length"
-    failed = [f"  the verifier failed on {e.verifier_failures} completions; their problems are left out"] if e.verifier_failures else []
+    failed = (
+        [f"  the verifier failed on {e.verifier_failures} completions; their problems are left out"]
+        if e.verifier_failures
+        else []
+    )
     return [*([describe(e)[0], names] if heading else []), row, *failed]
 
 
@@ -114,17 +151,30 @@ def describe(evaluation: Evaluation) -> list[str]:
         f"{e.problems} {e.split.replace('_', '-')} problems of {e.task}, {e.samples} samples each, T = {e.temperature:g}, top-p = {e.top_p:g}"
     ]
     lines.append(f"  pass@1        {with_error(e.pass_at_1, e.pass_at_1_se)}")
-    lines += [f"  {f'pass@{k}':<12}  {with_error(value, e.pass_at_k_se[k])}" for k, value in e.pass_at_k.items()]
-    lines += [f"  {f'cons@{k}':<12}  {with_error(value, e.cons_at_k_se[k])}" for k, value in e.cons_at_k.items()]
+    lines += [
+        f"  {f'pass@{k}':<12}  {with_error(value, e.pass_at_k_se[k])}"
+        for k, value in e.pass_at_k.items()
+    ]
+    lines += [
+        f"  {f'cons@{k}':<12}  {with_error(value, e.cons_at_k_se[k])}"
+        for k, value in e.cons_at_k.items()
+    ]
     if len(e.by_kind) > 1:
         width = max(map(len, e.by_kind))
-        lines += [f"    {kind:<{width}}  {value:.3f} ({count} problems)" for kind, (value, count) in e.by_kind.items()]
+        lines += [
+            f"    {kind:<{width}}  {value:.3f} ({count} problems)"
+            for kind, (value, count) in e.by_kind.items()
+        ]
     lines.append(f"  right format  {e.format_rate:.3f}")
-    lines.append(f"  mean length   {e.mean_length:.1f} tokens, {e.truncated_rate:.1%} cut at {e.max_tokens}")
+    lines.append(
+        f"  mean length   {e.mean_length:.1f} tokens, {e.truncated_rate:.1%} cut at {e.max_tokens}"
+    )
     if e.self_check_rate is not None:
         lines.append(f"  self-checks   in {e.self_check_rate:.1%} of the answers")
     if e.verifier_failures:
-        lines.append(f"  the verifier failed on {e.verifier_failures} completions; their problems are left out")
+        lines.append(
+            f"  the verifier failed on {e.verifier_failures} completions; their problems are left out"
+        )
     return lines
 
 
@@ -174,7 +224,9 @@ class Conversation:
             self.messages.clear()
         self.messages.append({"role": "user", "content": message})
         prompt = self.tokenizer.encode(self.tokenizer.render(self.messages))
-        sampling = dataclasses.replace(stopping(self.request.sampling, self.tokenizer), seed=self.request.seed + self.turns)
+        sampling = dataclasses.replace(
+            stopping(self.request.sampling, self.tokenizer), seed=self.request.seed + self.turns
+        )
         self.turns += 1
         answer = ""
         for piece in stream_text(self.tokenizer, stream_ids(self.engine, prompt, sampling)):

@@ -17,13 +17,22 @@ from deepwright.text import Tokenizer
 STAGE = "zero"
 
 
-def run(settings: RLSettings, folder: Path, journal: Journal, model: Transformer, tokenizer: Tokenizer) -> None:
+def run(
+    settings: RLSettings, folder: Path, journal: Journal, model: Transformer, tokenizer: Tokenizer
+) -> None:
     """`deepwright rl`: judges the model as it comes, trains it by GRPO, judges it again, and says where the rise came from. The whole recipe does
     the same through `Recipe.reinforce`."""
     sampler = sampler_of(settings.sampler, folder, model, tokenizer)
     asked, task = settings.evaluation, settings.task
     judge = Judge(
-        asked, task.judge(), sampler, tokenizer, journal, settings.rl.max_tokens, settings.seed, transfer=task.variants(asked.transfer)
+        asked,
+        task.judge(),
+        sampler,
+        tokenizer,
+        journal,
+        settings.rl.max_tokens,
+        settings.seed,
+        transfer=task.variants(asked.transfer),
     )
     with model.computing(compute_dtype(settings.rl.compute)[0]):
         judge.in_full("base", 0)

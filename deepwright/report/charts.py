@@ -38,12 +38,21 @@ class Axis:
 
     def place(self, value: float) -> float:
         if self.log:
-            return (math.log10(max(value, self.low)) - math.log10(self.low)) / (math.log10(self.high) - math.log10(self.low))
+            return (math.log10(max(value, self.low)) - math.log10(self.low)) / (
+                math.log10(self.high) - math.log10(self.low)
+            )
         return (value - self.low) / (self.high - self.low)
 
 
 def plot(
-    title: str, lines: Sequence[Line], *, unit: str = "1", sentence: str = "", log: bool = False, zero: bool = True, wide: bool = False
+    title: str,
+    lines: Sequence[Line],
+    *,
+    unit: str = "1",
+    sentence: str = "",
+    log: bool = False,
+    zero: bool = True,
+    wide: bool = False,
 ) -> str:
     """A figure with curves over steps; "" when there is nothing to draw. zero: the axis of values starts at 0."""
     lines = [line for line in lines if line.points]
@@ -52,7 +61,9 @@ def plot(
     steps = [step for line in lines for step, _ in line.points]
     x = Axis(min(steps), max(steps) if max(steps) > min(steps) else min(steps) + 1)
     y = _value_axis(lines, unit, log, zero)
-    ticks = "".join(f'<i style="bottom:{100 * y.place(t):.1f}%">{_tick_label(t, unit)}</i>' for t in y.ticks)
+    ticks = "".join(
+        f'<i style="bottom:{100 * y.place(t):.1f}%">{_tick_label(t, unit)}</i>' for t in y.ticks
+    )
     grid = "".join(f"M0,{_down(y, t)}H{WIDTH}" for t in y.ticks)
     curves = "".join(_curve(line, x, y, unit) for line in lines)
     shown = [line for line in lines if line.style != "faint"] or lines
@@ -80,8 +91,15 @@ def heat_map(title: str, load: Sequence[Sequence[float]], sentence: str = "") ->
                 f'<rect class="{kind}" x="{expert * width:.1f}" y="{layer * height:.1f}" width="{width:.1f}" height="{height:.1f}" '
                 f'fill-opacity="{strength:.2f}"><title>layer {layer + 1}, expert {label}: {relative:.2f} {TIMES} the mean</title></rect>'
             )
-    ticks = "".join(f'<i style="bottom:{100 * (1 - (layer + 0.5) / len(rows)):.1f}%">{layer + 1}</i>' for layer in _few(len(rows)))
-    pooled = f" Neighbouring experts share a cell, which shows the busiest of them ({len(load[0])} experts)." if len(load[0]) > 64 else ""
+    ticks = "".join(
+        f'<i style="bottom:{100 * (1 - (layer + 0.5) / len(rows)):.1f}%">{layer + 1}</i>'
+        for layer in _few(len(rows))
+    )
+    pooled = (
+        f" Neighbouring experts share a cell, which shows the busiest of them ({len(load[0])} experts)."
+        if len(load[0]) > 64
+        else ""
+    )
     return (
         f'<figure class="chart"><figcaption><b>{escape(title)}</b></figcaption><div class="plot heat"><div class="yticks">{ticks}</div>'
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" role="img" aria-label="{escape(title)}">'
@@ -111,9 +129,17 @@ def stacked_bar(parts: Sequence[tuple[str, float]], show: Callable[[float], str]
     for place, (name, value) in enumerate(parts):
         colour = place % 6 + 1
         width = 100 * max(value, 0.0) / total
-        pieces.append(f'<s class="c{colour}" style="width:{width:.2f}%" title="{escape(name)}: {escape(show(value))}"></s>')
-        names.append(f'<li><u class="c{colour}"></u>{escape(name)} <b>{escape(show(value))}</b></li>')
-    bar = f'<div class="stack">{"".join(pieces)}</div>' if any(value > 0 for _, value in parts) else ""
+        pieces.append(
+            f'<s class="c{colour}" style="width:{width:.2f}%" title="{escape(name)}: {escape(show(value))}"></s>'
+        )
+        names.append(
+            f'<li><u class="c{colour}"></u>{escape(name)} <b>{escape(show(value))}</b></li>'
+        )
+    bar = (
+        f'<div class="stack">{"".join(pieces)}</div>'
+        if any(value > 0 for _, value in parts)
+        else ""
+    )
     return f'{bar}<ul class="legend">{"".join(names)}</ul>'
 
 
@@ -128,7 +154,9 @@ def nice_ticks(low: float, high: float, most: int = 5) -> list[float]:
     return [round(place * gap * power, 12) for place in range(first, max(last, first + 1) + 1)]
 
 
-def thin(points: Sequence[tuple[float, float]], most: int = MOST_POINTS) -> list[tuple[float, float]]:
+def thin(
+    points: Sequence[tuple[float, float]], most: int = MOST_POINTS
+) -> list[tuple[float, float]]:
     """At most `most` points; of each stretch that is merged the lowest and the highest stay, so no spike is lost."""
     if len(points) <= most:
         return list(points)
@@ -146,14 +174,18 @@ def _value_axis(lines: Sequence[Line], unit: str, log: bool, zero: bool) -> Axis
         low, high = math.floor(math.log10(min(positive))), math.ceil(math.log10(max(positive)))
         high = max(high, low + 1)
         every = math.ceil((high - low) / 4)
-        return Axis(10.0**low, 10.0**high, [10.0**power for power in range(low, high + 1, every)], log=True)
+        return Axis(
+            10.0**low, 10.0**high, [10.0**power for power in range(low, high + 1, every)], log=True
+        )
     low, high = min(values), max(values)
     for line in lines:  # room for the error bars
         for (_, value), error in zip(line.points, line.errors, strict=False):
             low, high = min(low, value - (error or 0)), max(high, value + (error or 0))
     low = min(low, 0.0) if zero else low
     low, high = (max(low, 0.0), min(high, 1.0)) if unit == "fraction" else (low, high)
-    if high - low < 0.01 * abs(high) or high == low:  # a constant: noise in the last digits is not worth a picture
+    if (
+        high - low < 0.01 * abs(high) or high == low
+    ):  # a constant: noise in the last digits is not worth a picture
         low, high = (low - 0.01 * abs(low), high + 0.01 * abs(high)) if high else (0.0, 1.0)
     ticks = nice_ticks(low, high)
     return Axis(ticks[0], ticks[-1], ticks)
@@ -162,7 +194,9 @@ def _value_axis(lines: Sequence[Line], unit: str, log: bool, zero: bool) -> Axis
 def _curve(line: Line, x: Axis, y: Axis, unit: str) -> str:
     label = escape(line.label)
     if line.style != "dots":
-        places = [f"{round(WIDTH * x.place(step))},{_down(y, value)}" for step, value in thin(line.points)]
+        places = [
+            f"{round(WIDTH * x.place(step))},{_down(y, value)}" for step, value in thin(line.points)
+        ]
         path = "M" + "L".join(places) + ("h0" if len(places) == 1 else "")
         return f'<path class="{line.style} c{line.colour}" data-label="{label}" d="{path}"/>'
     errors = list(line.errors) or [None] * len(line.points)
@@ -170,16 +204,24 @@ def _curve(line: Line, x: Axis, y: Axis, unit: str) -> str:
     for (step, value), error in zip(line.points, errors, strict=True):
         left, said = round(WIDTH * x.place(step)), f"{label}, step {step:g}: {in_unit(value, unit)}"
         if error:
-            drawn.append(f'<path class="error c{line.colour}" d="M{left},{_down(y, value - error)}V{_down(y, value + error)}"/>')
+            drawn.append(
+                f'<path class="error c{line.colour}" d="M{left},{_down(y, value - error)}V{_down(y, value + error)}"/>'
+            )
             said += f" {PLUS_MINUS} {in_unit(error, unit)}"
-        drawn.append(f'<path class="dot c{line.colour}" d="M{left},{_down(y, value)}h0"><title>{said}</title></path>')
+        drawn.append(
+            f'<path class="dot c{line.colour}" d="M{left},{_down(y, value)}h0"><title>{said}</title></path>'
+        )
     return "".join(drawn)
 
 
 def _legend(lines: Sequence[Line]) -> str:
     if len(lines) == 1 and lines[0].style != "dots":
         return ""
-    return '<ul class="legend">' + "".join(f'<li><u class="{n.style} c{n.colour}"></u>{escape(n.label)}</li>' for n in lines) + "</ul>"
+    return (
+        '<ul class="legend">'
+        + "".join(f'<li><u class="{n.style} c{n.colour}"></u>{escape(n.label)}</li>' for n in lines)
+        + "</ul>"
+    )
 
 
 def _note(sentence: str) -> str:
@@ -208,5 +250,11 @@ def _pooled(row: Sequence[float], most: int) -> list[tuple[float, str]]:
     """(load relative to the row's mean, which experts) with at most `most` cells, each the busiest of its experts."""
     mean = (sum(row) / len(row)) or 1.0
     size = math.ceil(len(row) / most)
-    names = [f"{start + 1}" if size == 1 else f"{start + 1} to {min(start + size, len(row))}" for start in range(0, len(row), size)]
-    return [(max(row[start : start + size]) / mean, name) for start, name in zip(range(0, len(row), size), names, strict=True)]
+    names = [
+        f"{start + 1}" if size == 1 else f"{start + 1} to {min(start + size, len(row))}"
+        for start in range(0, len(row), size)
+    ]
+    return [
+        (max(row[start : start + size]) / mean, name)
+        for start, name in zip(range(0, len(row), size), names, strict=True)
+    ]

@@ -13,15 +13,24 @@ import tomllib
 from functools import lru_cache
 from pathlib import Path
 
-ENTRIES: dict[str, str] = tomllib.loads((Path(__file__).parent / "chinese.toml").read_text(encoding="utf-8"))
+ENTRIES: dict[str, str] = tomllib.loads(
+    (Path(__file__).parent / "chinese.toml").read_text(encoding="utf-8")
+)
 SAID_BY_SCRIPT = ("step", "This page was last rewritten {0} minutes ago: the run may have stopped.")
 LONGEST = 400  # characters of a text that is held against the entries with gaps
 
 _GAP = re.compile(r"\\\{(\d)\\\}")
-_LONGEST_FIRST = sorted((entry for entry in ENTRIES if "{0}" in entry), key=len, reverse=True)  # so that the closest one counts
-_GAPPED = [(re.compile(_GAP.sub(r"(?P<_\1>.+?)", re.escape(entry))), ENTRIES[entry]) for entry in _LONGEST_FIRST]
+_LONGEST_FIRST = sorted(
+    (entry for entry in ENTRIES if "{0}" in entry), key=len, reverse=True
+)  # so that the closest one counts
+_GAPPED = [
+    (re.compile(_GAP.sub(r"(?P<_\1>.+?)", re.escape(entry))), ENTRIES[entry])
+    for entry in _LONGEST_FIRST
+]
 _SENTENCE_END = re.compile(r"(?<=[.?!]) ")
-_AS_IT_STANDS = re.compile(r"<(pre|code)\b.*?</\1>|<[^<>]+ translate=\"no\">[^<]*|<title>[^<]*", re.DOTALL)
+_AS_IT_STANDS = re.compile(
+    r"<(pre|code)\b.*?</\1>|<[^<>]+ translate=\"no\">[^<]*|<title>[^<]*", re.DOTALL
+)
 _TEXTS = re.compile(r'>([^<>]+)<|label="([^"]+)"')
 
 
@@ -48,5 +57,7 @@ def chinese(text: str) -> str | None:
         return "".join(filter(None, found))
     for pattern, entry in _GAPPED if len(text) <= LONGEST else ():
         if match := pattern.fullmatch(text):
-            return entry.format(*(chinese(part) or part for _, part in sorted(match.groupdict().items())))
+            return entry.format(
+                *(chinese(part) or part for _, part in sorted(match.groupdict().items()))
+            )
     return None

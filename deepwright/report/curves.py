@@ -26,7 +26,9 @@ STARTS = {
 def reinforcement(run: Run) -> str:
     """Everything that moves while the model learns by reward."""
     if not any(record.get("stage") == "zero" for record in run.metrics):
-        return section("zero", "Reinforcement learning", not_yet("it starts when pre-training has ended."))
+        return section(
+            "zero", "Reinforcement learning", not_yet("it starts when pre-training has ended.")
+        )
     return section(
         "zero",
         "Reinforcement learning, step by step",
@@ -56,7 +58,8 @@ def pre_training(run: Run) -> str:
         return section("base", "Pre-training", not_yet("no step of pre-training has been logged."))
     loads = run.loads("base")
     maps = [
-        heat_map(f"Expert load, step {count(step)}", load, _MAP if place == 0 else "") for place, (step, load) in enumerate(_ends(loads))
+        heat_map(f"Expert load, step {count(step)}", load, _MAP if place == 0 else "")
+        for place, (step, load) in enumerate(_ends(loads))
     ]
     series = run.series
     loss = [Line("training", series("base", "loss"), BLUE, "faint"),
@@ -92,14 +95,27 @@ def later(run: Run) -> str:
         _stages(run, "Accuracy", "accuracy", _LANGUAGE, "pass_at_1"),
         *(
             _stages(run, title, name, _LANGUAGE, name)
-            for title, name in (("One language", "language_consistency"), ("Answer length", "mean_length"))
+            for title, name in (
+                ("One language", "language_consistency"),
+                ("Answer length", "mean_length"),
+            )
         ),
     ]
     aligned = [
-        _several(run, "Reward and its parts", (*_REWARDS, *_MODELS), _PAID, unit="points", stage="align"),
-        plot("Win rate over the model before", [_wins(run)], unit="fraction", sentence=GLOSSARY["win_rate"].sentence),
+        _several(
+            run, "Reward and its parts", (*_REWARDS, *_MODELS), _PAID, unit="points", stage="align"
+        ),
         plot(
-            "Accuracy on the run's problems", [_held_out(run, "pass_at_1", "pass_at_1_se", stage="align")], unit="fraction", sentence=_KEPT
+            "Win rate over the model before",
+            [_wins(run)],
+            unit="fraction",
+            sentence=GLOSSARY["win_rate"].sentence,
+        ),
+        plot(
+            "Accuracy on the run's problems",
+            [_held_out(run, "pass_at_1", "pass_at_1_se", stage="align")],
+            unit="fraction",
+            sentence=_KEPT,
         ),
     ]
     students = [_stages(run, title, name, _ALONE, held) for title, name, held in _STUDENT]
@@ -110,19 +126,33 @@ def later(run: Run) -> str:
     ]  # fmt: skip
     groups = {"Reasoning with and without a reward for one language": languages, "Alignment": aligned,
               "The student by reinforcement learning alone": students, "Fine-tuning and reward models": tuned}  # fmt: skip
-    drawn = "".join(f"<h3>{title}</h3>{found}" for title, figures in groups.items() if (found := grid(*figures)))
-    return section("later", "After R1-Zero, step by step", paragraph(_DOTS, "soft"), drawn) if drawn else ""
+    drawn = "".join(
+        f"<h3>{title}</h3>{found}" for title, figures in groups.items() if (found := grid(*figures))
+    )
+    return (
+        section("later", "After R1-Zero, step by step", paragraph(_DOTS, "soft"), drawn)
+        if drawn
+        else ""
+    )
 
 
-def _stages(run: Run, title: str, name: str, stages: Sequence[tuple[str, str, int]], held: str) -> str:
+def _stages(
+    run: Run, title: str, name: str, stages: Sequence[tuple[str, str, int]], held: str
+) -> str:
     """One metric of some stages in one figure, (stage, label, colour), with dots for the held-out figure `held`."""
     lines = [Line(label, _average(run, stage, name), colour) for stage, label, colour in stages]
     error = "pass_at_1_se" if held == "pass_at_1" else ""
     several = len(stages) > 1
     lines += [
-        _held_out(run, held, error, f"{label}, held out" if several else "held out", colour, stage) for stage, label, colour in stages
+        _held_out(run, held, error, f"{label}, held out" if several else "held out", colour, stage)
+        for stage, label, colour in stages
     ]
-    return plot(title, lines, unit=GLOSSARY[name].unit, sentence=_ACCURACY if name == "accuracy" else GLOSSARY[name].sentence)
+    return plot(
+        title,
+        lines,
+        unit=GLOSSARY[name].unit,
+        sentence=_ACCURACY if name == "accuracy" else GLOSSARY[name].sentence,
+    )
 
 
 def _wins(run: Run) -> Line:
@@ -132,7 +162,13 @@ def _wins(run: Run) -> Line:
     if (last := number(known.get("after"))) is not None and end:
         points = [*(point for point in points if point[0] != end[-1][0]), (end[-1][0], last)]
     errors = [None] * (len(points) - 1) + [number(known.get("standard_error"))]
-    return Line("held out", points if len(points) > 1 else [], ORANGE, "dots", errors if len(points) > 1 else [])
+    return Line(
+        "held out",
+        points if len(points) > 1 else [],
+        ORANGE,
+        "dots",
+        errors if len(points) > 1 else [],
+    )
 
 
 def _drafts(run: Run) -> str:
@@ -147,31 +183,55 @@ def _drafts(run: Run) -> str:
         return ""
     places = number(found.get("positions"))
     over = f" over {count(places)} positions" if places else ""
-    return paragraph(f"Of the tokens that the MTP module drafts, the finished base model accepts {' and '.join(known)}{over}.")
+    return paragraph(
+        f"Of the tokens that the MTP module drafts, the finished base model accepts {' and '.join(known)}{over}."
+    )
 
 
 def timing(run: Run) -> str:
     """Seconds of rollout, reward, update and evaluation, and the speed of pre-training."""
     parts = []
-    speed, tokens = [value for _, value in run.series("base", "tokens_per_second")], run.last("base", "tokens")
+    speed, tokens = (
+        [value for _, value in run.series("base", "tokens_per_second")],
+        run.last("base", "tokens"),
+    )
     if speed and tokens:
-        parts.append(paragraph(f"Pre-training: {count(tokens)} tokens at {count(statistics.median(speed))} tokens/s (median over steps)."))
-    names = {"rollout": "rollout_seconds", "reward": "reward_seconds", "update": "update_seconds", "evaluation": "evaluation_seconds"}
-    spent = [(name, sum(value for _, value in run.series("zero", metric))) for name, metric in names.items()]
+        parts.append(
+            paragraph(
+                f"Pre-training: {count(tokens)} tokens at {count(statistics.median(speed))} tokens/s (median over steps)."
+            )
+        )
+    names = {
+        "rollout": "rollout_seconds",
+        "reward": "reward_seconds",
+        "update": "update_seconds",
+        "evaluation": "evaluation_seconds",
+    }
+    spent = [
+        (name, sum(value for _, value in run.series("zero", metric)))
+        for name, metric in names.items()
+    ]
     steps, total = len(run.series("zero", "rollout_seconds")), sum(value for _, value in spent)
     if total > 0:
         parts.append(
-            paragraph(f"Reinforcement learning: {steps} steps, {duration(total)} in all, {compact(total / max(steps, 1))} s a step.")
+            paragraph(
+                f"Reinforcement learning: {steps} steps, {duration(total)} in all, {compact(total / max(steps, 1))} s a step."
+            )
         )
         shown = [(name, value) for name, value in spent if value > 0]
-        parts.append(stacked_bar(shown, lambda value: f"{duration(value)} ({percent(value / total, 0)})"))
+        parts.append(
+            stacked_bar(shown, lambda value: f"{duration(value)} ({percent(value / total, 0)})")
+        )
     return section("time", "Where the time went", *(parts or [not_yet("no step has been timed.")]))
 
 
 def self_check_sentence(run: Run) -> str:
     """Whether answers that re-check themselves are righter, from the last held-out evaluation; "" if it was not measured."""
     last = run.after or run.before or {}
-    rate, right, wrong = (number(last.get(k)) for k in ("self_check_rate", "accuracy_with_self_check", "accuracy_without_self_check"))
+    rate, right, wrong = (
+        number(last.get(k))
+        for k in ("self_check_rate", "accuracy_with_self_check", "accuracy_without_self_check")
+    )
     answers = (number(last.get("problems")) or 0) * (number(last.get("samples")) or 1)
     if rate is None or right is None or wrong is None or answers == 0:
         return ""
@@ -184,7 +244,10 @@ def self_check_sentence(run: Run) -> str:
 
 
 # What stands together in one figure: metric, label, colour.
-_SELF_CHECK = (("correct_with_self_check", "with self-check", GREEN), ("correct_without_self_check", "without", GREY))
+_SELF_CHECK = (
+    ("correct_with_self_check", "with self-check", GREEN),
+    ("correct_without_self_check", "without", GREY),
+)
 _JUDGED = (
     ("checker_yes", "accepts the target", GREEN),
     ("checker_no", "turns down the rest", ORANGE),
@@ -201,14 +264,22 @@ _MODELS = (("reward_helpful", "helpful", OCHRE), ("reward_safe", "safe", GREY))
 _LANGUAGE = (("reasoning_rl", "with it", BLUE), ("without_language_reward", "without it", GREY))
 _ALONE = (("student_by_rl", "training", BLUE),)
 _STUDENT = (("Accuracy", "accuracy", "pass_at_1"), ("Answer length", "mean_length", "mean_length"))
-_TUNED = (("cold_start", "cold start", BLUE), ("finetune", "fine-tuning", GREEN), ("distill", "student, taught", PURPLE))
+_TUNED = (
+    ("cold_start", "cold start", BLUE),
+    ("finetune", "fine-tuning", GREEN),
+    ("distill", "student, taught", PURPLE),
+)
 _RANKED = (("reward_helpful", "helpful", OCHRE), ("reward_safe", "safe", GREY))
 _GAP = (("log_prob_gap_mean", "mean", BLUE), ("log_prob_gap_max", "largest", ORANGE))
 _RATIO = (("ratio_mean", "mean", BLUE), ("ratio_max", "largest", ORANGE))
 _ACCURACY = "Share of sampled answers that are right. Held out: pass@1 on problems that no stage of training has seen."
 _DOTS = "Lines are averages over training steps, dots held-out evaluations; step 0 is the model that a stage starts from."
-_PAID = "Reasoning is paid by rules, general answers by two reward models, and both for their format."
-_KEPT = "Held-out pass@1 while general answers are rewarded too: it shows whether reasoning is kept."
+_PAID = (
+    "Reasoning is paid by rules, general answers by two reward models, and both for their format."
+)
+_KEPT = (
+    "Held-out pass@1 while general answers are rewarded too: it shows whether reasoning is kept."
+)
 _JUDGEMENT = "Held out: verdicts on its own attempts against the truth, and its arithmetic."
 _CHECKER = "Verdicts of the base model on attempts, against the truth. Without this, checking oneself cannot pay."
 _MAP = "A row for each layer with experts. No colour: the mean load; orange is more (full colour: 2.8 times or above), blue is less."
@@ -221,7 +292,11 @@ def _share(value: float, answers: float) -> str:
 
 def _averaging(run: Run) -> str:
     width = _width(run.series("zero", "accuracy"))
-    steps = "Lines are single steps" if width == 1 else f"Faint lines are single steps, strong lines the mean of the last {width} steps"
+    steps = (
+        "Lines are single steps"
+        if width == 1
+        else f"Faint lines are single steps, strong lines the mean of the last {width} steps"
+    )
     return (
         f"{steps}, dots held-out evaluations with one "
         "standard error. Single steps see few prompts and swing; the dots are the figures to quote."
@@ -237,19 +312,37 @@ def _average(run: Run, stage: str, name: str) -> list[Point]:
     return moving_average(points, _width(points))
 
 
-def _held_out(run: Run, name: str, error: str = "", label: str = "held out", colour: int = ORANGE, stage: str = "zero") -> Line:
+def _held_out(
+    run: Run,
+    name: str,
+    error: str = "",
+    label: str = "held out",
+    colour: int = ORANGE,
+    stage: str = "zero",
+) -> Line:
     """The dots of a curve: every held-out evaluation at the temperature of the first one, one for each step."""
     chosen = {}
     for evaluation in run.held_out:
         step = 0.0 if evaluation.get("stage") == STARTS[stage] else number(evaluation.get("step"))
         same = run.before is None or evaluation.get("temperature") == run.before.get("temperature")
-        if evaluation.get("stage") in (STARTS[stage], stage) and step is not None and same and number(evaluation.get(name)) is not None:
+        if (
+            evaluation.get("stage") in (STARTS[stage], stage)
+            and step is not None
+            and same
+            and number(evaluation.get(name)) is not None
+        ):
             chosen[step] = evaluation
     if stage == "zero" and run.before is not None and number(run.before.get(name)) is not None:
         chosen[0.0] = run.before
     steps = sorted(chosen)
     points = [(step, number(chosen[step][name]) or 0.0) for step in steps]
-    return Line(label, points, colour, "dots", [number(chosen[step].get(error)) for step in steps] if error else ())
+    return Line(
+        label,
+        points,
+        colour,
+        "dots",
+        [number(chosen[step].get(error)) for step in steps] if error else (),
+    )
 
 
 def _smooth(run: Run, name: str, title: str) -> str:
@@ -260,7 +353,13 @@ def _smooth(run: Run, name: str, title: str) -> str:
 
 def _plain(run: Run, stage: str, name: str, title: str, zero: bool = True) -> str:
     metric = GLOSSARY[name]
-    return plot(title, [Line(title, run.series(stage, name), BLUE)], unit=metric.unit, sentence=metric.sentence, zero=zero)
+    return plot(
+        title,
+        [Line(title, run.series(stage, name), BLUE)],
+        unit=metric.unit,
+        sentence=metric.sentence,
+        zero=zero,
+    )
 
 
 def _unless_zero(run: Run, name: str, title: str) -> str:
@@ -286,7 +385,10 @@ def _several(
     **axis: bool,
 ) -> str:  # fmt: skip
     """Some metrics of reinforcement learning, (name, label, colour), in one figure."""
-    lines = [Line(label, _average(run, stage, name) if average else run.series(stage, name), colour) for name, label, colour in curves]
+    lines = [
+        Line(label, _average(run, stage, name) if average else run.series(stage, name), colour)
+        for name, label, colour in curves
+    ]
     return plot(title, lines, unit=unit, sentence=sentence, **axis)
 
 

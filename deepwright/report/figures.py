@@ -7,7 +7,9 @@ import sys
 from typing import Any
 
 MINUS, TIMES, PLUS_MINUS, ARROW, GLUE = "\u2212", "\u00d7", "\u00b1", "\u2192", "\u00a0"
-_SUPERSCRIPT = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
+_SUPERSCRIPT = str.maketrans(
+    "-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079"
+)
 
 
 def escape(text: Any) -> str:
@@ -17,7 +19,11 @@ def escape(text: Any) -> str:
 
 def number(value: Any) -> float | None:
     """A finite number, or None for everything else a damaged or hostile record may hold."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
+    if (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and abs(value) <= sys.float_info.max
+    ):
         return float(value)
     return None
 
@@ -52,7 +58,11 @@ def compact(value: float | None) -> str:
     size = abs(value)
     if size >= 1e6 or size < 1e-3:
         mantissa, _, exponent = f"{value:.1e}".partition("e")
-        factor = "" if mantissa == "1.0" else mantissa.removesuffix(".0").replace("-", MINUS) + f"{GLUE}{TIMES}{GLUE}"
+        factor = (
+            ""
+            if mantissa == "1.0"
+            else mantissa.removesuffix(".0").replace("-", MINUS) + f"{GLUE}{TIMES}{GLUE}"
+        )
         return f"{factor}10{str(int(exponent)).translate(_SUPERSCRIPT)}"
     return (f"{value:,.0f}" if size >= 1000 else f"{value:.3g}").replace("-", MINUS)
 

@@ -48,7 +48,14 @@ def table(head: list[str], rows: list[list[str]], numeric: int = 1) -> str:
     """Cells are HTML. Columns from `numeric` on are set flush right."""
 
     def row(cells: list[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}{' class=n' if i >= numeric else ''}>{cell}</{tag}>" for i, cell in enumerate(cells)) + "</tr>"
+        return (
+            "<tr>"
+            + "".join(
+                f"<{tag}{' class=n' if i >= numeric else ''}>{cell}</{tag}>"
+                for i, cell in enumerate(cells)
+            )
+            + "</tr>"
+        )
 
     return f'<div class="scroll"><table>{row([escape(h) for h in head], "th")}{"".join(row(r, "td") for r in rows)}</table></div>'
 

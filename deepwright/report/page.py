@@ -10,7 +10,15 @@ from deepwright.report.figures import escape
 from deepwright.report.frame import document
 from deepwright.report.records import Run, read_run
 from deepwright.report.scaling import scaling
-from deepwright.report.sections import corpus, decomposition, glossary, headline, identity, limits, samples
+from deepwright.report.sections import (
+    corpus,
+    decomposition,
+    glossary,
+    headline,
+    identity,
+    limits,
+    samples,
+)
 from deepwright.report.stages import across, kept, recipe
 
 # (name, words for its link, what writes it, the stage without which it has no place); "" where a run has nothing of the kind
@@ -47,10 +55,16 @@ def write_report(run_dir: str | Path) -> Path:
 
 def page(run: Run, now: float) -> str:
     """The HTML text of a run's report, written at `now` (seconds since 1970)."""
-    parts = [(name, words, text) for name, words, write, stage in _PARTS if (not stage or run.has(stage)) and (text := write(run))]
+    parts = [
+        (name, words, text)
+        for name, words, write, stage in _PARTS
+        if (not stage or run.has(stage)) and (text := write(run))
+    ]
     links = "".join(f'<a href="#{name}">{words}</a>' for name, words, _ in parts)
     written = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now))
     footer = f'<footer>Written {escape(written)} by Deepwright.<span id="age"></span></footer>'
     languages = '<p class="languages"><a href="#en" lang="en" translate="no">English</a><a href="#zh" lang="zh" translate="no">中文</a></p>'
     body = f"<header>{languages}{identity(run)}<nav>{links}</nav></header><main>{''.join(text for _, _, text in parts)}{footer}</main>"
-    return document(f"{run.folder.resolve().name}: run report", body, running=run.running, written=now)
+    return document(
+        f"{run.folder.resolve().name}: run report", body, running=run.running, written=now
+    )

@@ -26,7 +26,11 @@ from deepwright.metrics import read_records
 from deepwright.report.figures import number
 
 Point = tuple[float, float]
-HARVESTS = ("cold_start", "rejection/reasoning", "rejection/general")  # where samples of a model were kept to learn from
+HARVESTS = (
+    "cold_start",
+    "rejection/reasoning",
+    "rejection/general",
+)  # where samples of a model were kept to learn from
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,12 @@ class Run:
         found = []
         for record in self.metrics:
             load = record.get("expert_load")
-            if record.get("stage") == stage and isinstance(load, list) and load and all(_is_row(row) for row in load):
+            if (
+                record.get("stage") == stage
+                and isinstance(load, list)
+                and load
+                and all(_is_row(row) for row in load)
+            ):
                 found.append((record.get("step"), load))
         return found
 
@@ -82,15 +91,21 @@ class Run:
         """Whether a stage belongs to this run: it has records, or its settings are there and nothing takes its place; a run that says nothing is taken to
         have both."""
         sections = {"base": "pretrain", "zero": "rl"}
-        told = [name for name, section in sections.items() if isinstance(self.config.get(section), dict)]
+        told = [
+            name for name, section in sections.items() if isinstance(self.config.get(section), dict)
+        ]
         if self.config.get("start"):
             told = [name for name in told if name != "base"]
-        return stage in (told or sections) or any(record.get("stage") == stage for record in self.metrics)
+        return stage in (told or sections) or any(
+            record.get("stage") == stage for record in self.metrics
+        )
 
     @property
     def beyond_zero(self) -> bool:
         """Whether a stage of the recipe after R1-Zero has been judged."""
-        return any(e.get("stage") == e.get("label") not in ("base", "zero", None) for e in self.evaluations)
+        return any(
+            e.get("stage") == e.get("label") not in ("base", "zero", None) for e in self.evaluations
+        )
 
     @property
     def rl_steps(self) -> int:
@@ -109,26 +124,46 @@ class Run:
     def seconds(self) -> float | None:
         """Wall time so far: as the run counts it, or from the first to the last record."""
         counted = number(self.facts.get("seconds"))
-        times = [time for record in self.metrics if (time := number(record.get("time"))) is not None]
+        times = [
+            time for record in self.metrics if (time := number(record.get("time"))) is not None
+        ]
         return counted if counted is not None else max(times) - min(times) if times else None
 
     @cached_property
     def before(self) -> dict[str, Any] | None:
         """The held-out evaluation of the base model with the most samples; of equal ones the one at temperature 1."""
-        found = [e for e in self.held_out if e.get("stage") == "base" or (e.get("stage") == "zero" and number(e.get("step")) == 0)]
-        return max(found, key=lambda e: (number(e.get("temperature")) == 1.0, _weight(e)), default=None)
+        found = [
+            e
+            for e in self.held_out
+            if e.get("stage") == "base" or (e.get("stage") == "zero" and number(e.get("step")) == 0)
+        ]
+        return max(
+            found, key=lambda e: (number(e.get("temperature")) == 1.0, _weight(e)), default=None
+        )
 
     @cached_property
     def after(self) -> dict[str, Any] | None:
         """The last held-out evaluation of reinforcement learning, at the temperature of `before` if there is one."""
-        found = [e for e in self.held_out if e.get("stage") == "zero" and (number(e.get("step")) or 0) > 0]
+        found = [
+            e
+            for e in self.held_out
+            if e.get("stage") == "zero" and (number(e.get("step")) or 0) > 0
+        ]
         temperature = self.before.get("temperature") if self.before else 1.0
-        return max(found, key=lambda e: (e.get("temperature") == temperature, number(e.get("step")), _weight(e)), default=None)
+        return max(
+            found,
+            key=lambda e: (e.get("temperature") == temperature, number(e.get("step")), _weight(e)),
+            default=None,
+        )
 
     @cached_property
     def decomposition(self) -> dict[str, Any]:
         """That of the last evaluation of reinforcement learning which has one and whose label is its stage."""
-        found = [e for e in self.evaluations if table_in(e, "decomposition") and e.get("label") == e.get("stage") == "zero"]
+        found = [
+            e
+            for e in self.evaluations
+            if table_in(e, "decomposition") and e.get("label") == e.get("stage") == "zero"
+        ]
         return found[-1]["decomposition"] if found else {}
 
     @property
@@ -136,11 +171,19 @@ class Run:
         """On the run's own problems, by the model as it is: those with thoughts closed at a budget are drawn by scaling.py, those on other
         problems stand in the table of stages."""
         other = re.compile(r" budget=| on | requests$")
-        return [e for e in self.evaluations if e.get("split", "held_out") == "held_out" and not other.search(str(e.get("label")))]
+        return [
+            e
+            for e in self.evaluations
+            if e.get("split", "held_out") == "held_out" and not other.search(str(e.get("label")))
+        ]
 
     def labelled(self, label: str) -> dict[str, Any]:
         """The last held-out evaluation under a label; {} where there is none."""
-        found = [e for e in self.evaluations if e.get("label") == label and e.get("split", "held_out") == "held_out"]
+        found = [
+            e
+            for e in self.evaluations
+            if e.get("label") == label and e.get("split", "held_out") == "held_out"
+        ]
         return found[-1] if found else {}
 
 
@@ -157,7 +200,11 @@ def read_run(folder: str | Path) -> Run:
         evaluations=read_records(folder / "evaluations.jsonl"),
         samples=read_records(folder / "samples.jsonl"),
         corpus=_read_object(folder / "corpus.json"),
-        dropped={place: found for place in HARVESTS if (found := _read_object(folder / place / "dropped.json"))},
+        dropped={
+            place: found
+            for place in HARVESTS
+            if (found := _read_object(folder / place / "dropped.json"))
+        },
     )
 
 
@@ -173,7 +220,9 @@ def find(table: Any, name: str) -> Any:
         return None
     if name in table:
         return table[name]
-    return next((found for inner in table.values() if (found := find(inner, name)) is not None), None)
+    return next(
+        (found for inner in table.values() if (found := find(inner, name)) is not None), None
+    )
 
 
 def moving_average(points: Sequence[Point], width: int) -> list[Point]:

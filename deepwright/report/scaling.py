@@ -28,34 +28,57 @@ Points = Mapping[int, tuple[float, float | None]]  # budget or votes -> accuracy
 def scaling(run: Run) -> str:
     """Both charts; "" where neither has two places to draw a line between."""
     thinking, voting = budget_curves(run), vote_curves(run)
-    colours = dict(zip(dict.fromkeys([*voting, *thinking]), cycle(_COLOURS)))  # a model has the same one in both
+    colours = dict(
+        zip(dict.fromkeys([*voting, *thinking]), cycle(_COLOURS))
+    )  # a model has the same one in both
     drawn = grid(
-        chart("Accuracy against thinking budget", _lines(thinking, colours), "tokens of thought", _BUDGETS),
+        chart(
+            "Accuracy against thinking budget",
+            _lines(thinking, colours),
+            "tokens of thought",
+            _BUDGETS,
+        ),
         chart("Accuracy against number of votes", _lines(voting, colours), "votes", _VOTES),
     )
-    return section("scaling", "Inference-time scaling", drawn, paragraph(_ERRORS, "soft")) if drawn else ""
+    return (
+        section("scaling", "Inference-time scaling", drawn, paragraph(_ERRORS, "soft"))
+        if drawn
+        else ""
+    )
 
 
 def budget_curves(run: Run) -> dict[str, Points]:
     """model -> its accuracy at each budget; of a repeated budget the last evaluation counts."""
     found: dict[str, dict[int, tuple[float, float | None]]] = {}
     for evaluation in run.evaluations:
-        named, accuracy = _BUDGET.fullmatch(str(evaluation.get("label"))), number(evaluation.get("pass_at_1"))
+        named, accuracy = (
+            _BUDGET.fullmatch(str(evaluation.get("label"))),
+            number(evaluation.get("pass_at_1")),
+        )
         if named and accuracy is not None and evaluation.get("split", "held_out") == "held_out":
-            found.setdefault(_model(named[1], evaluation), {})[int(named[2])] = accuracy, number(evaluation.get("pass_at_1_se"))
+            found.setdefault(_model(named[1], evaluation), {})[int(named[2])] = (
+                accuracy,
+                number(evaluation.get("pass_at_1_se")),
+            )
     return found
 
 
 def vote_curves(run: Run) -> dict[str, Points]:
     """model -> the accuracy of its majority, before and after reinforcement learning, and at the last stage that was judged after that."""
-    last = next(filter(None, map(run.labelled, ("align", "finetune", "reasoning_rl", "cold_start"))), None)
+    last = next(
+        filter(None, map(run.labelled, ("align", "finetune", "reasoning_rl", "cold_start"))), None
+    )
     return {_model(str(e.get("label")), e): _votes(e) for e in (run.before, run.after, last) if e}
 
 
 def _votes(evaluation: dict[str, Any]) -> Points:
     values, errors = (table_in(evaluation, name) for name in ("cons_at_k", "cons_at_k_se"))
     found = {1: (number(evaluation.get("pass_at_1")), number(evaluation.get("pass_at_1_se")))}
-    found |= {int(k): (number(value), number(errors.get(k))) for k, value in values.items() if re.fullmatch("[1-9][0-9]{0,8}", k)}
+    found |= {
+        int(k): (number(value), number(errors.get(k)))
+        for k, value in values.items()
+        if re.fullmatch("[1-9][0-9]{0,8}", k)
+    }
     return {k: (value, error) for k, (value, error) in sorted(found.items()) if value is not None}
 
 
@@ -67,7 +90,10 @@ def _model(name: str, evaluation: dict[str, Any]) -> str:
 def _lines(curves: Mapping[str, Points], colours: Mapping[str, int]) -> list[Line]:
     ordered = {name: sorted(points.items()) for name, points in curves.items() if points}
     return [
-        Line(name, [(p, v) for p, (v, _) in found], colours[name], errors=[e for _, (_, e) in found]) for name, found in ordered.items()
+        Line(
+            name, [(p, v) for p, (v, _) in found], colours[name], errors=[e for _, (_, e) in found]
+        )
+        for name, found in ordered.items()
     ]
 
 
@@ -77,15 +103,24 @@ def chart(title: str, lines: Sequence[Line], over: str, sentence: str) -> str:
     if len(places) < 2:
         return ""
     x = Axis(places[0], places[-1], log=True)
-    tops = [value + (error or 0.0) for line in lines for (_, value), error in zip(line.points, line.errors, strict=True)]
+    tops = [
+        value + (error or 0.0)
+        for line in lines
+        for (_, value), error in zip(line.points, line.errors, strict=True)
+    ]
     ticks = nice_ticks(0.0, min(1.0, max(0.0, *tops)) or 1.0)
     y = Axis(0.0, ticks[-1], ticks)
-    down = "".join(f'<i style="bottom:{100 * y.place(tick):.1f}%">{100 * tick:.3g}%</i>' for tick in ticks)
+    down = "".join(
+        f'<i style="bottom:{100 * y.place(tick):.1f}%">{100 * tick:.3g}%</i>' for tick in ticks
+    )
     rules = "".join(f"M0,{_down(y, tick)}H{WIDTH}" for tick in ticks)
     marks = "".join(
-        f'<i style="position:absolute;left:{_across(x, p) / WIDTH:.2%};transform:translateX(-50%)">{compact(p)}</i>' for p in places
+        f'<i style="position:absolute;left:{_across(x, p) / WIDTH:.2%};transform:translateX(-50%)">{compact(p)}</i>'
+        for p in places
     )
-    names = "".join(f'<li><u class="line c{line.colour}"></u>{escape(line.label)}</li>' for line in lines)
+    names = "".join(
+        f'<li><u class="line c{line.colour}"></u>{escape(line.label)}</li>' for line in lines
+    )
     return (
         f'<figure class="chart wide"><figcaption><b>{escape(title)}</b></figcaption><ul class="legend">{names}</ul>'
         f'<div class="plot"><div class="yticks">{down}</div>'
@@ -96,14 +131,22 @@ def chart(title: str, lines: Sequence[Line], over: str, sentence: str) -> str:
 
 
 def _curve(line: Line, x: Axis, y: Axis, over: str) -> str:
-    drawn = [f'<path class="line c{line.colour}" d="M{"L".join(f"{_across(x, p)},{_down(y, v)}" for p, v in line.points)}h0"/>']
+    drawn = [
+        f'<path class="line c{line.colour}" d="M{"L".join(f"{_across(x, p)},{_down(y, v)}" for p, v in line.points)}h0"/>'
+    ]
     for (place, value), error in zip(line.points, line.errors, strict=True):
-        left, middle, said = _across(x, place), _down(y, value), f"{compact(place)} {over}: {percent_with_error(value, error)}"
+        left, middle, said = (
+            _across(x, place),
+            _down(y, value),
+            f"{compact(place)} {over}: {percent_with_error(value, error)}",
+        )
         if error:
             low, high = _down(y, value - error), _down(y, value + error)
             caps = "".join(f"M{left - CAP},{end}h{2 * CAP}" for end in (low, high))
             drawn.append(f'<path class="error c{line.colour}" d="M{left},{low}V{high}{caps}"/>')
-        drawn.append(f'<path class="dot c{line.colour}" d="M{left},{middle}h0"><title>{escape(line.label)}, {said}</title></path>')
+        drawn.append(
+            f'<path class="dot c{line.colour}" d="M{left},{middle}h0"><title>{escape(line.label)}, {said}</title></path>'
+        )
     return "".join(drawn)
 
 

@@ -44,7 +44,9 @@ def identity(run: Run) -> str:
         "wall time": escape(duration(run.seconds) + (" so far" if run.running else "")),
     }
     listed = "".join(
-        f"<dt>{name}</dt><dd{'' if name == 'wall time' else _AS_IS}>{value}</dd>" for name, value in facts.items() if value != "unknown"
+        f"<dt>{name}</dt><dd{'' if name == 'wall time' else _AS_IS}>{value}</dd>"
+        for name, value in facts.items()
+        if value != "unknown"
     )
     return f'<h1><span translate="no">{escape(name)}</span> {pill}</h1>{_banner(run)}{paragraph(describe(run))}<dl>{listed}</dl>'
 
@@ -52,7 +54,9 @@ def identity(run: Run) -> str:
 def describe(run: Run) -> str:
     """What was trained, on what, how, and how far it is, in two or three sentences."""
     total, active = number(run.facts.get("parameters")), number(run.facts.get("active_parameters"))
-    layers, experts, chosen = (run.setting(n) for n in ("num_hidden_layers", "n_routed_experts", "num_experts_per_tok"))
+    layers, experts, chosen = (
+        run.setting(n) for n in ("num_hidden_layers", "n_routed_experts", "num_experts_per_tok")
+    )
     part = f", of which {count(active)} work on each token" if active != total else ""
     size = f" of {count(total)} parameters{part}" if total and active else ""
     tokens, steps = run.last("base", "tokens"), run.rl_steps
@@ -74,9 +78,7 @@ def _learning(run: Run) -> str:
     if not run.has("zero"):
         return ""
     task = (run.after or run.before or {}).get("task") or "a task"
-    rules = (
-        f"learns {task} by reinforcement learning alone: rewards come from fixed rules, and no written answer is trained on in that stage"
-    )
+    rules = f"learns {task} by reinforcement learning alone: rewards come from fixed rules, and no written answer is trained on in that stage"
     return f", and then {rules}" if run.has("base") else f" and {rules}"
 
 
@@ -85,16 +87,25 @@ def headline(run: Run) -> str:
     before, after = run.before, run.after
     title = "R1-Zero on held-out problems" if run.beyond_zero else "Result on held-out problems"
     if before is None:
-        return section("result", title, not_yet("the first held-out evaluation follows pre-training."))
+        return section(
+            "result", title, not_yet("the first held-out evaluation follows pre-training.")
+        )
     tiles = [
         _tile("pass@1", before, after, "pass_at_1", "pass_at_1_se"),
-        *(_tile(f"cons@{k}", _at_k(before, k), _at_k(after, k), "cons", "cons_se") for k in _largest_k(before, after)),
+        *(
+            _tile(f"cons@{k}", _at_k(before, k), _at_k(after, k), "cons", "cons_se")
+            for k in _largest_k(before, after)
+        ),
         _tile("Self-check rate", before, after, "self_check_rate"),
         _tile("Self-checks per answer", before, after, "self_checks_per_answer"),
         _tile("Answer length", before, after, "mean_length"),
         _tile("Format kept", before, after, "format_rate"),
     ]
-    waits = "" if after else not_yet("reinforcement learning has not been evaluated; below is the base model.")
+    waits = (
+        ""
+        if after
+        else not_yet("reinforcement learning has not been evaluated; below is the base model.")
+    )
     return section(
         "result",
         title,
@@ -112,10 +123,18 @@ def headline_sentence(run: Run) -> str:
     before, after = run.before or {}, run.after
     if after is None:
         return f"Before reinforcement learning one sampled answer is right with probability {_pass_at_1(before)} (pass@1)."
-    share = {place: number(e.get("pass_at_1")) or 0.0 for place, e in enumerate(run.held_out) if e.get("stage") == "base"}
+    share = {
+        place: number(e.get("pass_at_1")) or 0.0
+        for place, e in enumerate(run.held_out)
+        if e.get("stage") == "base"
+    }
     best = max(share, key=share.__getitem__, default=None)
     better = best is not None and share[best] > (number(before.get("pass_at_1")) or 0.0)
-    also = f" Sampled otherwise, the base itself reaches {percent(share[best])} ({run.held_out[best].get('label')})." if better else ""
+    also = (
+        f" Sampled otherwise, the base itself reaches {percent(share[best])} ({run.held_out[best].get('label')})."
+        if better
+        else ""
+    )
     went = f"went from {_pass_at_1(before)} to {_pass_at_1(after)} after {_step(after):g} steps"
     return f"The chance that one sampled answer is right (pass@1) {went}.{also}"
 
@@ -124,9 +143,18 @@ def decomposition(run: Run) -> str:
     """How much of the rise is format, better guessing, search."""
     found = _shares(run.decomposition, "parts")
     if not found:
-        return section("rise", "What the rise is made of", not_yet("it is worked out from the evaluations before and after."))
+        return section(
+            "rise",
+            "What the rise is made of",
+            not_yet("it is worked out from the evaluations before and after."),
+        )
     bar = stacked_bar(found, lambda value: f"{100 * value:+.1f} points".replace("-", MINUS))
-    return section("rise", "What the rise is made of", paragraph(str(run.decomposition.get("sentence", ""))), bar)
+    return section(
+        "rise",
+        "What the rise is made of",
+        paragraph(str(run.decomposition.get("sentence", ""))),
+        bar,
+    )
 
 
 def corpus(run: Run) -> str:
@@ -135,7 +163,10 @@ def corpus(run: Run) -> str:
     if not known:
         return section("corpus", title, not_yet("corpus.json has not been written."))
     found = _shares(known, "shares")
-    samples = "".join(f'<div class="sample"><pre>{_highlight(_clip(text))}</pre></div>' for text in _strings(known.get("samples"))[:6])
+    samples = "".join(
+        f'<div class="sample"><pre>{_highlight(_clip(text))}</pre></div>'
+        for text in _strings(known.get("samples"))[:6]
+    )
     return section(
         "corpus",
         title,
@@ -160,30 +191,59 @@ def samples(run: Run) -> str:
         for prompt in prompts
     )
     note = f"The first {len(prompts)} problems that both were asked, in their order; nobody chose them."
-    lead = paragraph(note, "soft") if prompts else not_yet("the same problem has not been answered both before and after.")
+    lead = (
+        paragraph(note, "soft")
+        if prompts
+        else not_yet("the same problem has not been answered both before and after.")
+    )
     steps = [s for s in run.samples if s.get("stage") == "zero"] or run.samples
-    some = [steps[place * (len(steps) - 1) // max(1, MOST_STEPS - 1)] for place in range(MOST_STEPS)] if len(steps) >= MOST_STEPS else steps
+    some = (
+        [steps[place * (len(steps) - 1) // max(1, MOST_STEPS - 1)] for place in range(MOST_STEPS)]
+        if len(steps) >= MOST_STEPS
+        else steps
+    )
     along = "".join(sample(s, f"step {_step(s):g}", with_prompt=True) for s in some)
-    return section("samples", title, lead, pairs, fold("Answers along the way", f'<div class="pair">{along}</div>'))
+    return section(
+        "samples",
+        title,
+        lead,
+        pairs,
+        fold("Answers along the way", f'<div class="pair">{along}</div>'),
+    )
 
 
 def limits(run: Run) -> str:
     """What a reader must not conclude."""
     seed, rate = run.setting("seed"), number((run.before or {}).get("self_check_rate"))
-    failures, skipped = sum(value for _, value in run.series("zero", "verifier_failures")), run.last("base", "skipped_steps")
+    failures, skipped = (
+        sum(value for _, value in run.series("zero", "verifier_failures")),
+        run.last("base", "skipped_steps"),
+    )
     found = [
-        "This was a quick run: it passes through every part once and its figures prove nothing." if run.setting("quick") is True else "",
+        "This was a quick run: it passes through every part once and its figures prove nothing."
+        if run.setting("quick") is True
+        else "",
         f"The one seed of this run is {seed}." if seed is not None else "",
         *_LIMITS,
         f"{percent(rate)} of the base model's answers held a self-check before any reward: its corpus has them. Reinforcement learning "
         "did not invent them; it changes how often and how well they are used."
         if rate
         else "",
-        f"{count(failures)} completions could not be checked because the check itself failed; they were left out." if failures else "",
-        f"{count(skipped)} updates were left out because loss or gradient was not finite." if skipped else "",
-        f"{count(run.not_finite)} logged values were not finite: null in metrics.jsonl, missing in the curves." if run.not_finite else "",
+        f"{count(failures)} completions could not be checked because the check itself failed; they were left out."
+        if failures
+        else "",
+        f"{count(skipped)} updates were left out because loss or gradient was not finite."
+        if skipped
+        else "",
+        f"{count(run.not_finite)} logged values were not finite: null in metrics.jsonl, missing in the curves."
+        if run.not_finite
+        else "",
     ]
-    return section("limits", "What this does not show", "<ul>" + "".join(f"<li>{escape(text)}</li>" for text in found if text) + "</ul>")
+    return section(
+        "limits",
+        "What this does not show",
+        "<ul>" + "".join(f"<li>{escape(text)}</li>" for text in found if text) + "</ul>",
+    )
 
 
 def glossary(run: Run) -> str:
@@ -193,8 +253,15 @@ def glossary(run: Run) -> str:
         seen |= {name: value for name, value in record.items() if name in GLOSSARY}
     if not seen:
         return section("glossary", "Glossary", not_yet("nothing has been logged."))
-    last = {name: "" if number(value) is None else compact(number(value)) for name, value in seen.items()}
-    rows = [[f"<code>{name}</code>", *map(escape, (m.sentence, m.unit, last[name]))] for name, m in GLOSSARY.items() if name in seen]
+    last = {
+        name: "" if number(value) is None else compact(number(value))
+        for name, value in seen.items()
+    }
+    rows = [
+        [f"<code>{name}</code>", *map(escape, (m.sentence, m.unit, last[name]))]
+        for name, m in GLOSSARY.items()
+        if name in seen
+    ]
     listed = table(["metric", "meaning", "unit", "last"], rows, numeric=3)
     return section("glossary", "Glossary", fold(f"The {len(rows)} metrics of this run", listed))
 
@@ -217,20 +284,34 @@ def _banner(run: Run) -> str:
 
 
 def _shares(record: dict[str, Any], name: str) -> list[tuple[str, float]]:
-    return [(str(part), value) for part, share in table_in(record, name).items() if (value := number(share)) is not None]
+    return [
+        (str(part), value)
+        for part, share in table_in(record, name).items()
+        if (value := number(share)) is not None
+    ]
 
 
 def _pass_at_1(evaluation: dict[str, Any]) -> str:
-    return percent_with_error(number(evaluation.get("pass_at_1")), number(evaluation.get("pass_at_1_se")))
+    return percent_with_error(
+        number(evaluation.get("pass_at_1")), number(evaluation.get("pass_at_1_se"))
+    )
 
 
 def _or_unknown(value: Any) -> str:
     return "unknown" if value is None else str(value)
 
 
-def _tile(title: str, before: dict[str, Any] | None, after: dict[str, Any] | None, name: str, error_name: str = "") -> str:
+def _tile(
+    title: str,
+    before: dict[str, Any] | None,
+    after: dict[str, Any] | None,
+    name: str,
+    error_name: str = "",
+) -> str:
     first, last = (number((evaluation or {}).get(name)) for evaluation in (before, after))
-    first_error, last_error = (number((evaluation or {}).get(error_name)) for evaluation in (before, after))
+    first_error, last_error = (
+        number((evaluation or {}).get(error_name)) for evaluation in (before, after)
+    )
     if first is None and last is None:
         return ""
     digits = {"mean_length": 1, "self_checks_per_answer": 2}.get(name)
@@ -240,11 +321,27 @@ def _tile(title: str, before: dict[str, Any] | None, after: dict[str, Any] | Non
         return percent(value) if share else f"{value:.{digits}f}" if value is not None else "?"
 
     high = 1.0 if share else 1.15 * max(first or 0.0, last or 0.0, 1e-9)
-    spread = [f"<small> {PLUS_MINUS}{GLUE}{100 * e:.1f}</small>" if e is not None else "" for e in (first_error, last_error)]
+    spread = [
+        f"<small> {PLUS_MINUS}{GLUE}{100 * e:.1f}</small>" if e is not None else ""
+        for e in (first_error, last_error)
+    ]
     reached = f"<em>{show(last)}</em>" if last is not None else "<small>not yet</small>"
-    figure = f"<small>{show(first)}{spread[0]} {ARROW}</small> {reached}{spread[1]}" if after is not None else show(first) + spread[0]
-    said = f"{PLUS_MINUS} one standard error; " if any(spread) else "tokens; " if name == "mean_length" else ""
-    marks = [(first, first_error, BEFORE, f"before: {show(first)}"), (last, last_error, AFTER, f"after: {show(last)}")]
+    figure = (
+        f"<small>{show(first)}{spread[0]} {ARROW}</small> {reached}{spread[1]}"
+        if after is not None
+        else show(first) + spread[0]
+    )
+    said = (
+        f"{PLUS_MINUS} one standard error; "
+        if any(spread)
+        else "tokens; "
+        if name == "mean_length"
+        else ""
+    )
+    marks = [
+        (first, first_error, BEFORE, f"before: {show(first)}"),
+        (last, last_error, AFTER, f"after: {show(last)}"),
+    ]
     return (
         f'<div class="tile"><h3>{escape(title)}</h3><div class="big">{figure}</div>{whisker(marks, high)}'
         f'<p class="note">{escape(said + _sizes(before, after))}</p></div>'
@@ -276,7 +373,10 @@ def _largest_k(before: dict[str, Any], after: dict[str, Any] | None) -> list[int
 
 def _at_k(evaluation: dict[str, Any] | None, k: int) -> dict[str, Any] | None:
     """The evaluation with its consensus among k under "cons", and that figure's error if one is known."""
-    of_k = {short: table_in(evaluation, name).get(str(k)) for short, name in (("cons", "cons_at_k"), ("cons_se", "cons_at_k_se"))}
+    of_k = {
+        short: table_in(evaluation, name).get(str(k))
+        for short, name in (("cons", "cons_at_k"), ("cons_se", "cons_at_k_se"))
+    }
     return None if evaluation is None else evaluation | of_k
 
 
@@ -286,11 +386,31 @@ def _by_kind(before: dict[str, Any], after: dict[str, Any] | None) -> str:
         return ""
     rows = []
     for kind in sorted(first | last):
-        marks = [(*found[kind][:2], colour, kind) for found, colour in ((first, BEFORE), (last, AFTER)) if kind in found]
-        cells = [f"{percent_with_error(*found[kind][:2])}" if kind in found else "" for found in (first, last)]
+        marks = [
+            (*found[kind][:2], colour, kind)
+            for found, colour in ((first, BEFORE), (last, AFTER))
+            if kind in found
+        ]
+        cells = [
+            f"{percent_with_error(*found[kind][:2])}" if kind in found else ""
+            for found in (first, last)
+        ]
         n = count(next(found[kind][2] for found in (last, first) if kind in found))
-        rows.append([escape(kind), *map(escape, cells), escape(n), f'<div style="min-width:120px">{whisker(marks)}</div>'])
-    head = ["kind of problem", "before", "after", "problems", f"0 to 100% ({PLUS_MINUS} is binomial over problems, an upper bound)"]
+        rows.append(
+            [
+                escape(kind),
+                *map(escape, cells),
+                escape(n),
+                f'<div style="min-width:120px">{whisker(marks)}</div>',
+            ]
+        )
+    head = [
+        "kind of problem",
+        "before",
+        "after",
+        "problems",
+        f"0 to 100% ({PLUS_MINUS} is binomial over problems, an upper bound)",
+    ]
     return fold("Accuracy by kind of problem", table(head, rows, numeric=1))
 
 
@@ -298,26 +418,62 @@ def _kinds(evaluation: dict[str, Any] | None) -> dict[str, tuple[float, float, f
     """kind -> (accuracy, the most that its standard error over n problems can be, n)."""
     found = {}
     for kind, pair in table_in(evaluation, "by_kind").items():
-        if isinstance(pair, list) and len(pair) == 2 and number(pair[0]) is not None and (number(pair[1]) or 0) >= 1:
-            found[str(kind)] = (float(pair[0]), math.sqrt(max(pair[0] * (1 - pair[0]), 0.0) / pair[1]), float(pair[1]))
+        if (
+            isinstance(pair, list)
+            and len(pair) == 2
+            and number(pair[0]) is not None
+            and (number(pair[1]) or 0) >= 1
+        ):
+            found[str(kind)] = (
+                float(pair[0]),
+                math.sqrt(max(pair[0] * (1 - pair[0]), 0.0) / pair[1]),
+                float(pair[1]),
+            )
     return found
 
 
 def _all_evaluations(run: Run) -> str:
     rows = []
     for e in run.evaluations:
-        cells = [e.get("label") or e.get("stage"), f"{_step(e):g}", _or_unknown(e.get("temperature")), _sizes(e, None).removeprefix("n = ")]
+        cells = [
+            e.get("label") or e.get("stage"),
+            f"{_step(e):g}",
+            _or_unknown(e.get("temperature")),
+            _sizes(e, None).removeprefix("n = "),
+        ]
         cells += [
             _pass_at_1(e),
-            *(", ".join(f"@{k} {percent(number(v))}" for k, v in table_in(e, f"{name}_at_k").items()) for name in ("cons", "pass")),
+            *(
+                ", ".join(
+                    f"@{k} {percent(number(v))}" for k, v in table_in(e, f"{name}_at_k").items()
+                )
+                for name in ("cons", "pass")
+            ),
         ]
-        cells += [percent(number(e.get(name))) for name in ("format_rate", "self_check_rate", "truncated_rate")]
+        cells += [
+            percent(number(e.get(name)))
+            for name in ("format_rate", "self_check_rate", "truncated_rate")
+        ]
         rows.append([escape(cell) for cell in [*cells, compact(number(e.get("mean_length")))]])
-    head = ["evaluation", "step", "T", "n", "pass@1", "cons", "pass", "format", "self-check", "cut", "length"]
+    head = [
+        "evaluation",
+        "step",
+        "T",
+        "n",
+        "pass@1",
+        "cons",
+        "pass",
+        "format",
+        "self-check",
+        "cut",
+        "length",
+    ]
     return table(head, rows)
 
 
-def _first_of_prompt(records: Sequence[dict[str, Any]], stage: str, step: float) -> dict[str, dict[str, Any]]:
+def _first_of_prompt(
+    records: Sequence[dict[str, Any]], stage: str, step: float
+) -> dict[str, dict[str, Any]]:
     """prompt -> its first answer at a step of a stage; of the base, at any step."""
     found: dict[str, dict[str, Any]] = {}
     for record in records:
@@ -346,11 +502,18 @@ def _clip(text: Any) -> str:
     """Escaped text of bounded length."""
     text = str(text)
     rest = len(text) - LONGEST_SAMPLE
-    return escape(text) if rest <= 0 else f"{escape(text[:LONGEST_SAMPLE])} \u2026 ({count(rest)} more characters)"
+    return (
+        escape(text)
+        if rest <= 0
+        else f"{escape(text[:LONGEST_SAMPLE])} \u2026 ({count(rest)} more characters)"
+    )
 
 
 _AS_IS = ' translate="no"'
-_MARKED = re.compile(r"(?P<wait>\b(?:no )?wait\b|等等)|(?P<yes>\byes\b|(?<!\S)对(?!\S))|(?P<tag>&lt;/?(?:think|answer)&gt;)", re.IGNORECASE)
+_MARKED = re.compile(
+    r"(?P<wait>\b(?:no )?wait\b|等等)|(?P<yes>\byes\b|(?<!\S)对(?!\S))|(?P<tag>&lt;/?(?:think|answer)&gt;)",
+    re.IGNORECASE,
+)
 
 
 def _highlight(escaped: str) -> str:

@@ -16,7 +16,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from deepwright.report.figures import GLUE, MINUS, PLUS_MINUS, compact, count, duration, escape, number, percent, percent_with_error
+from deepwright.report.figures import (
+    GLUE,
+    MINUS,
+    PLUS_MINUS,
+    compact,
+    count,
+    duration,
+    escape,
+    number,
+    percent,
+    percent_with_error,
+)
 from deepwright.report.frame import fold, not_yet, paragraph, section, table
 from deepwright.report.records import HARVESTS, Run, table_in
 from deepwright.report.sections import sample
@@ -50,11 +61,19 @@ Figure = tuple[float, float | None]  # a share and its standard error
 
 def _times(run: Run) -> list[str]:
     taught, alone = run.spent("distill"), run.spent("student_by_rl")
-    return [f"Being taught took {duration(taught)} and reinforcement learning alone {duration(alone)}."] if taught and alone else []
+    return (
+        [
+            f"Being taught took {duration(taught)} and reinforcement learning alone {duration(alone)}."
+        ]
+        if taught and alone
+        else []
+    )
 
 
 def _steps(run: Run) -> list[str]:
-    cold, alone = (count(number(run.labelled(stage).get("step")) or 0) for stage in ("reasoning_rl", "zero"))
+    cold, alone = (
+        count(number(run.labelled(stage).get("step")) or 0) for stage in ("reasoning_rl", "zero")
+    )
     return [
         f"Steps of reinforcement learning: {cold} and {alone}. Those of R1-Zero, from which the cold start was sampled, are not counted twice."
     ]
@@ -68,9 +87,13 @@ class Comparison:
     new: str
     old: str
     name: str = "pass_at_1"
-    benchmark: str = ""  # from which the published direction is read; "" where no figure was published
+    benchmark: str = (
+        ""  # from which the published direction is read; "" where no figure was published
+    )
     cases: tuple[str, str, str] | None = None
-    more: Callable[[Run], list[str]] = lambda run: []  # what else is to be known, such as what both sides cost
+    more: Callable[[Run], list[str]] = (
+        lambda run: []
+    )  # what else is to be known, such as what both sides cost
 
 
 COMPARISONS = (
@@ -91,20 +114,26 @@ COMPARISONS = (
         "Reasoning is not kept.")),
     Comparison("Which way of making a small model reason is better:", "distill", "student_by_rl", benchmark="AIME 2024", more=_times),
 )  # fmt: skip
-ANSWERS = Comparison("What alignment does to general answers:", "align", "finetune", benchmark="AlpacaEval 2")
+ANSWERS = Comparison(
+    "What alignment does to general answers:", "align", "finetune", benchmark="AlpacaEval 2"
+)
 
 
 def recipe(run: Run) -> str:
     """The table of stages, the published one, and the comparisons; "" for a run that stops at R1-Zero."""
     if not run.beyond_zero:
         return ""
-    said = "".join(f"<li><b>{escape(lead)}</b> {escape(' '.join(text))}</li>" for lead, text in findings(run))
+    said = "".join(
+        f"<li><b>{escape(lead)}</b> {escape(' '.join(text))}</li>" for lead, text in findings(run)
+    )
     return section(
         "recipe",
         "The recipe, stage by stage",
         paragraph(_LEAD, "soft"),
         _ablation(run),
-        f"<ul>{said}</ul>" if said else not_yet("comparisons need two stages that were both judged."),
+        f"<ul>{said}</ul>"
+        if said
+        else not_yet("comparisons need two stages that were both judged."),
         "<h3>Published for the same stages</h3>",
         _published(run),
         paragraph(_SOURCE, "soft"),
@@ -113,7 +142,9 @@ def recipe(run: Run) -> str:
 
 def _ablation(run: Run) -> str:
     judged = [stage for stage in STAGES if run.labelled(stage)]
-    others = [name for name in _variants(run) if any(run.labelled(f"{stage} {name}") for stage in judged)]
+    others = [
+        name for name in _variants(run) if any(run.labelled(f"{stage} {name}") for stage in judged)
+    ]
     rows = []
     for stage in judged:
         found, asked = run.labelled(stage), run.labelled(f"{stage} requests")
@@ -123,14 +154,29 @@ def _ablation(run: Run) -> str:
             _share(asked), _share(run.facts.get("win_rate"), "after", "standard_error") if stage == "align" else "",
             duration(spent) if (spent := run.spent(stage)) else "",
         ])  # fmt: skip
-    head = ["stage", "pass@1", *others, "format", "one language", "length", "requests", "win rate over Dev3", "training"]
+    head = [
+        "stage",
+        "pass@1",
+        *others,
+        "format",
+        "one language",
+        "length",
+        "requests",
+        "win rate over Dev3",
+        "training",
+    ]
     filled = [place for place in range(len(head)) if any(row[place] for row in rows)]
-    return table([head[place] for place in filled], [[row[place] for place in filled] for row in rows])
+    return table(
+        [head[place] for place in filled], [[row[place] for place in filled] for row in rows]
+    )
 
 
 def _published(run: Run) -> str:
     shown = [stage for stage in PUBLISHED if run.labelled(stage)]
-    return table(["stage", *BENCHMARKS], [[_name(s), *("" if v is None else f"{v:.1f}" for v in PUBLISHED[s])] for s in shown])
+    return table(
+        ["stage", *BENCHMARKS],
+        [[_name(s), *("" if v is None else f"{v:.1f}" for v in PUBLISHED[s])] for s in shown],
+    )
 
 
 def findings(run: Run) -> list[tuple[str, list[str]]]:
@@ -139,7 +185,9 @@ def findings(run: Run) -> list[tuple[str, list[str]]]:
     for one in COMPARISONS:
         new, old = (figure_of(run.labelled(stage), one.name) for stage in (one.new, one.old))
         if new and old:
-            found.append((one.lead, [_sides(one, new, old), *verdict(one, new, old), *one.more(run)]))
+            found.append(
+                (one.lead, [_sides(one, new, old), *verdict(one, new, old), *one.more(run)])
+            )
     if win := figure_of(table_in(run.facts, "win_rate"), "after", "standard_error"):
         said = f"The answer after it is preferred to the one before in {percent_with_error(*win)} of comparisons; no change would be 50%."
         found.append((ANSWERS.lead, [said, *verdict(ANSWERS, win, (0.5, 0.0))]))
@@ -149,14 +197,22 @@ def findings(run: Run) -> list[tuple[str, list[str]]]:
 def verdict(one: Comparison, new: Figure, old: Figure) -> list[str]:
     """The difference with its error, what it means here, and whether that is what was published."""
     change, error = difference(new, old)
-    case = 1 if change == 0 or (error is not None and abs(change) <= 2 * error) else 0 if change > 0 else 2
+    case = (
+        1
+        if change == 0 or (error is not None and abs(change) <= 2 * error)
+        else 0
+        if change > 0
+        else 2
+    )
     spread = "" if error is None else f"{GLUE}{PLUS_MINUS}{GLUE}{100 * error:.1f}"
     said = [f"The difference is {100 * change:+.1f}{spread} points.".replace("-", MINUS)]
     said += [one.cases[case]] if one.cases else []
     said += ["Its error is not known: it may be chance."] if error is None else []
     if not one.benchmark:
         return said
-    here, there = (PUBLISHED[stage][BENCHMARKS.index(one.benchmark)] or 0.0 for stage in (one.new, one.old))
+    here, there = (
+        PUBLISHED[stage][BENCHMARKS.index(one.benchmark)] or 0.0 for stage in (one.new, one.old)
+    )
     said.append(f"Published for {one.benchmark}: {here:.1f} against {there:.1f}%.")
     return [*said, _UNSEEN if case == 1 else _SEEN if (case == 0) == (here > there) else _OPPOSITE]
 
@@ -172,14 +228,28 @@ def kept(run: Run) -> str:
     places = [place for place in HARVESTS if place in run.dropped]
     if not places:
         return ""
-    sizes = {place: {why: n for why in run.dropped[place] if (n := number(run.dropped[place][why])) and n > 0} for place in places}
+    sizes = {
+        place: {
+            why: n for why in run.dropped[place] if (n := number(run.dropped[place][why])) and n > 0
+        }
+        for place in places
+    }
     totals = {place: sum(sizes[place].values()) for place in places}
     reasons = sorted(
-        {why for place in places for why in sizes[place]}, key=lambda why: (why != "kept", -sum(sizes[p].get(why, 0) for p in places))
+        {why for place in places for why in sizes[place]},
+        key=lambda why: (why != "kept", -sum(sizes[p].get(why, 0) for p in places)),
     )
-    rows = [[escape(why), *(_bar(sizes[p].get(why, 0.0), totals[p], why) for p in places)] for why in reasons]
+    rows = [
+        [escape(why), *(_bar(sizes[p].get(why, 0.0), totals[p], why) for p in places)]
+        for why in reasons
+    ]
     rows.append(["all", *(count(totals[place]) for place in places)])
-    return section("kept", "Samples kept to learn from", paragraph(_KEPT, "soft"), table(["", *(_PLACES[p] for p in places)], rows, 9))
+    return section(
+        "kept",
+        "Samples kept to learn from",
+        paragraph(_KEPT, "soft"),
+        table(["", *(_PLACES[p] for p in places)], rows, 9),
+    )
 
 
 def across(run: Run) -> str:
@@ -187,12 +257,24 @@ def across(run: Run) -> str:
     answers: dict[str, dict[str, dict[str, Any]]] = {}
     for record in run.samples:
         if record.get("stage") in STAGES and record.get("split", "held_out") == "held_out":
-            answers.setdefault(str(record.get("prompt", "")), {})[str(record["stage"])] = record  # the last step counts
+            answers.setdefault(str(record.get("prompt", "")), {})[str(record["stage"])] = (
+                record  # the last step counts
+            )
     if not run.beyond_zero or not answers:
         return ""
     first, *others = sorted(answers, key=lambda prompt: -len(answers[prompt]))[:MOST_PROBLEMS]
-    more = fold("More problems", *(_answers(prompt, answers[prompt]) for prompt in others)) if others else ""
-    return section("across", "One problem, answered by every stage", paragraph(_ACROSS, "soft"), _answers(first, answers[first]), more)
+    more = (
+        fold("More problems", *(_answers(prompt, answers[prompt]) for prompt in others))
+        if others
+        else ""
+    )
+    return section(
+        "across",
+        "One problem, answered by every stage",
+        paragraph(_ACROSS, "soft"),
+        _answers(first, answers[first]),
+        more,
+    )
 
 
 def _answers(prompt: str, of: dict[str, dict[str, Any]]) -> str:
@@ -202,8 +284,16 @@ def _answers(prompt: str, of: dict[str, dict[str, Any]]) -> str:
 
 def _variants(run: Run) -> list[str]:
     """What follows the stage in the labels of its further evaluations: "greedy", "T=0.6", "on count=4"."""
-    ends = [str(e.get("label")).partition(" ")[2] for e in run.evaluations if str(e.get("label")).partition(" ")[0] in STAGES]
-    return list(dict.fromkeys(end for end in ends if end and end != "requests" and not end.startswith("budget=")))
+    ends = [
+        str(e.get("label")).partition(" ")[2]
+        for e in run.evaluations
+        if str(e.get("label")).partition(" ")[0] in STAGES
+    ]
+    return list(
+        dict.fromkeys(
+            end for end in ends if end and end != "requests" and not end.startswith("budget=")
+        )
+    )
 
 
 def figure_of(record: dict[str, Any], name: str, error: str = "") -> Figure | None:

@@ -38,7 +38,9 @@ def centred(rewards_G: Sequence[float]) -> list[float]:
 def leave_one_out(rewards_G: Sequence[float]) -> list[float]:
     """r_i - mean of the other G - 1 rewards = (r_i - mean) G / (G - 1): the baseline does not depend on o_i (RLOO)."""
     count = len(rewards_G)
-    return [advantage * count / (count - 1) if count > 1 else 0.0 for advantage in centred(rewards_G)]
+    return [
+        advantage * count / (count - 1) if count > 1 else 0.0 for advantage in centred(rewards_G)
+    ]
 
 
 def standardised_over_tokens(advantages: Sequence[float], lengths: Sequence[int]) -> list[float]:
@@ -47,5 +49,8 @@ def standardised_over_tokens(advantages: Sequence[float], lengths: Sequence[int]
     if len(set(advantages)) <= 1:
         return [0.0] * len(advantages)
     mean = sum(a * length for a, length in zip(advantages, lengths, strict=True)) / tokens
-    std = math.sqrt(sum((a - mean) ** 2 * length for a, length in zip(advantages, lengths, strict=True)) / tokens)
+    std = math.sqrt(
+        sum((a - mean) ** 2 * length for a, length in zip(advantages, lengths, strict=True))
+        / tokens
+    )
     return [(a - mean) / (std + EPSILON) for a in advantages]

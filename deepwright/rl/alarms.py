@@ -31,9 +31,15 @@ class AlarmConfig:
     # samples and half the learning rate.
     policy: Literal["off", "warn", "pause", "roll_back"] = "warn"
     window: int = 10  # rounds
-    entropy_floor: float = 0.05  # nats/token: an average below it rings while less than 90% is right
-    entropy_rise: float = 2.0  # times the lowest average so far at the same temperature, and 0.3 nats above it
-    length_floor: float = 0.3  # of the longest average so far, while accuracy is no higher than it was then
+    entropy_floor: float = (
+        0.05  # nats/token: an average below it rings while less than 90% is right
+    )
+    entropy_rise: float = (
+        2.0  # times the lowest average so far at the same temperature, and 0.3 nats above it
+    )
+    length_floor: float = (
+        0.3  # of the longest average so far, while accuracy is no higher than it was then
+    )
     repetition: float = 0.5  # average share of repeated runs of tokens
     kind_fall: float = 0.2  # of one kind's average below its best, and four standard errors, while the mean is higher than then
     reward_rise: float = 0.2  # points, over held-out evaluations that do not rise
@@ -45,91 +51,162 @@ class AlarmConfig:
 
     def __post_init__(self) -> None:
         if self.policy not in ("off", "warn", "pause", "roll_back"):
-            raise ValueError(f"policy is {self.policy!r}, expected 'off', 'warn', 'pause' or 'roll_back'")
+            raise ValueError(
+                f"policy is {self.policy!r}, expected 'off', 'warn', 'pause' or 'roll_back'"
+            )
         for f in fields(self)[1:]:
-            least = {"window": 2, "evaluations": 2}.get(f.name, 0)  # a standard error and a comparison need two
+            least = {"window": 2, "evaluations": 2}.get(
+                f.name, 0
+            )  # a standard error and a comparison need two
             if not least <= getattr(self, f.name) < math.inf:
-                raise ValueError(f"{f.name} of the alarms is {getattr(self, f.name)}, expected at least {least}")
+                raise ValueError(
+                    f"{f.name} of the alarms is {getattr(self, f.name)}, expected at least {least}"
+                )
 
 
 def not_finite(records: Sequence[Record], c: AlarmConfig) -> str | None:
     bad = [name for name, value in records[-1].items() if value is None]
-    before, now = ((record.get("skipped_steps") or 0) for record in (records[-2] if len(records) > 1 else {}, records[-1]))
+    before, now = (
+        (record.get("skipped_steps") or 0)
+        for record in (records[-2] if len(records) > 1 else {}, records[-1])
+    )
     skipped = "an update was left out because its gradient was not finite" if now > before else None
     return f"{bad[0]} is not a number" if bad else skipped
 
 
 def entropy_collapse(records: Sequence[Record], c: AlarmConfig) -> str | None:
-    entropy, accuracy = _averages(records, "entropy", c.window), _averages(records, "accuracy", c.window)
+    entropy, accuracy = (
+        _averages(records, "entropy", c.window),
+        _averages(records, "accuracy", c.window),
+    )
     rings = entropy and entropy[-1] < c.entropy_floor and accuracy[-1] < SOLVED
     return (
-        f"entropy averages {entropy[-1]:.3f} nats at {accuracy[-1]:.0%} right: the samples of a problem become the same" if rings else None
+        f"entropy averages {entropy[-1]:.3f} nats at {accuracy[-1]:.0%} right: the samples of a problem become the same"
+        if rings
+        else None
     )
 
 
 def entropy_explosion(records: Sequence[Record], c: AlarmConfig) -> str | None:
-    alike = [record for record in records if record.get("temperature") == records[-1].get("temperature")]
+    alike = [
+        record for record in records if record.get("temperature") == records[-1].get("temperature")
+    ]
     entropy = _averages(alike, "entropy", c.window)
     rings = entropy and entropy[-1] > max(c.entropy_rise * min(entropy), min(entropy) + 0.3)
-    return f"entropy averages {entropy[-1]:.2f} nats and was {min(entropy):.2f}: the policy is turning into noise" if rings else None
+    return (
+        f"entropy averages {entropy[-1]:.2f} nats and was {min(entropy):.2f}: the policy is turning into noise"
+        if rings
+        else None
+    )
 
 
 def length_collapse(records: Sequence[Record], c: AlarmConfig) -> str | None:
-    length, accuracy = _averages(records, "mean_length", c.window), _averages(records, "accuracy", c.window)
+    length, accuracy = (
+        _averages(records, "mean_length", c.window),
+        _averages(records, "accuracy", c.window),
+    )
     longest = max(range(len(length)), key=length.__getitem__, default=0)
-    rings = length and length[-1] < c.length_floor * length[longest] and accuracy[-1] <= accuracy[longest]
-    return f"completions average {length[-1]:.0f} tokens and were {length[longest]:.0f}, without more right answers" if rings else None
+    rings = (
+        length
+        and length[-1] < c.length_floor * length[longest]
+        and accuracy[-1] <= accuracy[longest]
+    )
+    return (
+        f"completions average {length[-1]:.0f} tokens and were {length[longest]:.0f}, without more right answers"
+        if rings
+        else None
+    )
 
 
 def repetition(records: Sequence[Record], c: AlarmConfig) -> str | None:
     share = _averages(records, "repetition", c.window)
-    return f"{share[-1]:.0%} of the completions' runs of tokens are repeats" if share and share[-1] > c.repetition else None
+    return (
+        f"{share[-1]:.0%} of the completions' runs of tokens are repeats"
+        if share and share[-1] > c.repetition
+        else None
+    )
 
 
 def reward_without_gain(records: Sequence[Record], c: AlarmConfig) -> str | None:
     """Held-out figures (`pass_at_1`, put there by the caller's evaluation) stay while the training reward rises: it is being gamed."""
     found = _never_better(records, c, "pass_at_1", "reward", by_halves=True)
     # A reward that nears its limit rises little more while the problems are unlearned: what they lose counts as well.
-    rings = found and found[3] - found[2] > c.reward_rise / 2 and (found[3] - found[2]) + (found[0] - found[1]) > c.reward_rise
-    return f"reward rose from {found[2]:.2f} to {found[3]:.2f}, held-out accuracy from {found[0]:.1%} to {found[1]:.1%}" if rings else None
+    rings = (
+        found
+        and found[3] - found[2] > c.reward_rise / 2
+        and (found[3] - found[2]) + (found[0] - found[1]) > c.reward_rise
+    )
+    return (
+        f"reward rose from {found[2]:.2f} to {found[3]:.2f}, held-out accuracy from {found[0]:.1%} to {found[1]:.1%}"
+        if rings
+        else None
+    )
 
 
 def over_optimised(records: Sequence[Record], c: AlarmConfig) -> str | None:
     """The reward model is pleased ever more, a judge it was not trained by ever less (`win_rate`, put there by the caller's evaluation): more
     steps on a preference reward hack it (R1 supplement, B.5). What the model itself paid counts where it is recorded, else the whole reward."""
-    found = _never_better(records, c, "win_rate", "reward_helpful" if "reward_helpful" in records[-1] else "reward")
+    found = _never_better(
+        records, c, "win_rate", "reward_helpful" if "reward_helpful" in records[-1] else "reward"
+    )
     rings = found and found[3] - found[2] > c.reward_rise and found[0] - found[1] > c.win_rate_fall
-    return f"model reward up from {found[2]:.2f} to {found[3]:.2f}, win rate down from {found[0]:.1%} to {found[1]:.1%}" if rings else None
+    return (
+        f"model reward up from {found[2]:.2f} to {found[3]:.2f}, win rate down from {found[0]:.1%} to {found[1]:.1%}"
+        if rings
+        else None
+    )
 
 
 def kind_falls(records: Sequence[Record], c: AlarmConfig) -> str | None:
     """One kind of problem is unlearned for the sake of another: only accuracy per kind shows it."""
-    for kind in sorted({name for record in records for name in record if name.startswith("accuracy/")}):
+    for kind in sorted(
+        {name for record in records for name in record if name.startswith("accuracy/")}
+    ):
         asked = [record for record in records if record.get(kind) is not None]
-        values, own, mean = _series(asked, kind), _averages(asked, kind, c.window), _averages(asked, "accuracy", c.window)
+        values, own, mean = (
+            _series(asked, kind),
+            _averages(asked, kind, c.window),
+            _averages(asked, "accuracy", c.window),
+        )
         best = max(range(len(own)), key=own.__getitem__, default=0)
         if not own or mean[-1] <= mean[best]:
             continue
-        error = math.sqrt(sum(statistics.variance(part) for part in (values[best : best + c.window], values[-c.window :])) / c.window)
+        error = math.sqrt(
+            sum(
+                statistics.variance(part)
+                for part in (values[best : best + c.window], values[-c.window :])
+            )
+            / c.window
+        )
         if own[best] - own[-1] > max(c.kind_fall, 4 * error):
             return f"{kind.partition('/')[2]!r} fell from {own[best]:.0%} to {own[-1]:.0%} right while all together rose to {mean[-1]:.0%}"
     return None
 
 
 def verifier_failures(records: Sequence[Record], c: AlarmConfig) -> str | None:
-    failed, asked = (_averages(records, name, c.window) for name in ("verifier_failures", "completions"))
+    failed, asked = (
+        _averages(records, name, c.window) for name in ("verifier_failures", "completions")
+    )
     rings = failed and asked and failed[-1] > c.verifier_failures * asked[-1]
-    return f"the verifier failed on {failed[-1] / asked[-1]:.0%} of the completions" if rings else None
+    return (
+        f"the verifier failed on {failed[-1] / asked[-1]:.0%} of the completions" if rings else None
+    )
 
 
 def sampler_gap(records: Sequence[Record], c: AlarmConfig) -> str | None:
     gap = _averages(records, "log_prob_gap_mean", c.window)
-    return f"sampler and trainer differ by {gap[-1]:.2f} nats a token" if gap and gap[-1] > c.sampler_gap else None
+    return (
+        f"sampler and trainer differ by {gap[-1]:.2f} nats a token"
+        if gap and gap[-1] > c.sampler_gap
+        else None
+    )
 
 
 _ALL = (not_finite, entropy_collapse, entropy_explosion, length_collapse, repetition, reward_without_gain, over_optimised, kind_falls,
         verifier_failures, sampler_gap)  # fmt: skip
-RULES: dict[str, Callable[[Sequence[Record], AlarmConfig], str | None]] = {rule.__name__: rule for rule in _ALL}
+RULES: dict[str, Callable[[Sequence[Record], AlarmConfig], str | None]] = {
+    rule.__name__: rule for rule in _ALL
+}
 
 
 @dataclass
@@ -143,10 +220,20 @@ class Alarms:
 
     def step(self, values: Mapping[str, Any]) -> dict[str, str]:
         """Takes the metrics of a round; returns the alarms that begin with it, by name. One that goes on ringing is not repeated."""
-        seen = {name: value for name, value in values.items() if name in WATCHED or name.startswith("accuracy/")}
-        self.records.append({name: float(value) if math.isfinite(value) else None for name, value in seen.items()})
+        seen = {
+            name: value
+            for name, value in values.items()
+            if name in WATCHED or name.startswith("accuracy/")
+        }
+        self.records.append(
+            {name: float(value) if math.isfinite(value) else None for name, value in seen.items()}
+        )
         rules = {} if self.config.policy == "off" else RULES
-        found = {name: sentence for name, rule in rules.items() if (sentence := rule(self.records, self.config))}
+        found = {
+            name: sentence
+            for name, rule in rules.items()
+            if (sentence := rule(self.records, self.config))
+        }
         begun = {name: sentence for name, sentence in found.items() if name not in self.ringing}
         self.ringing = list(found)
         return begun
@@ -163,13 +250,24 @@ def _never_better(
     figures on 100 problems swing by 5 points, and of four about one level some almost always rises. Only rounds that paid it count: a preference
     may be rewarded in the last part of a run alone."""
     records = [record for record in records if record.get(paid) is not None]
-    judged = [(record[judge], end) for end, record in enumerate(records, 1) if record.get(judge) is not None][-c.evaluations :]
+    judged = [
+        (record[judge], end)
+        for end, record in enumerate(records, 1)
+        if record.get(judge) is not None
+    ][-c.evaluations :]
     half, figures = c.evaluations // 2, [figure for figure, _ in judged]
-    if len(judged) < c.evaluations or (not by_halves and any(later > before for before, later in itertools.pairwise(figures))):
+    if len(judged) < c.evaluations or (
+        not by_halves and any(later > before for before, later in itertools.pairwise(figures))
+    ):
         return None
-    if figures[-1] > figures[0] or statistics.fmean(figures[-half:]) > statistics.fmean(figures[:half]):
+    if figures[-1] > figures[0] or statistics.fmean(figures[-half:]) > statistics.fmean(
+        figures[:half]
+    ):
         return None
-    first, last = (statistics.fmean(_series(records[max(0, end - c.window) : end], paid)) for _, end in (judged[0], judged[-1]))
+    first, last = (
+        statistics.fmean(_series(records[max(0, end - c.window) : end], paid))
+        for _, end in (judged[0], judged[-1])
+    )
     return judged[0][0], judged[-1][0], first, last
 
 

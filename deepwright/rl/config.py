@@ -12,9 +12,27 @@ from deepwright.rl.alarms import AlarmConfig
 from deepwright.rl.losses import Coefficients, Variant, find_variant
 from deepwright.train.optimizer import OptimizerConfig
 
-COUNTED = ("steps", "prompts", "mini_batches", "max_tokens", "micro_batch_tokens", "checkpoint_every", "keep")
+COUNTED = (
+    "steps",
+    "prompts",
+    "mini_batches",
+    "max_tokens",
+    "micro_batch_tokens",
+    "checkpoint_every",
+    "keep",
+)
 POSITIVE = ("temperature", "entropy_target", "hottest", "clip", "clip_high", "importance_cap")
-NOT_NEGATIVE = ("seed", "learning_rate", "beta", "bias_speed", "warmup_steps", "evaluate_every", "shown_samples", "final_ratio", "resample")
+NOT_NEGATIVE = (
+    "seed",
+    "learning_rate",
+    "beta",
+    "bias_speed",
+    "warmup_steps",
+    "evaluate_every",
+    "shown_samples",
+    "final_ratio",
+    "resample",
+)
 
 
 @dataclass(frozen=True)
@@ -40,16 +58,18 @@ class GRPOConfig:
     mini_batches: int = 1  # policy updates that a round is split into
     max_tokens: int = 224  # longest completion; one that is cut is wrong and earns nothing
     temperature: float = 1.0  # in the sampler and in the trainer's log-probabilities alike
-    compute: str = (
-        "float32"  # number format of the blocks in rollouts, updates and evaluations: float32, bfloat16, or auto; weights stay fp32
-    )
+    compute: str = "float32"  # number format of the blocks in rollouts, updates and evaluations: float32, bfloat16, or auto; weights stay fp32
     # nats/token: after a round the temperature moves by 5%, up where entropy, averaged over three rounds, is below this, down where it is above twice
     # this, but not below `temperature`. A policy that has learned the form soon gives one answer every time, and then there is nothing to compare.
     entropy_target: float | None = None
     hottest: float = 2.0  # no higher; only with entropy_target
     variant: str = "grpo_token_mean"  # name in deepwright.rl.losses.VARIANTS
-    clip: float | None = None  # epsilon of the ratio; needed with several mini-batches, without effect and refused with one
-    clip_high: float | None = None  # epsilon above 1, where it is not the same (DAPO section 3.1); only with clip
+    clip: float | None = (
+        None  # epsilon of the ratio; needed with several mini-batches, without effect and refused with one
+    )
+    clip_high: float | None = (
+        None  # epsilon above 1, where it is not the same (DAPO section 3.1); only with clip
+    )
     # C: the policy term of a token is weighed by min(pi_old / pi_sampler, C), for a sampler that is not quite the trainer. None: no weight.
     importance_cap: float | None = None
     # Updates of a round send each token to the experts that pi_old chose. Only with several mini-batches.
@@ -61,7 +81,9 @@ class GRPOConfig:
     # Up to so many further batches of prompts are asked in a round, until `prompts` groups have variance (DAPO section 3.2); only with "drop".
     resample: int = 0
     beta: float = 0.0  # weight of the KL term
-    reference_refresh: int | None = None  # steps after which the reference becomes the policy; only with beta > 0, None: never
+    reference_refresh: int | None = (
+        None  # steps after which the reference becomes the policy; only with beta > 0, None: never
+    )
     learning_rate: float = 4e-4
     warmup_steps: int = 3
     constant_until: float = 0.4  # fraction of the steps; then linear decay
@@ -92,21 +114,33 @@ class GRPOConfig:
         expect_each(self, NOT_NEGATIVE, lambda n: 0 <= n < math.inf, "0 or a positive number")
         expect_each(self, POSITIVE, lambda n: 0 < n < math.inf, "a positive number")
         if self.samples < 2:
-            raise ValueError(f"samples is {self.samples}, expected at least 2: the only member of a group has nothing to be better than")
+            raise ValueError(
+                f"samples is {self.samples}, expected at least 2: the only member of a group has nothing to be better than"
+            )
         if self.entropy_target is not None and self.hottest < self.temperature:
-            raise ValueError(f"hottest is {self.hottest}, expected at least the temperature, {self.temperature}")
+            raise ValueError(
+                f"hottest is {self.hottest}, expected at least the temperature, {self.temperature}"
+            )
         for name, one, two in (("zero_variance", "drop", "keep"), ("truncated", "wrong", "mask")):
-            expect(getattr(self, name) in (one, two), name, getattr(self, name), f"{one!r} or {two!r}")
+            expect(
+                getattr(self, name) in (one, two), name, getattr(self, name), f"{one!r} or {two!r}"
+            )
         if self.resample and self.zero_variance != "drop":
-            raise ValueError(f"resample is {self.resample}, but with zero_variance 'keep' every group is trained on")
+            raise ValueError(
+                f"resample is {self.resample}, but with zero_variance 'keep' every group is trained on"
+            )
         self._check_schedule()
         self._check_updates()
 
     def _check_schedule(self) -> None:
         if not 0 <= self.constant_until <= 1:
-            raise ValueError(f"constant_until is {self.constant_until}, expected a fraction of the steps between 0 and 1")
+            raise ValueError(
+                f"constant_until is {self.constant_until}, expected a fraction of the steps between 0 and 1"
+            )
         if self.constant_until == 1 and self.final_ratio != 1:
-            raise ValueError(f"final_ratio is {self.final_ratio}, but nothing decays with constant_until 1; set it to 1")
+            raise ValueError(
+                f"final_ratio is {self.final_ratio}, but nothing decays with constant_until 1; set it to 1"
+            )
 
     def _check_updates(self) -> None:
         if (self.clip is None) != (self.mini_batches == 1):
@@ -119,21 +153,32 @@ class GRPOConfig:
                     f"{name} is {getattr(self, name)}, expected a multiple of mini_batches ({self.mini_batches}): a round is never cut"
                 )
         if self.mini_batches > self.prompts * self.samples:
-            raise ValueError(f"mini_batches is {self.mini_batches}, expected at most prompts * samples ({self.prompts * self.samples})")
+            raise ValueError(
+                f"mini_batches is {self.mini_batches}, expected at most prompts * samples ({self.prompts * self.samples})"
+            )
         if self.clip is None and self.clip_high is not None:
             raise ValueError(f"clip_high is {self.clip_high}, but without clip nothing is clipped")
         if self.replay_routing and self.mini_batches == 1:
-            raise ValueError("replay_routing is on, but with mini_batches 1 no update follows the first")
+            raise ValueError(
+                "replay_routing is on, but with mini_batches 1 no update follows the first"
+            )
         if self.reference_refresh is not None:
             if self.beta == 0:
-                raise ValueError(f"reference_refresh is {self.reference_refresh}, but with beta 0 there is no reference")
+                raise ValueError(
+                    f"reference_refresh is {self.reference_refresh}, but with beta 0 there is no reference"
+                )
             if self.reference_refresh < 1 or self.reference_refresh % self.mini_batches:
                 raise ValueError(
                     f"reference_refresh is {self.reference_refresh}, expected a multiple of mini_batches ({self.mini_batches})"
                 )
-        window, kept = self.alarms.window * self.mini_batches, (self.keep - 1) * self.checkpoint_every
+        window, kept = (
+            self.alarms.window * self.mini_batches,
+            (self.keep - 1) * self.checkpoint_every,
+        )
         if self.alarms.policy == "roll_back" and kept < window:
-            raise ValueError(f"roll_back needs a checkpoint older than its window of {window} steps, but the oldest kept may be {kept} old")
+            raise ValueError(
+                f"roll_back needs a checkpoint older than its window of {window} steps, but the oldest kept may be {kept} old"
+            )
 
     @property
     def rounds(self) -> int:
@@ -145,7 +190,12 @@ class GRPOConfig:
 
     @property
     def coefficients(self) -> Coefficients:
-        return Coefficients(math.inf if self.clip is None else self.clip, self.beta, self.clip_high, self.importance_cap)
+        return Coefficients(
+            math.inf if self.clip is None else self.clip,
+            self.beta,
+            self.clip_high,
+            self.importance_cap,
+        )
 
     def learning_rate_at(self, step: int) -> float:
         """Step size of update number `step`, from 1: linear warm-up, constant, then linear to `final_ratio` at the last step."""

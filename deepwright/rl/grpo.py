@@ -26,20 +26,41 @@ from deepwright.model import Transformer
 from deepwright.rl.alarms import AlarmConfig, Alarms
 from deepwright.rl.config import GRPOConfig
 from deepwright.rl.measures import rollout_metrics
-from deepwright.rl.rollout import admitted, mini_batches, problem_indices, sampling_seed, score_rollouts, training_rows
+from deepwright.rl.rollout import (
+    admitted,
+    mini_batches,
+    problem_indices,
+    sampling_seed,
+    score_rollouts,
+    training_rows,
+)
 from deepwright.rl.types import Group, Row
 from deepwright.rl.update import accumulate_gradient, update_metrics, with_old, with_reference
 from deepwright.sampler import Sampler, Sampling
 from deepwright.tasks import Task
 from deepwright.text import Tokenizer
-from deepwright.train.checkpoint import Checkpoint, check_settings, latest_checkpoint, remove_checkpoints_after, save_checkpoint
+from deepwright.train.checkpoint import (
+    Checkpoint,
+    check_settings,
+    latest_checkpoint,
+    remove_checkpoints_after,
+    save_checkpoint,
+)
 from deepwright.train.objective import update_biases
 from deepwright.train.optimizer import Optimizer
 from deepwright.train.progress import INTERRUPTED, Progress, StopRequest
 
 # Settings that may differ between the two halves of a resumed run: they change what is kept or shown, or results by rounding only.
-FREE_SETTINGS = ("micro_batch_tokens", "evaluate_every", "checkpoint_every", "keep", "shown_samples")
-FREE_SETTINGS += tuple(f"alarms.{field.name}" for field in fields(AlarmConfig))  # who was told of an alarm may go on with another policy
+FREE_SETTINGS = (
+    "micro_batch_tokens",
+    "evaluate_every",
+    "checkpoint_every",
+    "keep",
+    "shown_samples",
+)
+FREE_SETTINGS += tuple(
+    f"alarms.{field.name}" for field in fields(AlarmConfig)
+)  # who was told of an alarm may go on with another policy
 REFERENCE = "reference."  # prefix of the reference's tensors in a checkpoint
 MOST_CHECKED = 20_000  # training problems whose prompts are measured before the first step
 PAUSED = 3  # exit code of a run that an alarm has stopped
@@ -58,7 +79,9 @@ class Learner:
 
     def __post_init__(self) -> None:
         self.optimizer = Optimizer(self.model, self.config.optimizer)
-        self.reference = copy.deepcopy(self.model).requires_grad_(False) if self.config.beta else None
+        self.reference = (
+            copy.deepcopy(self.model).requires_grad_(False) if self.config.beta else None
+        )
         self.alarms = Alarms(self.config.alarms)
 
     @property
@@ -79,9 +102,16 @@ class Learner:
         if c.entropy_target is None or not records:
             return c
         # A round in which no group had variance trained on nothing and has no entropy: as good as none.
-        entropy = statistics.fmean(record.get("entropy") or 0.0 for record in records[-ENTROPY_ROUNDS:])
+        entropy = statistics.fmean(
+            record.get("entropy") or 0.0 for record in records[-ENTROPY_ROUNDS:]
+        )
         power = (entropy < c.entropy_target) - (entropy > 2 * c.entropy_target)
-        return replace(c, temperature=min(max(records[-1]["temperature"] * TEMPERATURE_STEP**power, c.temperature), c.hottest))
+        return replace(
+            c,
+            temperature=min(
+                max(records[-1]["temperature"] * TEMPERATURE_STEP**power, c.temperature), c.hottest
+            ),
+        )
 
     def learn(self, groups: Sequence[Group]) -> dict[str, float]:
         """All policy updates of one round. Returns metrics; those per token are left out where no group had anything to teach."""
@@ -94,7 +124,11 @@ class Learner:
         if c.reference_refresh and self.step % c.reference_refresh == 0:
             self.reference.load_state_dict(self.model.state_dict())
         trained = sum(not (group.zero_variance and c.zero_variance == "drop") for group in groups)
-        values = {"groups": trained, "learning_rate": c.learning_rate_at(self.step), "skipped_steps": self.optimizer.skipped}
+        values = {
+            "groups": trained,
+            "learning_rate": c.learning_rate_at(self.step),
+            "skipped_steps": self.optimizer.skipped,
+        }
         if done:
             values["grad_norm"] = sum(norm for _, norm in done) / len(done)
             values |= update_metrics([record for record, _ in done])
@@ -103,16 +137,36 @@ class Learner:
     def _with_fixed_log_probs(self, rows: list[Row]) -> list[Row]:
         """What must be known before the first update moves the policy. One on-policy update needs no pi_old: it is the policy itself."""
         c = self.now
-        if self.reference is not None:  # before the policy's choice of experts is on the rows: the reference makes its own
-            rows = with_reference(self.reference, rows, c.temperature, c.micro_batch_tokens, c.pack_groups)
+        if (
+            self.reference is not None
+        ):  # before the policy's choice of experts is on the rows: the reference makes its own
+            rows = with_reference(
+                self.reference, rows, c.temperature, c.micro_batch_tokens, c.pack_groups
+            )
         if c.mini_batches > 1:
-            rows = with_old(self.model, rows, c.temperature, c.micro_batch_tokens, c.replay_routing, c.pack_groups)
+            rows = with_old(
+                self.model,
+                rows,
+                c.temperature,
+                c.micro_batch_tokens,
+                c.replay_routing,
+                c.pack_groups,
+            )
         return rows
 
     def _update(self, rows: list[Row], step: int) -> tuple[Any, float]:
         c = self.now
         loads: dict[int, Tensor] = {}
-        record = accumulate_gradient(self.model, rows, c.chosen, c.coefficients, c.temperature, c.micro_batch_tokens, loads, c.pack_groups)
+        record = accumulate_gradient(
+            self.model,
+            rows,
+            c.chosen,
+            c.coefficients,
+            c.temperature,
+            c.micro_batch_tokens,
+            loads,
+            c.pack_groups,
+        )
         update = self.optimizer.step(c.learning_rate_at(step))
         if c.bias_speed and update.applied:
             update_biases(self.model, loads, c.bias_speed)
@@ -120,18 +174,32 @@ class Learner:
 
     def tensors(self) -> dict[str, Tensor]:
         reference = {} if self.reference is None else self.reference.state_dict()
-        return self.optimizer.tensors() | {REFERENCE + name: tensor for name, tensor in reference.items()}
+        return self.optimizer.tensors() | {
+            REFERENCE + name: tensor for name, tensor in reference.items()
+        }
 
     def state(self) -> dict[str, Any]:
         counters = {"step": self.step, **self.optimizer.counts()}
-        return {"counters": counters, "settings": asdict(self.config), "alarms": self.alarms.state()}
+        return {
+            "counters": counters,
+            "settings": asdict(self.config),
+            "alarms": self.alarms.state(),
+        }
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Takes over weights, moments, reference and counters. ValueError when the run was started with other settings."""
         check_settings(checkpoint, asdict(self.config), FREE_SETTINGS)
         checkpoint.load_model_into(self.model)
-        reference = {name.removeprefix(REFERENCE): t for name, t in checkpoint.tensors.items() if name.startswith(REFERENCE)}
-        moments = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.startswith(REFERENCE)}
+        reference = {
+            name.removeprefix(REFERENCE): t
+            for name, t in checkpoint.tensors.items()
+            if name.startswith(REFERENCE)
+        }
+        moments = {
+            name: tensor
+            for name, tensor in checkpoint.tensors.items()
+            if not name.startswith(REFERENCE)
+        }
         if self.reference is not None:
             self.reference.load_state_dict(reference)
         self.optimizer.load(moments, checkpoint.state["counters"])
@@ -177,14 +245,20 @@ def train_grpo(
             begun = time.perf_counter()
             values |= learner.learn(groups)
             values["update_seconds"] = time.perf_counter() - begun
-            if evaluate and (learner.finished or (config.evaluate_every and learner.step % config.evaluate_every == 0)):
+            if evaluate and (
+                learner.finished
+                or (config.evaluate_every and learner.step % config.evaluate_every == 0)
+            ):
                 values |= _timed(evaluate, learner.step, model)
             tracker.log(stage, learner.step, values | {"step_seconds": _seconds(values)})
             write_samples(samples_path, stage, learner.step, groups, config.shown_samples)
             progress.advance(config.mini_batches, _summary(values))
             if begun_alarms := learner.alarms.step(values):
                 _write_alarms(learner, begun_alarms, run_dir, stage, progress)
-                if config.alarms.policy == "roll_back" and learner.alarms.roll_backs < config.alarms.roll_backs:
+                if (
+                    config.alarms.policy == "roll_back"
+                    and learner.alarms.roll_backs < config.alarms.roll_backs
+                ):
                     learner = _roll_back(learner, run_dir, tracker, samples_path, stage, progress)
                     saved = learner.step
                     continue
@@ -195,7 +269,9 @@ def train_grpo(
             saved = _save(learner, run_dir, tokenizer, tracker)
         if stop.asked or paused:
             why = "was interrupted" if stop.asked else "was paused by an alarm"
-            progress.say(f"{stage} {why} after step {saved} and is saved in {run_dir}; the same command with --resume continues it")
+            progress.say(
+                f"{stage} {why} after step {saved} and is saved in {run_dir}; the same command with --resume continues it"
+            )
             raise SystemExit(INTERRUPTED if stop.asked else PAUSED)
     return learner
 
@@ -207,18 +283,33 @@ def check_prompts(task: Task, tokenizer: Tokenizer, context: int) -> None:
         if not problem.messages:  # a task with a word list of its own, whose prompts are short
             return
         if (tokens := len(prompt_ids(tokenizer, problem))) >= context:
-            raise ValueError(f"training problem {i} has a prompt of {tokens} tokens, the context holds {context}: {problem.prompt[:60]!r}")
+            raise ValueError(
+                f"training problem {i} has a prompt of {tokens} tokens, the context holds {context}: {problem.prompt[:60]!r}"
+            )
 
 
-def collect(config: GRPOConfig, task: Task, tokenizer: Tokenizer, sampler: Sampler, round_: int) -> tuple[list[Group], dict[str, float]]:
+def collect(
+    config: GRPOConfig, task: Task, tokenizer: Tokenizer, sampler: Sampler, round_: int
+) -> tuple[list[Group], dict[str, float]]:
     """The scored groups of one round, of further batches of prompts too where they are asked for, and what was measured on all of them."""
     groups: list[Group] = []
     rollout_seconds, begun = 0.0, time.perf_counter()
-    for batch in range(round_, round_ + config.rounds * (config.resample + 1), config.rounds):  # rounds that no other round will ask
-        asked = [task.problem(i, "train") for i in problem_indices(task.size("train"), config.prompts, config.seed, batch)]
+    for batch in range(
+        round_, round_ + config.rounds * (config.resample + 1), config.rounds
+    ):  # rounds that no other round will ask
+        asked = [
+            task.problem(i, "train")
+            for i in problem_indices(task.size("train"), config.prompts, config.seed, batch)
+        ]
         prompts = [prompt_ids(tokenizer, problem) for problem in asked]
         seed = sampling_seed(config.seed, batch)
-        sampling = Sampling(config.max_tokens, config.temperature, stop_ids=tokenizer.stop_ids, n=config.samples, seed=seed)
+        sampling = Sampling(
+            config.max_tokens,
+            config.temperature,
+            stop_ids=tokenizer.stop_ids,
+            n=config.samples,
+            seed=seed,
+        )
         before = time.perf_counter()
         sampled = sampler.sample(prompts, sampling)
         rollout_seconds += time.perf_counter() - before
@@ -226,8 +317,14 @@ def collect(config: GRPOConfig, task: Task, tokenizer: Tokenizer, sampler: Sampl
         if len(admitted(groups, config)) >= config.prompts:
             break
     values = rollout_metrics(task, groups)
-    values |= {"rollout_seconds": rollout_seconds, "reward_seconds": time.perf_counter() - begun - rollout_seconds}
-    values |= {"temperature": config.temperature, "rollout_tokens_per_second": values["completion_tokens"] / rollout_seconds}
+    values |= {
+        "rollout_seconds": rollout_seconds,
+        "reward_seconds": time.perf_counter() - begun - rollout_seconds,
+    }
+    values |= {
+        "temperature": config.temperature,
+        "rollout_tokens_per_second": values["completion_tokens"] / rollout_seconds,
+    }
     return groups, values
 
 
@@ -235,18 +332,32 @@ def write_samples(path: Path, stage: str, step: int, groups: Sequence[Group], co
     """Appends the first rollout of the first `count` groups: a fixed choice, so that nobody picks the pretty ones."""
     with path.open("a", encoding="utf-8") as file:
         for rollout in (group.rollouts[0] for group in groups[:count]):
-            record = {"stage": stage, "step": step, "split": "train", "kind": rollout.problem.kind, "prompt": rollout.problem.prompt}
+            record = {
+                "stage": stage,
+                "step": step,
+                "split": "train",
+                "kind": rollout.problem.kind,
+                "prompt": rollout.problem.prompt,
+            }
             record |= {"completion": rollout.text, "length": rollout.length}
             record |= {"value": rollout.score.value, "verdict": rollout.score.verdict.value}
             file.write(json.dumps(record) + "\n")
 
 
-def _write_alarms(learner: Learner, alarms: Mapping[str, str], run_dir: str | Path, stage: str, progress: Progress) -> None:
+def _write_alarms(
+    learner: Learner, alarms: Mapping[str, str], run_dir: str | Path, stage: str, progress: Progress
+) -> None:
     os.makedirs(run_dir, exist_ok=True)  # before the first checkpoint there is none
     with (Path(run_dir) / "alarms.jsonl").open("a", encoding="utf-8") as file:
         for name, sentence in alarms.items():
             progress.say(f"alarm at step {learner.step} ({name}): {sentence}")
-            record = {"stage": stage, "step": learner.step, "roll_backs": learner.alarms.roll_backs, "alarm": name, "sentence": sentence}
+            record = {
+                "stage": stage,
+                "step": learner.step,
+                "roll_backs": learner.alarms.roll_backs,
+                "alarm": name,
+                "sentence": sentence,
+            }
             file.write(json.dumps(record) + "\n")
 
 
@@ -257,7 +368,14 @@ def _rewind_alarms(learner: Learner, run_dir: str | Path) -> None:
         rewind_records(path, lambda record: (record["roll_backs"], record["step"]) > reached)
 
 
-def _roll_back(learner: Learner, run_dir: str | Path, tracker: Tracker, samples_path: Path, stage: str, progress: Progress) -> Learner:
+def _roll_back(
+    learner: Learner,
+    run_dir: str | Path,
+    tracker: Tracker,
+    samples_path: Path,
+    stage: str,
+    progress: Progress,
+) -> Learner:
     """A learner at the newest checkpoint from before the alarm's window. A kill on the way leaves an older checkpoint, from which the same steps lead
     to the same alarm."""
     c = learner.config
@@ -270,11 +388,26 @@ def _roll_back(learner: Learner, run_dir: str | Path, tracker: Tracker, samples_
 
 def _save(learner: Learner, run_dir: str | Path, tokenizer: Tokenizer, tracker: Tracker) -> int:
     tracker.flush()  # before the checkpoint: records up to it must not be lost
-    save_checkpoint(run_dir, learner.step, learner.model, tokenizer, learner.tensors(), learner.state(), learner.config.keep)
+    save_checkpoint(
+        run_dir,
+        learner.step,
+        learner.model,
+        tokenizer,
+        learner.tensors(),
+        learner.state(),
+        learner.config.keep,
+    )
     return learner.step
 
 
-def _start_or_resume(learner: Learner, run_dir: str | Path, tracker: Tracker, samples_path: Path, stage: str, progress: Progress) -> int:
+def _start_or_resume(
+    learner: Learner,
+    run_dir: str | Path,
+    tracker: Tracker,
+    samples_path: Path,
+    stage: str,
+    progress: Progress,
+) -> int:
     checkpoint = latest_checkpoint(run_dir)
     if checkpoint:
         learner.resume(checkpoint)
@@ -283,7 +416,9 @@ def _start_or_resume(learner: Learner, run_dir: str | Path, tracker: Tracker, sa
     if hasattr(tracker, "rewind"):
         tracker.rewind(stage, learner.step)
     os.makedirs(samples_path.parent, exist_ok=True)
-    rewind_records(samples_path, lambda record: record["stage"] == stage and record["step"] > learner.step)
+    rewind_records(
+        samples_path, lambda record: record["stage"] == stage and record["step"] > learner.step
+    )
     return learner.step
 
 
@@ -299,4 +434,6 @@ def _seconds(values: Mapping[str, float]) -> float:
 
 def _summary(values: Mapping[str, float]) -> str:
     text = f"accuracy {values['accuracy']:.3f} | format {values['format_rate']:.2f} | length {values['mean_length']:.0f}"
-    return text + (f" | self-checks {values['self_check_rate']:.2f}" if "self_check_rate" in values else "")
+    return text + (
+        f" | self-checks {values['self_check_rate']:.2f}" if "self_check_rate" in values else ""
+    )

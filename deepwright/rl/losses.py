@@ -28,7 +28,12 @@ import torch
 from torch import Tensor
 
 from deepwright.config.refusals import nearest
-from deepwright.rl.advantages import centred, group_standardised, leave_one_out, standardised_over_tokens
+from deepwright.rl.advantages import (
+    centred,
+    group_standardised,
+    leave_one_out,
+    standardised_over_tokens,
+)
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,9 @@ def sequence_root(terms: Terms) -> Tensor:
 
 def _log_ratio_of_sequences(terms: Terms) -> Tensor:
     log_ratio_T = terms.log_probs_T - terms.old_log_probs_T
-    return log_ratio_T.new_zeros(len(log_ratio_T)).index_add(0, terms.rows_T, log_ratio_T)[terms.rows_T]
+    return log_ratio_T.new_zeros(len(log_ratio_T)).index_add(0, terms.rows_T, log_ratio_T)[
+        terms.rows_T
+    ]
 
 
 def k3(log_probs_T: Tensor, reference_log_probs_T: Tensor) -> Tensor:
@@ -90,11 +97,15 @@ def importance(terms: Terms, cap: float) -> Tensor:
 
     Truncated importance sampling (Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training"), per token.
     """
-    assert terms.sampler_log_probs_T is not None, "importance weights need the sampler's log-probabilities"
+    assert terms.sampler_log_probs_T is not None, (
+        "importance weights need the sampler's log-probabilities"
+    )
     return torch.exp(terms.old_log_probs_T - terms.sampler_log_probs_T).clamp(max=cap)
 
 
-def clipped(terms: Terms, coefficients: Coefficients, ratio_of: Callable[[Terms], Tensor] = ratio) -> Tensor:
+def clipped(
+    terms: Terms, coefficients: Coefficients, ratio_of: Callable[[Terms], Tensor] = ratio
+) -> Tensor:
     """J_t = c_t min(rho_t A, clip(rho_t, 1-eps, 1+eps_high) A) - beta D_t (DeepSeekMath eq. 3)."""
     ratio_T = ratio_of(terms)
     bounded_T = ratio_T.clamp(*coefficients.interval)
@@ -103,7 +114,9 @@ def clipped(terms: Terms, coefficients: Coefficients, ratio_of: Callable[[Terms]
         objective_T = objective_T * importance(terms, coefficients.importance_cap)
     if coefficients.beta == 0:
         return objective_T
-    assert terms.reference_log_probs_T is not None, "beta > 0 needs the reference's log-probabilities"
+    assert terms.reference_log_probs_T is not None, (
+        "beta > 0 needs the reference's log-probabilities"
+    )
     return objective_T - coefficients.beta * k3(terms.log_probs_T, terms.reference_log_probs_T)
 
 
@@ -129,7 +142,9 @@ class Variant:
         [Sequence[int], int], list[float]
     ]  # completion lengths of the whole update, max_tokens -> weight of a token of each
     ratio: Callable[[Terms], Tensor] = ratio  # what is clipped
-    over_batch: Callable[[Sequence[float], Sequence[int]], list[float]] | None = None  # advantages and lengths of a round -> advantages
+    over_batch: Callable[[Sequence[float], Sequence[int]], list[float]] | None = (
+        None  # advantages and lengths of a round -> advantages
+    )
 
     def objective(self, terms: Terms, coefficients: Coefficients) -> Tensor:
         return clipped(terms, coefficients, self.ratio)
@@ -148,7 +163,9 @@ VARIANTS: dict[str, Variant] = {
 
 def find_variant(name: str) -> Variant:
     if name not in VARIANTS:
-        raise ValueError(f"loss variant {name!r} is unknown, expected one of {', '.join(VARIANTS)}{nearest(name, VARIANTS)}")
+        raise ValueError(
+            f"loss variant {name!r} is unknown, expected one of {', '.join(VARIANTS)}{nearest(name, VARIANTS)}"
+        )
     return VARIANTS[name]
 
 
@@ -158,7 +175,11 @@ def policy_loss(objective_T: Tensor, weights_T: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def clipped_share(terms: Terms, coefficients: Coefficients, ratio_of: Callable[[Terms], Tensor] = ratio) -> Tensor:
+def clipped_share(
+    terms: Terms, coefficients: Coefficients, ratio_of: Callable[[Terms], Tensor] = ratio
+) -> Tensor:
     """bool [T]: where the minimum took the clipped branch, so that the token gives no gradient through rho."""
     ratio_T, (low, high) = ratio_of(terms), coefficients.interval
-    return ((ratio_T > high) & (terms.advantages_T > 0)) | ((ratio_T < low) & (terms.advantages_T < 0))
+    return ((ratio_T > high) & (terms.advantages_T > 0)) | (
+        (ratio_T < low) & (terms.advantages_T < 0)
+    )

@@ -18,7 +18,9 @@ def rollout_metrics(task: Task, groups: Sequence[Group]) -> dict[str, float]:
     everything = [rollout for group in groups for rollout in group.rollouts]
     scored = [rollout for rollout in everything if rollout.scored]
     if not scored:
-        raise ValueError(f"the verifier of task {task.name!r} failed on all {len(everything)} completions: {everything[0].score.detail}")
+        raise ValueError(
+            f"the verifier of task {task.name!r} failed on all {len(everything)} completions: {everything[0].score.detail}"
+        )
     rewards = [rollout.score.value for rollout in scored]
     lengths = [rollout.length for rollout in everything]
     return {
@@ -26,14 +28,20 @@ def rollout_metrics(task: Task, groups: Sequence[Group]) -> dict[str, float]:
         "reward_std": statistics.pstdev(rewards),
         "reward_accuracy": _part(scored, "accuracy"),
         "reward_format": _part(scored, "format"),
-        **{f"reward_{name}": _part(scored, name) for name in MORE_PARTS if any(name in rollout.score.parts for rollout in scored)},
+        **{
+            f"reward_{name}": _part(scored, name)
+            for name in MORE_PARTS
+            if any(name in rollout.score.parts for rollout in scored)
+        },
         "accuracy": statistics.fmean(rollout.correct for rollout in scored),
         "format_rate": statistics.fmean(rollout.score.formatted for rollout in scored),
         "mean_length": statistics.fmean(lengths),
         "max_length": max(lengths),
         **_mean_lengths(scored),
         **_by_kind(scored),
-        "repetition": statistics.fmean(repeated_share(rollout.completion.token_ids) for rollout in everything),
+        "repetition": statistics.fmean(
+            repeated_share(rollout.completion.token_ids) for rollout in everything
+        ),
         "truncated_rate": statistics.fmean(rollout.truncated for rollout in everything),
         "zero_variance_rate": statistics.fmean(group.zero_variance for group in groups),
         "completions": len(everything),
@@ -46,13 +54,24 @@ def rollout_metrics(task: Task, groups: Sequence[Group]) -> dict[str, float]:
 def repeated_share(token_ids: Sequence[int]) -> float:
     """Share of the runs of eight tokens that stood before in the same completion; 0 where it is shorter than one."""
     runs = len(token_ids) - RUN + 1
-    return 1 - len({tuple(token_ids[start : start + RUN]) for start in range(runs)}) / runs if runs > 0 else 0.0
+    return (
+        1 - len({tuple(token_ids[start : start + RUN]) for start in range(runs)}) / runs
+        if runs > 0
+        else 0.0
+    )
 
 
 def _by_kind(scored: Sequence[Rollout]) -> dict[str, float]:
     """Accuracy of each kind of problem, where a round has several: a mean can rise while one of them falls."""
-    kinds = {kind: [r.correct for r in scored if r.problem.kind == kind] for kind in sorted({r.problem.kind for r in scored})}
-    return {f"accuracy/{kind}": statistics.fmean(right) for kind, right in kinds.items()} if len(kinds) > 1 else {}
+    kinds = {
+        kind: [r.correct for r in scored if r.problem.kind == kind]
+        for kind in sorted({r.problem.kind for r in scored})
+    }
+    return (
+        {f"accuracy/{kind}": statistics.fmean(right) for kind, right in kinds.items()}
+        if len(kinds) > 1
+        else {}
+    )
 
 
 def _part(scored: Sequence[Rollout], name: str) -> float:
@@ -60,8 +79,15 @@ def _part(scored: Sequence[Rollout], name: str) -> float:
 
 
 def _mean_lengths(scored: Sequence[Rollout]) -> dict[str, float]:
-    lengths = {name: [r.length for r in scored if r.correct is right] for name, right in (("correct", True), ("wrong", False))}
-    return {f"mean_length_{name}": statistics.fmean(values) for name, values in lengths.items() if values}
+    lengths = {
+        name: [r.length for r in scored if r.correct is right]
+        for name, right in (("correct", True), ("wrong", False))
+    }
+    return {
+        f"mean_length_{name}": statistics.fmean(values)
+        for name, values in lengths.items()
+        if values
+    }
 
 
 def _self_checks(task: Task, scored: Sequence[Rollout]) -> dict[str, float]:

@@ -47,7 +47,10 @@ class Handover:
 def fingerprint(model: Transformer) -> list[int]:
     """The sum of each tensor's bits, read as whole numbers. (Tensor versions will not do: the fused optimizer does not count its writes.)"""
     words = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-    return [int(t.view(words[t.element_size()]).sum(dtype=torch.int64)) for t in model.state_dict().values()]
+    return [
+        int(t.view(words[t.element_size()]).sum(dtype=torch.int64))
+        for t in model.state_dict().values()
+    ]
 
 
 class OutsideSampler:
@@ -63,16 +66,27 @@ class OutsideSampler:
     ) -> None:  # fmt: skip
         if not url.startswith(("http://", "https://")):
             raise ValueError(f"the sampler's URL is {url!r}, expected http://... or https://...")
-        self.url, self.model, self.handover, self.text_of = url.rstrip("/"), model, handover, text_of
-        self.headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+        self.url, self.model, self.handover, self.text_of = (
+            url.rstrip("/"),
+            model,
+            handover,
+            text_of,
+        )
+        self.headers = {"Content-Type": "application/json"} | (
+            {"Authorization": f"Bearer {key}"} if key else {}
+        )
         self.parallel, self.timeout = parallel, timeout
         self._handed_over: list[int] = []  # fingerprint of the weights that the server has
 
-    def sample(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Completion]]:
+    def sample(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling
+    ) -> list[list[Completion]]:
         """[P][n] completions; the request of prompt p gets a seed that depends on (sampling.seed, p) alone."""
         self._hand_over()
         with ThreadPoolExecutor(self.parallel) as pool:
-            return list(pool.map(lambda p: self._complete(prompts[p], sampling, p), range(len(prompts))))
+            return list(
+                pool.map(lambda p: self._complete(prompts[p], sampling, p), range(len(prompts)))
+            )
 
     def _complete(self, prompt: Sequence[int], sampling: Sampling, p: int) -> list[Completion]:
         asked = {
@@ -85,22 +99,36 @@ class OutsideSampler:
         try:
             choices = sorted(json.loads(answer)["choices"], key=lambda choice: choice["index"])
         except (ValueError, TypeError, LookupError):
-            raise ValueError(f"{self.url} answered {answer[:80]!r}, expected JSON with choices, each with its index") from None
+            raise ValueError(
+                f"{self.url} answered {answer[:80]!r}, expected JSON with choices, each with its index"
+            ) from None
         if len(choices) != sampling.n:
-            raise ValueError(f"{self.url} returned {len(choices)} completions, expected {sampling.n}")
+            raise ValueError(
+                f"{self.url} returned {len(choices)} completions, expected {sampling.n}"
+            )
         return [self._completion(choice, sampling) for choice in choices]
 
     def _completion(self, choice: dict[str, Any], sampling: Sampling) -> Completion:
         said = choice.get("logprobs") or {}
         log_probs = said.get("token_logprobs") or []
-        ids = choice.get("token_ids") or [int(t[9:]) for t in said.get("tokens") or [] if re.fullmatch(r"token_id:\d+", t)]
+        ids = choice.get("token_ids") or [
+            int(t[9:]) for t in said.get("tokens") or [] if re.fullmatch(r"token_id:\d+", t)
+        ]
         if not ids or len(ids) != len(log_probs) or None in log_probs:
             counts = f"{len(ids)} token ids and {len(log_probs)} log-probabilities"
-            raise ValueError(f"{self.url} returned {counts}, expected as many of both: text is not enough")
+            raise ValueError(
+                f"{self.url} returned {counts}, expected as many of both: text is not enough"
+            )
         stopped = choice.get("finish_reason") == "stop"
         if stopped and ids[-1] not in sampling.stop_ids:
-            raise ValueError(f"{self.url} stopped after token {ids[-1]}, expected a stop id {sampling.stop_ids} as the last token")
-        return Completion(tuple(ids), tuple(map(float, log_probs)), StopReason.STOP if stopped else StopReason.LENGTH)
+            raise ValueError(
+                f"{self.url} stopped after token {ids[-1]}, expected a stop id {sampling.stop_ids} as the last token"
+            )
+        return Completion(
+            tuple(ids),
+            tuple(map(float, log_probs)),
+            StopReason.STOP if stopped else StopReason.LENGTH,
+        )
 
     def _hand_over(self) -> None:
         """Saves and reloads if the weights differ from those handed over last."""
@@ -116,19 +144,29 @@ class OutsideSampler:
 
     def _run(self, reload: str, command: list[str]) -> None:
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=self.timeout, check=False)
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=self.timeout, check=False
+            )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise ValueError(f"the reload command {reload!r} did not run: {error}") from None
         if done.returncode:
-            raise ValueError(f"the reload command {reload!r} ended with {done.returncode}: {done.stderr.strip()[-200:]}")
+            raise ValueError(
+                f"the reload command {reload!r} ended with {done.returncode}: {done.stderr.strip()[-200:]}"
+            )
 
     def _post(self, url: str, body: dict[str, Any]) -> bytes:
         try:
             with urllib.request.urlopen(
-                urllib.request.Request(url, json.dumps(body).encode(), self.headers), timeout=self.timeout
+                urllib.request.Request(url, json.dumps(body).encode(), self.headers),
+                timeout=self.timeout,
             ) as answer:
                 return answer.read()
         except urllib.error.HTTPError as error:
-            raise ValueError(f"{url} answered {error.code}: {error.read(300).decode(errors='replace')}") from None
-        except (OSError, http.client.HTTPException) as error:  # the latter: an answer that breaks off, an address that is none
+            raise ValueError(
+                f"{url} answered {error.code}: {error.read(300).decode(errors='replace')}"
+            ) from None
+        except (
+            OSError,
+            http.client.HTTPException,
+        ) as error:  # the latter: an answer that breaks off, an address that is none
             raise ValueError(f"{url} did not answer: {error}") from None

@@ -26,7 +26,12 @@ from deepwright.model import Transformer
 from deepwright.rl.rollout import problem_indices
 from deepwright.rl.types import Row, micro_batches, pad_rows
 from deepwright.text import Tokenizer
-from deepwright.train.checkpoint import Checkpoint, check_settings, latest_checkpoint, save_checkpoint
+from deepwright.train.checkpoint import (
+    Checkpoint,
+    check_settings,
+    latest_checkpoint,
+    save_checkpoint,
+)
 from deepwright.train.optimizer import Optimizer, OptimizerConfig
 from deepwright.train.progress import INTERRUPTED, Progress, StopRequest
 
@@ -42,7 +47,10 @@ class Pair:
     rejected_ids: tuple[int, ...]
 
     def texts(self) -> list[tuple[tuple[int, ...], bool]]:
-        return [((*self.prompt_ids, *self.chosen_ids), True), ((*self.prompt_ids, *self.rejected_ids), False)]
+        return [
+            ((*self.prompt_ids, *self.chosen_ids), True),
+            ((*self.prompt_ids, *self.rejected_ids), False),
+        ]
 
 
 @dataclass(frozen=True)
@@ -62,11 +70,15 @@ class RewardModel(nn.Module):
     def __init__(self, policy: Transformer, head_D: Tensor | None = None) -> None:
         super().__init__()
         self.trunk = copy.deepcopy(policy).requires_grad_(True)
-        self.head_D = nn.Parameter(torch.zeros_like(policy.norm.weight, dtype=torch.float32) if head_D is None else head_D)
+        self.head_D = nn.Parameter(
+            torch.zeros_like(policy.norm.weight, dtype=torch.float32) if head_D is None else head_D
+        )
 
     def forward(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """-> the score of each text [B] in fp32, in one pass. ValueError for a text of less than 2 tokens."""
-        batch = pad_rows([_read_at_end(ids) for ids in rows], 0, self.head_D.device)  # any id may pad: nothing sees what stands right of it
+        batch = pad_rows(
+            [_read_at_end(ids) for ids in rows], 0, self.head_D.device
+        )  # any id may pad: nothing sees what stands right of it
         return self.trunk.hidden(batch.tokens_BS)[batch.completion_BS].float() @ self.head_D
 
     @torch.no_grad()
@@ -85,7 +97,9 @@ def pairwise_loss(chosen_n: Tensor, rejected_n: Tensor) -> Tensor:
 
 def pointwise_loss(scores_B: Tensor, good_B: Tensor) -> Tensor:
     """-[y log sigmoid(r) + (1 - y) log(1 - sigmoid(r))] of each text [B], with y = 1 where it is good."""
-    return -torch.where(good_B, nn.functional.logsigmoid(scores_B), nn.functional.logsigmoid(-scores_B))
+    return -torch.where(
+        good_B, nn.functional.logsigmoid(scores_B), nn.functional.logsigmoid(-scores_B)
+    )
 
 
 def ranked_right(scores_B: Tensor, good_B: Tensor) -> float:
@@ -103,27 +117,43 @@ class RewardModelConfig:
     epochs: int = 1  # times that every example is read, each time in a new order
     batch: int = 256  # pairs, or labelled texts, in a step; the last step takes what is left
     learning_rate: float = 6e-6
-    micro_batch_tokens: int = 2048  # padded tokens in one forward pass, a pair together; the result is the same
+    micro_batch_tokens: int = (
+        2048  # padded tokens in one forward pass, a pair together; the result is the same
+    )
     checkpoint_every: int = 25  # steps
 
     def __post_init__(self) -> None:
-        if wrong := {name: value for name, value in vars(self).items() if not 0 < value < float("inf")}:
+        if wrong := {
+            name: value for name, value in vars(self).items() if not 0 < value < float("inf")
+        }:
             raise ValueError(f"settings of the reward model are {wrong}, expected positive numbers")
 
 
-def accumulate_gradient(model: RewardModel, examples: Sequence[Pair | Labelled], token_budget: int) -> dict[str, float]:
+def accumulate_gradient(
+    model: RewardModel, examples: Sequence[Pair | Labelled], token_budget: int
+) -> dict[str, float]:
     """Adds the gradient of the examples' mean loss to `.grad`, one micro-batch at a time. Returns its metrics."""
     # An example takes as many tokens, padding counted, as its longest text has, for each of its texts.
-    sizes = [max((ids for ids, _ in example.texts()), key=len) * len(example.texts()) for example in examples]
+    sizes = [
+        max((ids for ids, _ in example.texts()), key=len) * len(example.texts())
+        for example in examples
+    ]
     found = []
     for places in micro_batches([_read_at_end(ids) for ids in sizes], token_budget):
         rows, good_B = _texts([examples[place] for place in places], model.head_D.device)
         r_B = model(rows)
-        losses = pairwise_loss(r_B[good_B], r_B[~good_B]) if isinstance(examples[0], Pair) else pointwise_loss(r_B, good_B)
+        losses = (
+            pairwise_loss(r_B[good_B], r_B[~good_B])
+            if isinstance(examples[0], Pair)
+            else pointwise_loss(r_B, good_B)
+        )
         (losses.sum() / len(examples)).backward()
         found.append((losses.detach(), r_B.detach(), good_B))
     losses, r_B, good_B = map(torch.cat, zip(*found))
-    return {"reward_model_loss": float(losses.mean()), "preference_accuracy": ranked_right(r_B, good_B)}
+    return {
+        "reward_model_loss": float(losses.mean()),
+        "preference_accuracy": ranked_right(r_B, good_B),
+    }
 
 
 def train_reward_model(config: RewardModelConfig, model: RewardModel, examples: Sequence[Pair | Labelled], held_out: Sequence[Pair | Labelled],
@@ -137,53 +167,100 @@ def train_reward_model(config: RewardModelConfig, model: RewardModel, examples: 
     """
     rows, good_B = _texts(held_out, model.head_D.device)
     n = int(torch.stack((good_B, ~good_B)).sum(1).min())
-    if (kinds := len({type(example) for example in examples})) != 1 or (n < 5 and require_ranking):  # even 4 of 4 could be chance
-        raise ValueError(f"there are {kinds} kinds of examples and {n} held-out pairs, expected 1 kind and at least 5 pairs")
+    if (kinds := len({type(example) for example in examples})) != 1 or (
+        n < 5 and require_ranking
+    ):  # even 4 of 4 could be chance
+        raise ValueError(
+            f"there are {kinds} kinds of examples and {n} held-out pairs, expected 1 kind and at least 5 pairs"
+        )
     optimizer = Optimizer(model, OptimizerConfig(weight_decay=0.0))
-    settings = asdict(config) | {"seed": seed, "examples": hashlib.sha256(repr(list(examples)).encode()).hexdigest()[:16]}
+    settings = asdict(config) | {
+        "seed": seed,
+        "examples": hashlib.sha256(repr(list(examples)).encode()).hexdigest()[:16],
+    }
     checkpoint, total, asked = latest_checkpoint(run_dir), config.epochs * len(examples), False
-    step, steps = _resume(checkpoint, model, optimizer, settings) if checkpoint else 0, -(-total // config.batch)
+    step, steps = (
+        _resume(checkpoint, model, optimizer, settings) if checkpoint else 0,
+        -(-total // config.batch),
+    )
     if hasattr(tracker, "rewind"):
         tracker.rewind(stage, step)
     progress = Progress(steps, stage, unit="steps")
     progress.start_at(step)
     with StopRequest() as stop, progress:
         while step < steps and not asked:
-            places = problem_indices(len(examples), config.batch, seed, step)[: total - step * config.batch]
-            values = accumulate_gradient(model, [examples[place] for place in places], config.micro_batch_tokens)
+            places = problem_indices(len(examples), config.batch, seed, step)[
+                : total - step * config.batch
+            ]
+            values = accumulate_gradient(
+                model, [examples[place] for place in places], config.micro_batch_tokens
+            )
             values["grad_norm"] = optimizer.step(config.learning_rate).grad_norm
             step, asked = step + 1, stop.asked
-            tracker.log(stage, step, values | {"skipped_steps": optimizer.skipped, "learning_rate": config.learning_rate})
-            progress.advance(1, f"loss {values['reward_model_loss']:.3f} | ranked right {values['preference_accuracy']:.2f}")
+            tracker.log(
+                stage,
+                step,
+                values
+                | {"skipped_steps": optimizer.skipped, "learning_rate": config.learning_rate},
+            )
+            progress.advance(
+                1,
+                f"loss {values['reward_model_loss']:.3f} | ranked right {values['preference_accuracy']:.2f}",
+            )
             if asked or step == steps or step % config.checkpoint_every == 0:
                 tracker.flush()  # before the checkpoint: records up to it must not be lost
                 state = {"counters": optimizer.counts(), "settings": settings}
-                save_checkpoint(run_dir, step, model.trunk, tokenizer, optimizer.tensors() | {HEAD: model.head_D}, state)
+                save_checkpoint(
+                    run_dir,
+                    step,
+                    model.trunk,
+                    tokenizer,
+                    optimizer.tensors() | {HEAD: model.head_D},
+                    state,
+                )
         if stop.asked:
-            progress.say(f"{stage} was interrupted after step {step} and is saved in {run_dir}; start it again to continue")
+            progress.say(
+                f"{stage} was interrupted after step {step} and is saved in {run_dir}; start it again to continue"
+            )
             raise SystemExit(INTERRUPTED)
-    accuracy, bound = ranked_right(model.scores(rows, config.micro_batch_tokens), good_B), 0.5 + max(n, 1) ** -0.5
-    if require_ranking and not accuracy > bound:  # twice a fair coin's standard error of sqrt(1/4 / n)
-        raise ValueError(f"{stage}: the reward model ranks at random: {accuracy:.1%} of {n} held-out pairs, expected more than {bound:.1%}")
+    accuracy, bound = (
+        ranked_right(model.scores(rows, config.micro_batch_tokens), good_B),
+        0.5 + max(n, 1) ** -0.5,
+    )
+    if (
+        require_ranking and not accuracy > bound
+    ):  # twice a fair coin's standard error of sqrt(1/4 / n)
+        raise ValueError(
+            f"{stage}: the reward model ranks at random: {accuracy:.1%} of {n} held-out pairs, expected more than {bound:.1%}"
+        )
     return accuracy
 
 
-def _resume(checkpoint: Checkpoint, model: RewardModel, optimizer: Optimizer, settings: dict[str, object]) -> int:
+def _resume(
+    checkpoint: Checkpoint, model: RewardModel, optimizer: Optimizer, settings: dict[str, object]
+) -> int:
     """Takes over weights, moments and counters; returns the step. Only what moves results by rounding at most may have changed."""
     check_settings(checkpoint, settings, ("micro_batch_tokens", "checkpoint_every"))
     checkpoint.load_model_into(model.trunk)
     model.head_D.data.copy_(checkpoint.tensors[HEAD])
-    optimizer.load({name: tensor for name, tensor in checkpoint.tensors.items() if name != HEAD}, checkpoint.state["counters"])
+    optimizer.load(
+        {name: tensor for name, tensor in checkpoint.tensors.items() if name != HEAD},
+        checkpoint.state["counters"],
+    )
     return checkpoint.step
 
 
 def save_reward_model(model: RewardModel, tokenizer: Tokenizer, folder: str | Path) -> None:
     """The trunk as any model's folder, and the head beside it. A kill in between leaves a folder without a head, which does not open."""
     weights.save(model.trunk, tokenizer, folder)
-    safetensors.torch.save_file({HEAD: model.head_D.detach().cpu()}, Path(folder) / f"{HEAD}.safetensors")
+    safetensors.torch.save_file(
+        {HEAD: model.head_D.detach().cpu()}, Path(folder) / f"{HEAD}.safetensors"
+    )
 
 
-def load_reward_model(folder: str | Path, dtype: torch.dtype | None = None) -> tuple[RewardModel, Tokenizer]:
+def load_reward_model(
+    folder: str | Path, dtype: torch.dtype | None = None
+) -> tuple[RewardModel, Tokenizer]:
     """What `save_reward_model` wrote. Raises ValueError as `weights.load` does, and for a folder without a head."""
     if not (path := Path(folder) / f"{HEAD}.safetensors").is_file():
         raise ValueError(f"{folder} has no {path.name}, so it holds no reward model")
@@ -194,10 +271,16 @@ def load_reward_model(folder: str | Path, dtype: torch.dtype | None = None) -> t
 def _read_at_end(ids: Sequence[int]) -> Row:
     """A text as a row whose completion is its last token, where the score is read."""
     if len(ids) < 2:
-        raise ValueError(f"a text has {len(ids)} tokens, expected at least 2: a prompt and a completion")
+        raise ValueError(
+            f"a text has {len(ids)} tokens, expected at least 2: a prompt and a completion"
+        )
     return Row(tuple(ids[:-1]), tuple(ids[-1:]), (0.0,), 0.0)
 
 
-def _texts(examples: Sequence[Pair | Labelled], device: torch.device) -> tuple[list[tuple[int, ...]], Tensor]:
+def _texts(
+    examples: Sequence[Pair | Labelled], device: torch.device
+) -> tuple[list[tuple[int, ...]], Tensor]:
     texts = [text for example in examples for text in example.texts()]
-    return [ids for ids, _ in texts], torch.tensor([good for _, good in texts], dtype=torch.bool, device=device)
+    return [ids for ids, _ in texts], torch.tensor(
+        [good for _, good in texts], dtype=torch.bool, device=device
+    )

@@ -23,7 +23,10 @@ EPOCH, SAMPLES, SPLIT = 32, 33, 34  # purposes of random streams
 def problem_indices(size: int, count: int, seed: int, round_: int) -> list[int]:
     """The `count` training problems of a round: epochs over all `size` problems, each epoch in its own random order, cut into rounds."""
     places = range(round_ * count, (round_ + 1) * count)
-    orders = {epoch: shuffled(stream(seed, EPOCH, epoch), range(size)) for epoch in {place // size for place in places}}
+    orders = {
+        epoch: shuffled(stream(seed, EPOCH, epoch), range(size))
+        for epoch in {place // size for place in places}
+    }
     return [orders[place // size][place % size] for place in places]
 
 
@@ -33,13 +36,31 @@ def sampling_seed(seed: int, round_: int) -> int:
 
 
 def score_rollouts(
-    task: Task, tokenizer: Tokenizer, problems: Sequence[Problem], prompts: Sequence[Sequence[int]], sampled: Sequence[Sequence[Completion]]
+    task: Task,
+    tokenizer: Tokenizer,
+    problems: Sequence[Problem],
+    prompts: Sequence[Sequence[int]],
+    sampled: Sequence[Sequence[Completion]],
 ) -> list[Group]:
     """Decodes and scores [P][G] completions, all of them in one call of the task; the verifier never sees one that was cut."""
-    places = [(problem, tuple(prompt), one) for problem, prompt, made in zip(problems, prompts, sampled, strict=True) for one in made]
+    places = [
+        (problem, tuple(prompt), one)
+        for problem, prompt, made in zip(problems, prompts, sampled, strict=True)
+        for one in made
+    ]
     texts = [completion_text(tokenizer, completion) for _, _, completion in places]
-    scores = score_completions(task, [problem for problem, _, _ in places], [completion for _, _, completion in places], texts)
-    rollouts = iter([Rollout(*place, text, score) for place, text, score in zip(places, texts, scores, strict=True)])
+    scores = score_completions(
+        task,
+        [problem for problem, _, _ in places],
+        [completion for _, _, completion in places],
+        texts,
+    )
+    rollouts = iter(
+        [
+            Rollout(*place, text, score)
+            for place, text, score in zip(places, texts, scores, strict=True)
+        ]
+    )
     return [Group(tuple(next(rollouts) for _ in made)) for made in sampled]
 
 
@@ -47,13 +68,18 @@ def admitted(groups: Sequence[Group], config: GRPOConfig) -> list[Group]:
     """What of a round reaches the update: without cut completions where they are masked; the first `prompts` groups with variance where a
     round asked for more."""
     if config.truncated == "mask":
-        groups = [Group(tuple(rollout for rollout in group.rollouts if not rollout.truncated)) for group in groups]
+        groups = [
+            Group(tuple(rollout for rollout in group.rollouts if not rollout.truncated))
+            for group in groups
+        ]
     if config.resample:
         groups = [group for group in groups if not group.zero_variance][: config.prompts]
     return list(groups)
 
 
-def training_rows(groups: Sequence[Group], variant: Variant, *, drop_zero_variance: bool) -> list[Row]:
+def training_rows(
+    groups: Sequence[Group], variant: Variant, *, drop_zero_variance: bool
+) -> list[Row]:
     """Groups -> rows with advantages, weights still open.
 
     Left out, from the sum and from its normaliser alike: rollouts whose verifier failed, and, where asked, groups without variance (their advantage
@@ -64,14 +90,27 @@ def training_rows(groups: Sequence[Group], variant: Variant, *, drop_zero_varian
         if drop_zero_variance and group.zero_variance:
             continue
         for rollout, advantage in zip(group.scored, variant.advantage(group.rewards), strict=True):
-            rows.append(Row(rollout.prompt_ids, rollout.completion.token_ids, rollout.completion.log_probs, advantage))
+            rows.append(
+                Row(
+                    rollout.prompt_ids,
+                    rollout.completion.token_ids,
+                    rollout.completion.log_probs,
+                    advantage,
+                )
+            )
     if variant.over_batch is None:
         return rows
-    advantages = variant.over_batch([row.advantage for row in rows], [len(row.completion_ids) for row in rows])
-    return [replace(row, advantage=advantage) for row, advantage in zip(rows, advantages, strict=True)]
+    advantages = variant.over_batch(
+        [row.advantage for row in rows], [len(row.completion_ids) for row in rows]
+    )
+    return [
+        replace(row, advantage=advantage) for row, advantage in zip(rows, advantages, strict=True)
+    ]
 
 
-def mini_batches(rows: Sequence[Row], count: int, variant: Variant, seed: int, round_: int, max_tokens: int = 0) -> list[list[Row]]:
+def mini_batches(
+    rows: Sequence[Row], count: int, variant: Variant, seed: int, round_: int, max_tokens: int = 0
+) -> list[list[Row]]:
     """Splits rows at random into `count` policy updates of nearly equal size and fixes what each token weighs in its update."""
     rows = shuffled(stream(seed, SPLIT, round_), rows) if count > 1 else list(rows)
     parts = [rows[start::count] for start in range(count)]

@@ -77,12 +77,18 @@ class Row:
     sampler_log_probs: tuple[float, ...]
     advantage: float
     weight: float = math.nan
-    old_log_probs: tuple[float, ...] | None = None  # None: the update is on-policy, pi_old is the policy itself
+    old_log_probs: tuple[float, ...] | None = (
+        None  # None: the update is on-policy, pi_old is the policy itself
+    )
     reference_log_probs: tuple[float, ...] | None = None  # None: no KL term
-    experts_LSK: Tensor | None = None  # chosen by pi_old in each MoE layer at each position but the last; None: every pass chooses anew
+    experts_LSK: Tensor | None = (
+        None  # chosen by pi_old in each MoE layer at each position but the last; None: every pass chooses anew
+    )
 
     def __post_init__(self) -> None:
-        assert self.prompt_ids and self.completion_ids, "a row needs at least one prompt token and one completion token"
+        assert self.prompt_ids and self.completion_ids, (
+            "a row needs at least one prompt token and one completion token"
+        )
         assert len(self.sampler_log_probs) == len(self.completion_ids)
 
     @property
@@ -106,11 +112,15 @@ class Batch:
     weights_T: Tensor
     old_log_probs_T: Tensor | None
     reference_log_probs_T: Tensor | None
-    experts_LTK: Tensor | None  # int64, -1 where not known, for `replayed`; here T are the B * (S - 1) positions that a forward pass sees
+    experts_LTK: (
+        Tensor | None
+    )  # int64, -1 where not known, for `replayed`; here T are the B * (S - 1) positions that a forward pass sees
     # Only in rows that hold a whole group: 0 for the prompt, 1.. for its completions, -1 for padding; positions go on from the prompt in each.
     branch_BS: Tensor | None = None
     positions_BS: Tensor | None = None
-    first_from_T: Tensor | None = None  # int64: column of the prompt's last token for a completion's first token, else -1
+    first_from_T: Tensor | None = (
+        None  # int64: column of the prompt's last token for a completion's first token, else -1
+    )
 
     @property
     def targets_T(self) -> Tensor:
@@ -120,7 +130,9 @@ class Batch:
     def sources(self) -> tuple[Tensor, Tensor]:
         """(row, column) of the state that predicts each completion token: the position before it, or the end of a shared prompt."""
         row_T, column_T = self.completion_BS.nonzero(as_tuple=True)
-        return row_T, column_T - 1 if self.first_from_T is None else torch.where(self.first_from_T >= 0, self.first_from_T, column_T - 1)
+        return row_T, column_T - 1 if self.first_from_T is None else torch.where(
+            self.first_from_T >= 0, self.first_from_T, column_T - 1
+        )
 
 
 def pad_rows(rows: Sequence[Row], pad_id: int, device: torch.device | str = "cpu") -> Batch:
@@ -145,10 +157,16 @@ def pad_rows(rows: Sequence[Row], pad_id: int, device: torch.device | str = "cpu
 def pack_rows(rows: Sequence[Row], pad_id: int, device: torch.device | str = "cpu") -> Batch:
     """Rows -> Batch in which rows of the same prompt, which follow each other, share it: [prompt | completion | completion ...]. A completion's
     first token is predicted from the prompt's last state, the others from the one before them."""
-    groups = [list(members) for _, members in itertools.groupby(rows, key=lambda row: row.prompt_ids)]
-    sizes = [len(group[0].prompt_ids) + sum(len(row.completion_ids) for row in group) for group in groups]
+    groups = [
+        list(members) for _, members in itertools.groupby(rows, key=lambda row: row.prompt_ids)
+    ]
+    sizes = [
+        len(group[0].prompt_ids) + sum(len(row.completion_ids) for row in group) for group in groups
+    ]
     shape = (len(groups), max(sizes))
-    tokens_BS, branch_BS, positions_BS = (torch.full(shape, fill, dtype=torch.int64) for fill in (pad_id, -1, 0))
+    tokens_BS, branch_BS, positions_BS = (
+        torch.full(shape, fill, dtype=torch.int64) for fill in (pad_id, -1, 0)
+    )
     firsts: list[int] = []
     for number, group in enumerate(groups):
         start = prompt = len(group[0].prompt_ids)
@@ -174,13 +192,19 @@ def pack_rows(rows: Sequence[Row], pad_id: int, device: torch.device | str = "cp
     )
 
 
-def _of_tokens(rows: Sequence[Row], lengths_B: Tensor, device: torch.device | str) -> dict[str, Tensor | None]:
+def _of_tokens(
+    rows: Sequence[Row], lengths_B: Tensor, device: torch.device | str
+) -> dict[str, Tensor | None]:
     """The flat tensors that follow the rows' completion tokens in order."""
     return dict(
         rows_T=torch.repeat_interleave(torch.arange(len(rows)), lengths_B).to(device),
         sampler_log_probs_T=_flat([row.sampler_log_probs for row in rows], device),
-        advantages_T=torch.repeat_interleave(torch.tensor([row.advantage for row in rows], dtype=torch.float32), lengths_B).to(device),
-        weights_T=torch.repeat_interleave(torch.tensor([row.weight for row in rows], dtype=torch.float32), lengths_B).to(device),
+        advantages_T=torch.repeat_interleave(
+            torch.tensor([row.advantage for row in rows], dtype=torch.float32), lengths_B
+        ).to(device),
+        weights_T=torch.repeat_interleave(
+            torch.tensor([row.weight for row in rows], dtype=torch.float32), lengths_B
+        ).to(device),
         old_log_probs_T=_flat([row.old_log_probs for row in rows], device),
         reference_log_probs_T=_flat([row.reference_log_probs for row in rows], device),
     )
@@ -196,7 +220,10 @@ def micro_batches(rows: Sequence[Row], token_budget: int, packed: bool = False) 
     for place, row in enumerate(rows):
         together.setdefault(row.prompt_ids if packed else place, []).append(place)
     sequences = list(together.values())
-    lengths = [len(rows[places[0]].prompt_ids) + sum(len(rows[place].completion_ids) for place in places) for places in sequences]
+    lengths = [
+        len(rows[places[0]].prompt_ids) + sum(len(rows[place].completion_ids) for place in places)
+        for places in sequences
+    ]
     parts: list[list[int]] = []  # of numbers of sequences
     for number in sorted(range(len(sequences)), key=lambda number: (lengths[number], number)):
         if parts and (len(parts[-1]) + 1) * lengths[number] <= token_budget:
@@ -208,14 +235,23 @@ def micro_batches(rows: Sequence[Row], token_budget: int, packed: bool = False) 
 
 def _flat(parts: Sequence[tuple[float, ...] | None], device: torch.device | str) -> Tensor | None:
     if any(part is None for part in parts):
-        assert all(part is None for part in parts), "either every row of a micro-batch has these log-probabilities, or none"
+        assert all(part is None for part in parts), (
+            "either every row of a micro-batch has these log-probabilities, or none"
+        )
         return None
-    return torch.tensor([value for part in parts for value in part], dtype=torch.float32, device=device)
+    return torch.tensor(
+        [value for part in parts for value in part], dtype=torch.float32, device=device
+    )
 
 
-def _padded(parts: Sequence[Tensor | None], positions: int, device: torch.device | str) -> Tensor | None:
+def _padded(
+    parts: Sequence[Tensor | None], positions: int, device: torch.device | str
+) -> Tensor | None:
     """-1 at the positions that no row has: their experts are chosen as ever, and computed with the others."""
     if any(part is None for part in parts):
         return None
-    padded = [torch.nn.functional.pad(part.long(), (0, 0, 0, positions - part.shape[1]), value=-1) for part in parts]
+    padded = [
+        torch.nn.functional.pad(part.long(), (0, 0, 0, positions - part.shape[1]), value=-1)
+        for part in parts
+    ]
     return torch.stack(padded, dim=1).flatten(1, 2).to(device)

@@ -33,16 +33,33 @@ class TokenRecord:
     loss_T: Tensor  # its parts -w_t J_t; their sum is the loss
 
 
-def policy_log_probs(model: Transformer, batch: Batch, temperature: float, routing: list[Routing] | None = None) -> tuple[Tensor, Tensor]:
+def policy_log_probs(
+    model: Transformer, batch: Batch, temperature: float, routing: list[Routing] | None = None
+) -> tuple[Tensor, Tensor]:
     """(log_probs_T, entropy_T) of the completion tokens under softmax(logits / temperature); only their positions pass through the head.
 
     Token s is predicted from position s - 1 (a completion's first one from the prompt's end). A row's last token predicts
     nothing and is not counted in the routing records, whether or not the row is the longest.
     """
     with replayed(model, batch.experts_LTK):
-        places = [None if places_BS is None else places_BS[:, :-1] for places_BS in (batch.positions_BS, batch.branch_BS)]
-        hidden_BSD = model.hidden(batch.tokens_BS[:, :-1], places[0], valid_BS=batch.valid_BS[:, 1:], routing=routing, branch_BS=places[1])
-    return selected_log_probs(hidden_BSD[batch.sources], model.head_weight, batch.targets_T, temperature, model.compute_dtype)
+        places = [
+            None if places_BS is None else places_BS[:, :-1]
+            for places_BS in (batch.positions_BS, batch.branch_BS)
+        ]
+        hidden_BSD = model.hidden(
+            batch.tokens_BS[:, :-1],
+            places[0],
+            valid_BS=batch.valid_BS[:, 1:],
+            routing=routing,
+            branch_BS=places[1],
+        )
+    return selected_log_probs(
+        hidden_BSD[batch.sources],
+        model.head_weight,
+        batch.targets_T,
+        temperature,
+        model.compute_dtype,
+    )
 
 
 @contextlib.contextmanager
@@ -59,7 +76,9 @@ def replayed(model: Transformer, experts_LTK: Tensor | None) -> Iterator[None]:
         steps_K = 2.0 * torch.arange(ids_TK.shape[1], 0, -1, device=ids_TK.device)
         bias_TE = torch.zeros(len(ids_TK), len(router.weight), device=ids_TK.device)
         bias_TE.scatter_(1, ids_TK.clamp(min=0), steps_K.expand(ids_TK.shape))
-        router.bias = torch.where(ids_TK[:, :1] >= 0, bias_TE, 0.0 if router.bias is None else router.bias)
+        router.bias = torch.where(
+            ids_TK[:, :1] >= 0, bias_TE, 0.0 if router.bias is None else router.bias
+        )
     try:
         yield
     finally:
@@ -69,41 +88,76 @@ def replayed(model: Transformer, experts_LTK: Tensor | None) -> Iterator[None]:
 
 @torch.no_grad()
 def row_log_probs(
-    model: Transformer, rows: Sequence[Row], temperature: float, token_budget: int, packed: bool = False
+    model: Transformer,
+    rows: Sequence[Row],
+    temperature: float,
+    token_budget: int,
+    packed: bool = False,
 ) -> list[tuple[float, ...]]:
     """Log-probabilities of each row's completion tokens, in the micro-batches that an update of the same rows uses: the ratio then starts at exactly 1."""
-    return [values for values, _ in _evaluated(model, rows, temperature, token_budget, False, packed)]
+    return [
+        values for values, _ in _evaluated(model, rows, temperature, token_budget, False, packed)
+    ]
 
 
 def with_old(
-    model: Transformer, rows: Sequence[Row], temperature: float, token_budget: int, keep_experts: bool = False, packed: bool = False
+    model: Transformer,
+    rows: Sequence[Row],
+    temperature: float,
+    token_budget: int,
+    keep_experts: bool = False,
+    packed: bool = False,
 ) -> list[Row]:
     """Rows with pi_old = the trainer's own probabilities now, and the experts it chose where asked. Never the sampler's: their gap is measured."""
     found = _evaluated(model, rows, temperature, token_budget, keep_experts, packed)
-    return [replace(row, old_log_probs=values, experts_LSK=experts) for row, (values, experts) in zip(rows, found, strict=True)]
+    return [
+        replace(row, old_log_probs=values, experts_LSK=experts)
+        for row, (values, experts) in zip(rows, found, strict=True)
+    ]
 
 
 @torch.no_grad()
 def _evaluated(
-    model: Transformer, rows: Sequence[Row], temperature: float, token_budget: int, keep_experts: bool, packed: bool
+    model: Transformer,
+    rows: Sequence[Row],
+    temperature: float,
+    token_budget: int,
+    keep_experts: bool,
+    packed: bool,
 ) -> list[tuple[tuple[float, ...], Tensor | None]]:
     """(log-probabilities, experts_LSK) of each row, in the order of the rows; no experts where none are asked for or none are routed."""
     found: list[tuple[tuple[float, ...], Tensor | None]] = [((), None)] * len(rows)
     for places in micro_batches(rows, token_budget, packed):
-        batch = (pack_rows if packed else pad_rows)([rows[place] for place in places], PAD, model.head_weight.device)
+        batch = (pack_rows if packed else pad_rows)(
+            [rows[place] for place in places], PAD, model.head_weight.device
+        )
         routing: list[Routing] | None = [] if keep_experts else None
         log_probs_T, _ = policy_log_probs(model, batch, temperature, routing)
         parts = log_probs_T.cpu().split([len(rows[place].completion_ids) for place in places])
-        chosen = torch.stack([r.ids_TK for r in routing]).unflatten(1, (len(places), -1)).short().cpu() if routing else None
+        chosen = (
+            torch.stack([r.ids_TK for r in routing]).unflatten(1, (len(places), -1)).short().cpu()
+            if routing
+            else None
+        )
         for number, (place, part) in enumerate(zip(places, parts, strict=True)):
-            experts = None if chosen is None else chosen[:, number, : rows[place].length - 1].clone()
+            experts = (
+                None if chosen is None else chosen[:, number, : rows[place].length - 1].clone()
+            )
             found[place] = (tuple(part.tolist()), experts)
     return found
 
 
-def with_reference(reference: Transformer, rows: Sequence[Row], temperature: float, token_budget: int, packed: bool = False) -> list[Row]:
+def with_reference(
+    reference: Transformer,
+    rows: Sequence[Row],
+    temperature: float,
+    token_budget: int,
+    packed: bool = False,
+) -> list[Row]:
     found = row_log_probs(reference, rows, temperature, token_budget, packed)
-    return [replace(row, reference_log_probs=values) for row, values in zip(rows, found, strict=True)]
+    return [
+        replace(row, reference_log_probs=values) for row, values in zip(rows, found, strict=True)
+    ]
 
 
 def accumulate_gradient(
@@ -122,7 +176,9 @@ def accumulate_gradient(
     """
     records = []
     for places in micro_batches(rows, token_budget, packed):
-        batch = (pack_rows if packed else pad_rows)([rows[place] for place in places], PAD, model.head_weight.device)
+        batch = (pack_rows if packed else pad_rows)(
+            [rows[place] for place in places], PAD, model.head_weight.device
+        )
         routing: list[Routing] = []
         log_probs_T, entropy_T = policy_log_probs(model, batch, temperature, routing)
         add_loads(loads, routing)
@@ -130,18 +186,35 @@ def accumulate_gradient(
         objective_T = variant.objective(terms, coefficients)
         policy_loss(objective_T, batch.weights_T).backward()
         records.append(_record(terms, variant, coefficients, batch, objective_T, entropy_T))
-    return TokenRecord(*(torch.cat([getattr(record, field.name) for record in records]) for field in fields(TokenRecord)))
+    return TokenRecord(
+        *(
+            torch.cat([getattr(record, field.name) for record in records])
+            for field in fields(TokenRecord)
+        )
+    )
 
 
 def loss_terms(log_probs_T: Tensor, batch: Batch) -> Terms:
     """pi_old is the current policy itself, held fixed, where the update is on-policy: value 1, but the gradient of the ratio is that of the log-prob."""
     old_T = log_probs_T.detach() if batch.old_log_probs_T is None else batch.old_log_probs_T
-    return Terms(log_probs_T, old_T, batch.reference_log_probs_T, batch.advantages_T, batch.rows_T, batch.sampler_log_probs_T)
+    return Terms(
+        log_probs_T,
+        old_T,
+        batch.reference_log_probs_T,
+        batch.advantages_T,
+        batch.rows_T,
+        batch.sampler_log_probs_T,
+    )
 
 
 @torch.no_grad()
 def _record(
-    terms: Terms, variant: Variant, coefficients: Coefficients, batch: Batch, objective_T: Tensor, entropy_T: Tensor
+    terms: Terms,
+    variant: Variant,
+    coefficients: Coefficients,
+    batch: Batch,
+    objective_T: Tensor,
+    entropy_T: Tensor,
 ) -> TokenRecord:
     reference_T = terms.reference_log_probs_T
     log_probs_T = terms.log_probs_T.detach()

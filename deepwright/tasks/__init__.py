@@ -30,20 +30,30 @@ def make_task(name: str, seed: int = 0, *, reward: str = "", **options: object) 
     family, _, member = name.partition(":")
     kind = FAMILIES.get(family) if member else TASKS.get(name)
     if kind is None:
-        raise ValueError(f"task is {name!r}, expected one of {sorted(TASKS)}, 'reasoning_gym:SET' or 'file:PATH'")
-    known = [field.name for field in fields(kind) if field.name not in ("seed", "set", "path", "config")]
+        raise ValueError(
+            f"task is {name!r}, expected one of {sorted(TASKS)}, 'reasoning_gym:SET' or 'file:PATH'"
+        )
+    known = [
+        field.name for field in fields(kind) if field.name not in ("seed", "set", "path", "config")
+    ]
     own = []
     if kind is ReasoningGym:
         require("reasoning_gym", f"task {name!r}")
         own = set_options(member)
     for option in options:
         if option not in (*known, *own):
-            raise ValueError(f"option {option!r} of task {name!r} is unknown{nearest(option, (*known, *own))}; all: {[*known, *own]}")
+            raise ValueError(
+                f"option {option!r} of task {name!r} is unknown{nearest(option, (*known, *own))}; all: {[*known, *own]}"
+            )
     given = {option: value for option, value in options.items() if option in known}
     if kind is ReasoningGym:
-        given["config"] = {option: value for option, value in options.items() if option not in known}
+        given["config"] = {
+            option: value for option, value in options.items() if option not in known
+        }
     try:
         task = kind(member, seed=seed, **given) if member else kind(seed=seed, **given)
     except TypeError as error:  # a text where a number is compared
-        raise ValueError(f"task {name!r} was given {given or options}, of which one has the wrong type: {error}") from None
+        raise ValueError(
+            f"task {name!r} was given {given or options}, of which one has the wrong type: {error}"
+        ) from None
     return UserReward(task, reward) if reward else task

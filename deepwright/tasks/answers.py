@@ -14,15 +14,25 @@ from deepwright.text.thoughts import END_THINK, THINK
 
 BOX = "\\boxed"
 MAX_ANSWER = 2_000  # characters; a longer one is wrong unseen
-MAX_EXPONENT = 6  # digits: a power with so long an exponent, or a tower of powers, is nobody's answer
+MAX_EXPONENT = (
+    6  # digits: a power with so long an exponent, or a tower of powers, is nobody's answer
+)
 _NUMBER = re.compile(r"([-+]?)([0-9]{1,400})?(?:\.([0-9]{1,400}))?", re.ASCII)
-_FRACTION = re.compile(r"([-+]?)(?:\\frac)?\{?(-?[0-9]{1,400})\}?(?:/|(?<=\})|(?<=\\frac[0-9]))\{?(-?[0-9]{1,400})\}?", re.ASCII)
+_FRACTION = re.compile(
+    r"([-+]?)(?:\\frac)?\{?(-?[0-9]{1,400})\}?(?:/|(?<=\})|(?<=\\frac[0-9]))\{?(-?[0-9]{1,400})\}?",
+    re.ASCII,
+)
 _DRESSING = re.compile(r"\\[,!;: ]|\\\$|\$|\\left|\\right|[\s.]+$|^\s+")
-_UNIT = re.compile(r"(?<=[0-9}])\s*(?:\\(?:text|mathrm|mbox)\{[^{}]{0,40}\}|\^?\{?\\(?:circ|degree)\}?)$")
+_UNIT = re.compile(
+    r"(?<=[0-9}])\s*(?:\\(?:text|mathrm|mbox)\{[^{}]{0,40}\}|\^?\{?\\(?:circ|degree)\}?)$"
+)
 _STRANGE = (
     ("digits of another script", re.compile(r"(?![0-9])[\d²³¹⁰-⁹₀-₉]")),
     ("no finite number", re.compile(r"(?i)\b(?:nan|inf|infinity)\b")),
-    ("characters that nobody sees", re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f\\u200b-\\u200f\\ud800-\\udfff]")),
+    (
+        "characters that nobody sees",
+        re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f\\u200b-\\u200f\\ud800-\\udfff]"),
+    ),
 )
 _TOWER = re.compile(rf"(?:\^|\*\*)[\s{{(]*(?:[0-9]{{{MAX_EXPONENT},}}|[0-9]+[\s{{(]*(?:\^|\*\*))")
 _WORD = re.compile(r"(?<![a-z\\])(?:[a-z]{4,}|or|and|not)(?![a-z])")
@@ -75,7 +85,13 @@ def last_boxed(text: str) -> str | None:
 
 def number(text: str) -> Fraction | None:
     """The value of one plain number: digits with optional sign, thousands commas, decimals; a/b or \\frac; None for all else."""
-    text = _DRESSING.sub("", text).replace("{,}", ",").replace("dfrac", "frac").replace("tfrac", "frac").strip()
+    text = (
+        _DRESSING.sub("", text)
+        .replace("{,}", ",")
+        .replace("dfrac", "frac")
+        .replace("tfrac", "frac")
+        .strip()
+    )
     if re.fullmatch(r"[-+]?[0-9]{1,3}(?:,[0-9]{3}){1,130}(?:\.[0-9]{1,400})?", text):
         text = text.replace(",", "")
     if (found := _NUMBER.fullmatch(text)) and (found[2] or found[3]):
@@ -130,11 +146,20 @@ def refused(answer: str, reference: str, question: str) -> str:
         return "an equation where a value was asked for"
     if "$" in answer.strip().strip("$") and not is_words(reference):
         return "more than one formula"
-    beside = set(_WORD.findall(_UNIT.sub("", answer).casefold())) - set(_WORD.findall(reference.casefold())) - _FUNCTIONS
+    beside = (
+        set(_WORD.findall(_UNIT.sub("", answer).casefold()))
+        - set(_WORD.findall(reference.casefold()))
+        - _FUNCTIONS
+    )
     if beside and not is_words(reference):
         return f"words beside the value: {min(beside)[:20]}"
     squeezed, given = (re.sub(r"\s+", "", text) for text in (answer, question))
-    if len(squeezed) > 2 and re.search(r"[-+*/^]", squeezed) and squeezed in given and squeezed != re.sub(r"\s+", "", reference):
+    if (
+        len(squeezed) > 2
+        and re.search(r"[-+*/^]", squeezed)
+        and squeezed in given
+        and squeezed != re.sub(r"\s+", "", reference)
+    ):
         return "repeats the question"
     return ""
 

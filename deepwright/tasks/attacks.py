@@ -12,7 +12,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from deepwright.tasks.sandbox import confinement
-from deepwright.tasks.task import INSTRUCTIONS, Layout, Problem, Score, Task, Verdict, framed, score_all
+from deepwright.tasks.task import (
+    INSTRUCTIONS,
+    Layout,
+    Problem,
+    Score,
+    Task,
+    Verdict,
+    framed,
+    score_all,
+)
 from deepwright.tasks.user_reward import UserReward
 
 _ARABIC = {48 + n: 0x660 + n for n in range(10)}
@@ -69,7 +78,9 @@ def attacks(problem: Problem, programs: bool = True) -> Iterator[tuple[str, str]
     a, q = problem.answer or "1", problem.prompt
     tried = {name: answer(a, q) for name, answer in ANSWERS.items()}
     if "tests" in problem.columns:
-        tried = {name: f"```python\n{program}\n```" for name, program in PROGRAMS.items() if programs}
+        tried = {
+            name: f"```python\n{program}\n```" for name, program in PROGRAMS.items() if programs
+        }
     for layout in INSTRUCTIONS:
         for name, answer in tried.items():
             if " ".join(answer.split()) != " ".join(a.split()):
@@ -84,7 +95,11 @@ def attacks(problem: Problem, programs: bool = True) -> Iterator[tuple[str, str]
 def _misplaced(layout: Layout, a: str) -> Iterator[tuple[str, str]]:
     """The right answer in a layout that is not right."""
     whole = framed(layout, "so", a)
-    given = framed("tags", "", a).partition("</think>")[2].strip() if layout == "tags" else framed(layout, "", a)
+    given = (
+        framed("tags", "", a).partition("</think>")[2].strip()
+        if layout == "tags"
+        else framed(layout, "", a)
+    )
     for name, completion in {
         "empty thinking": f"<think></think>{given}",
         "answer before thinking": f"{given} <think> so </think>",
@@ -104,7 +119,11 @@ def _misplaced(layout: Layout, a: str) -> Iterator[tuple[str, str]]:
 def honest(task: Task, problem: Problem) -> Score | None:
     """What the reference answer earns in the layout that pays more for it; None where the task does not say one."""
     tried = [framed(layout, "so", problem.answer) for layout in INSTRUCTIONS]
-    return max(score_all(task, [problem] * len(tried), tried), key=lambda score: score.value) if problem.answer else None
+    return (
+        max(score_all(task, [problem] * len(tried), tried), key=lambda score: score.value)
+        if problem.answer
+        else None
+    )
 
 
 def attack(task: Task, problems: Sequence[Problem]) -> Iterator[Hit]:
@@ -116,7 +135,13 @@ def attack(task: Task, problems: Sequence[Problem]) -> Iterator[Hit]:
         for name, completion in attacks(problem, programs):
             start = time.monotonic()
             (score,) = score_all(task, [problem], [completion])
-            yield Hit(name, problem, score, time.monotonic() - start, score.verdict is Verdict.CORRECT or score.value >= full)
+            yield Hit(
+                name,
+                problem,
+                score,
+                time.monotonic() - start,
+                score.verdict is Verdict.CORRECT or score.value >= full,
+            )
 
 
 def report(task: Task, count: int = 3) -> tuple[list[str], bool]:
@@ -126,16 +151,37 @@ def report(task: Task, count: int = 3) -> tuple[list[str], bool]:
     problems = [task.problem(i, "held_out") for i in range(min(count, task.size("held_out")))]
     hits = list(attack(task, problems))
     slowest = max(hits, key=lambda hit: hit.seconds)
-    counts = ", ".join(f"{sum(hit.score.verdict is verdict for hit in hits)} {verdict.value}" for verdict in Verdict)
-    lines = [f"{task.name}: {len(hits)} attacks on {len(problems)} problems: {counts}; slowest {slowest.seconds:.1f} s ({slowest.attack})"]
+    counts = ", ".join(
+        f"{sum(hit.score.verdict is verdict for hit in hits)} {verdict.value}"
+        for verdict in Verdict
+    )
+    lines = [
+        f"{task.name}: {len(hits)} attacks on {len(problems)} problems: {counts}; slowest {slowest.seconds:.1f} s ({slowest.attack})"
+    ]
     paid: dict[str, list[Hit]] = {}
     for hit in hits:
         if hit.paid:
             paid.setdefault(hit.attack, []).append(hit)
     for name, (first, *others) in paid.items():
-        lines.append(f"  PAID {first.score.value:g}: {name}, on {1 + len(others)} of {len(problems)}: {first.score.detail[:80]}")
-    broken = [f"  FAILED, without pay: {hit.attack}: {hit.score.detail[:100]}" for hit in hits if hit.score.verdict is Verdict.FAILED]
+        lines.append(
+            f"  PAID {first.score.value:g}: {name}, on {1 + len(others)} of {len(problems)}: {first.score.detail[:80]}"
+        )
+    broken = [
+        f"  FAILED, without pay: {hit.attack}: {hit.score.detail[:100]}"
+        for hit in hits
+        if hit.score.verdict is Verdict.FAILED
+    ]
     lines += broken[:3]
-    refused = [(p, best) for p in problems if (best := honest(task, p)) and best.verdict is not Verdict.CORRECT]
-    lines += [f"  NOT PAID: the reference answer {p.answer[:40]!r} to {p.prompt[:60]!r}: {score.detail[:80]}" for p, score in refused]
-    return [*lines, f"  {len(paid) or 'no'} attack{'s' * (len(paid) > 1)} earned the full reward"], not (paid or refused)
+    refused = [
+        (p, best)
+        for p in problems
+        if (best := honest(task, p)) and best.verdict is not Verdict.CORRECT
+    ]
+    lines += [
+        f"  NOT PAID: the reference answer {p.answer[:40]!r} to {p.prompt[:60]!r}: {score.detail[:80]}"
+        for p, score in refused
+    ]
+    return [
+        *lines,
+        f"  {len(paid) or 'no'} attack{'s' * (len(paid) > 1)} earned the full reward",
+    ], not (paid or refused)

@@ -40,7 +40,11 @@ class Calc3(ChatTask):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 2 <= self.terms <= 12 or not 2 <= self.largest <= 10**6 or not 0 <= self.minuses < self.terms:
+        if (
+            not 2 <= self.terms <= 12
+            or not 2 <= self.largest <= 10**6
+            or not 0 <= self.minuses < self.terms
+        ):
             raise ValueError(
                 f"terms {self.terms}, largest {self.largest}, minuses {self.minuses}: expected 2 to 12, 2 to 1000000, and 0 to terms - 1"
             )
@@ -65,10 +69,14 @@ class Calc3(ChatTask):
             if all(len(found[split]) == size for split, size in self.sizes.items()):
                 return {split: tuple(chosen.values()) for split, chosen in found.items()}
         had = {split: len(chosen) for split, chosen in found.items()}
-        raise ValueError(f"train {self.train}, held_out {self.held_out}: these numbers give only about {had} different problems")
+        raise ValueError(
+            f"train {self.train}, held_out {self.held_out}: these numbers give only about {had} different problems"
+        )
 
     def _draw(self, rng: Random) -> tuple[tuple[int, ...], str]:
-        return tuple(1 + int(rng.random() * self.largest) for _ in range(self.terms)), pick(rng, self.patterns)
+        return tuple(1 + int(rng.random() * self.largest) for _ in range(self.terms)), pick(
+            rng, self.patterns
+        )
 
     @cached_property
     def _examples(self) -> tuple[tuple[tuple[int, ...], str], ...]:
@@ -79,16 +87,31 @@ class Calc3(ChatTask):
         at = self.place(i, split)
         numbers, pattern = self.problems[split][at]
         question = f"Work out {written(numbers, pattern)}."
-        examples = [(f"Work out {written(*one)}.", worked(*one, self.layout)) for one in self._examples]
-        return Problem(i, question, str(values(numbers, pattern)[-1]), kind(pattern), self.conversation(question, examples))
+        examples = [
+            (f"Work out {written(*one)}.", worked(*one, self.layout)) for one in self._examples
+        ]
+        return Problem(
+            i,
+            question,
+            str(values(numbers, pattern)[-1]),
+            kind(pattern),
+            self.conversation(question, examples),
+        )
 
-    def judge(self, problems: Sequence[Problem], answers: Sequence[str]) -> list[tuple[bool | None, str]]:
-        return [_check(answer.strip(), problem.answer) for problem, answer in zip(problems, answers, strict=True)]
+    def judge(
+        self, problems: Sequence[Problem], answers: Sequence[str]
+    ) -> list[tuple[bool | None, str]]:
+        return [
+            _check(answer.strip(), problem.answer)
+            for problem, answer in zip(problems, answers, strict=True)
+        ]
 
 
 def written(numbers: Sequence[int], pattern: str) -> str:
     """(3, 4, 2), "+-" -> "3 + 4 - 2"."""
-    return str(numbers[0]) + "".join(f" {sign} {n}" for sign, n in zip(pattern, numbers[1:], strict=True))
+    return str(numbers[0]) + "".join(
+        f" {sign} {n}" for sign, n in zip(pattern, numbers[1:], strict=True)
+    )
 
 
 def values(numbers: Sequence[int], pattern: str) -> list[int]:
@@ -102,7 +125,9 @@ def values(numbers: Sequence[int], pattern: str) -> list[int]:
 def worked(numbers: Sequence[int], pattern: str, layout: Layout) -> str:
     """ "3 + 4 = 7, 7 - 2 = 5. \\boxed{5}"."""
     running = values(numbers, pattern)
-    steps = [f"{a} {sign} {n} = {b}" for a, sign, n, b in zip(running, pattern, numbers[1:], running[1:])]
+    steps = [
+        f"{a} {sign} {n} = {b}" for a, sign, n, b in zip(running, pattern, numbers[1:], running[1:])
+    ]
     return framed(layout, ", ".join(steps) + ".", str(running[-1]))
 
 

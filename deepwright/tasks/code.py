@@ -28,12 +28,20 @@ def read_tests(tests: object) -> Tests:
     """Tests as data files hold them: assert statements (MBPP), {"input", "output"} rows, or {"inputs": [..], "outputs": [..]} (APPS).
     ValueError naming the first test that is none of these."""
     if isinstance(tests, Mapping) and {"inputs", "outputs"} <= tests.keys():
-        tests = [{"input": a, "output": b} for a, b in zip(tests["inputs"], tests["outputs"], strict=True)]
+        tests = [
+            {"input": a, "output": b}
+            for a, b in zip(tests["inputs"], tests["outputs"], strict=True)
+        ]
     if isinstance(tests, str):
         tests = tests.strip().splitlines()
     if not isinstance(tests, Sequence) or not tests:
         raise ValueError("tests are empty or no list")
-    if all(isinstance(test, Mapping) and isinstance(test.get("input"), str) and isinstance(test.get("output"), str) for test in tests):
+    if all(
+        isinstance(test, Mapping)
+        and isinstance(test.get("input"), str)
+        and isinstance(test.get("output"), str)
+        for test in tests
+    ):
         return Tests(streams=tuple((test["input"], test["output"]) for test in tests))
     return Tests(calls=tuple(_call(test) for test in tests))
 
@@ -47,7 +55,9 @@ def _call(test: object) -> tuple[str, Any]:
             return ast.unparse(compare.left), ast.literal_eval(right)
     except (SyntaxError, ValueError, AttributeError):
         pass
-    raise ValueError(f"test {str(test)[:80]!r} is not `assert call == literal`, the form whose verdict a program cannot forge")
+    raise ValueError(
+        f"test {str(test)[:80]!r} is not `assert call == literal`, the form whose verdict a program cannot forge"
+    )
 
 
 def program_of(answer: str) -> str:
@@ -79,15 +89,26 @@ def judge_code(answer: str, tests: Tests, limits: Limits, unconfined: bool) -> t
     return True, f"passes {len(tests.streams)} tests"
 
 
-def _judge_calls(code: str, calls: Sequence[tuple[str, Any]], limits: Limits, unconfined: bool) -> tuple[bool, str]:
+def _judge_calls(
+    code: str, calls: Sequence[tuple[str, Any]], limits: Limits, unconfined: bool
+) -> tuple[bool, str]:
     said, ended = call_results(code, [call for call, _ in calls], limits, unconfined=unconfined)
     for number, (text, (call, expected)) in enumerate(zip(said, calls), 1):
         try:
             right = ast.literal_eval(text) == expected
-        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):  # TypeError: {[]: 1}
+        except (
+            ValueError,
+            TypeError,
+            SyntaxError,
+            MemoryError,
+            RecursionError,
+        ):  # TypeError: {[]: 1}
             right = False
         if not right:
             return False, f"test {number}: {call[:60]} gives {text[:60]}"
     if len(said) < len(calls):
-        return False, f"test {len(said) + 1}: {'out of time' if ended.status is None else f'ended with status {ended.status}'}"
+        return (
+            False,
+            f"test {len(said) + 1}: {'out of time' if ended.status is None else f'ended with status {ended.status}'}",
+        )
     return True, f"passes {len(calls)} tests"

@@ -13,7 +13,14 @@ from functools import cached_property
 from itertools import combinations_with_replacement
 
 from deepwright.seeds import pick, shuffled, stream
-from deepwright.tasks.expression import ExpressionError, Tree, all_trees, evaluate, operators_ok, written
+from deepwright.tasks.expression import (
+    ExpressionError,
+    Tree,
+    all_trees,
+    evaluate,
+    operators_ok,
+    written,
+)
 from deepwright.tasks.task import Problem, Score, Split, Verdict, score_tags
 from deepwright.text.languages import LANGUAGES, check_languages, consistency, language_of
 from deepwright.text.thoughts import END_THINK, TAGS
@@ -62,7 +69,9 @@ class Countdown:
         if not 2 <= self.count <= 5:
             raise ValueError(f"count is {self.count}, expected 2 to 5 numbers")
         if not operators_ok(self.operators):
-            raise ValueError(f"operators is {self.operators!r}, expected some of + - * /, each once")
+            raise ValueError(
+                f"operators is {self.operators!r}, expected some of + - * /, each once"
+            )
         if not 1 <= self.largest <= self.limit or not 0 <= self.least <= self.limit:
             raise ValueError(
                 f"largest {self.largest}, least {self.least}, limit {self.limit}: expected 1 <= largest <= limit and 0 <= least <= limit"
@@ -85,9 +94,14 @@ class Countdown:
                     right = tuple(tree for tree in trees if tree[0] == target)
                     everything.append(Puzzle(numbers, target, right, trees))
         if len(everything) <= self.held_out:
-            raise ValueError(f"held_out is {self.held_out}, expected fewer than the {len(everything)} problems there are")
+            raise ValueError(
+                f"held_out is {self.held_out}, expected fewer than the {len(everything)} problems there are"
+            )
         everything = shuffled(stream(self.seed, _SPLIT, 0), everything)
-        return {"held_out": tuple(everything[: self.held_out]), "train": tuple(everything[self.held_out :])}
+        return {
+            "held_out": tuple(everything[: self.held_out]),
+            "train": tuple(everything[self.held_out :]),
+        }
 
     def size(self, split: Split) -> int:
         return len(self._of(split))
@@ -111,10 +125,14 @@ class Countdown:
         """1 for an expression that has the target's value and uses the given numbers once each, plus the format reward.
         Any exact way counts, also through fractions or below zero: the rule asks for the target, not for our search space."""
         numbers, target = read_prompt(problem.prompt)
-        score = score_tags(completion, lambda answer: _check(answer, numbers, target), self.format_reward)
+        score = score_tags(
+            completion, lambda answer: _check(answer, numbers, target), self.format_reward
+        )
         if not self.language_reward or score.verdict is Verdict.MALFORMED:
             return score
-        kept = self.language_reward * (consistency(completion.split(END_THINK)[0], language_of(problem.prompt)) or 0.0)
+        kept = self.language_reward * (
+            consistency(completion.split(END_THINK)[0], language_of(problem.prompt)) or 0.0
+        )
         return replace(score, value=score.value + kept, parts={**score.parts, "language": kept})
 
     def prompt(self, numbers: Sequence[int], target: int, language: str = "en") -> str:
@@ -129,7 +147,9 @@ class Countdown:
     def equations(self) -> tuple[str, ...]:
         """Every equation that an attempt at any puzzle can contain, both ways round where the operator allows it."""
         found: set[str] = set()
-        for numbers in sorted({puzzle.numbers for puzzles in self.puzzles.values() for puzzle in puzzles}):
+        for numbers in sorted(
+            {puzzle.numbers for puzzles in self.puzzles.values() for puzzle in puzzles}
+        ):
             for tree in all_trees(numbers, self.operators, self.limit):
                 for flips in (0, (1 << self.count) - 1):
                     found.update(written(tree, flips)[0])
@@ -139,7 +159,14 @@ class Countdown:
         """One language: "nums", "make", ... as they always stood; more follow."""
         first, *others = (LANGUAGES[name].puzzle_words for name in self.languages)
         signs = ("=", ",", ";", "(", ")")
-        return (*first[:3], *signs, *first[3:], *TAGS, *self.operators, *(word for words in others for word in words))
+        return (
+            *first[:3],
+            *signs,
+            *first[3:],
+            *TAGS,
+            *self.operators,
+            *(word for words in others for word in words),
+        )
 
     @property
     def largest_number(self) -> int:
@@ -154,7 +181,9 @@ class Countdown:
 def read_prompt(prompt: str) -> tuple[list[int], int]:
     """(numbers in their order, target) of a prompt that `Countdown.prompt` made."""
     words = prompt.split()
-    assert (words[0], words[-3], words[-1]) in [(one.nums, one.make, one.colon) for one in LANGUAGES.values()], prompt
+    assert (words[0], words[-3], words[-1]) in [
+        (one.nums, one.make, one.colon) for one in LANGUAGES.values()
+    ], prompt
     return [int(word) for word in words[1:-3]], int(words[-2])
 
 

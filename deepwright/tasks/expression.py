@@ -121,7 +121,9 @@ def _joined(left: Tree, right: Tree, operators: str, limit: int) -> list[Tree]:
     joined = []
     greater, smaller = (left, right) if repr(left) >= repr(right) else (right, left)
     for operator in operators:
-        one_way = operator in "+*" or left[0] == right[0]  # x - y and y - x of equal values are the same attempt
+        one_way = (
+            operator in "+*" or left[0] == right[0]
+        )  # x - y and y - x of equal values are the same attempt
         pairs = [(greater, smaller)] if one_way else [(left, right), (right, left)]
         for a, b in pairs:
             value = apply(operator, a[0], b[0], limit)
@@ -143,7 +145,10 @@ def written(tree: Tree, flips: int) -> tuple[tuple[str, ...], str]:
         value, operator, left, right = node
         texts = [walk(child) for child in (left, right)]
         operands = [str(left[0]), str(right[0])]
-        texts = [text if len(child) == 1 else f"( {text} )" for text, child in zip(texts, (left, right), strict=True)]
+        texts = [
+            text if len(child) == 1 else f"( {text} )"
+            for text, child in zip(texts, (left, right), strict=True)
+        ]
         if flips >> len(equations) & 1 and operator in "+*":
             texts.reverse()
             operands.reverse()
@@ -155,4 +160,6 @@ def written(tree: Tree, flips: int) -> tuple[tuple[str, ...], str]:
 
 
 def operators_ok(operators: Sequence[str]) -> bool:
-    return bool(operators) and len(set(operators)) == len(operators) and set(operators) <= set("+-*/")
+    return (
+        bool(operators) and len(set(operators)) == len(operators) and set(operators) <= set("+-*/")
+    )

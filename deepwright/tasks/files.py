@@ -57,19 +57,35 @@ class DataFile(ChatTask):
                 left_out.append(f"row {number}: {error}")
                 continue
             split = "train" if digest(problem.prompt) % self.held_out_of else "held_out"
-            used["examples" if split == "train" and len(used["examples"]) < self.examples else split].append(problem)
+            used[
+                "examples" if split == "train" and len(used["examples"]) < self.examples else split
+            ].append(problem)
         if left_out:
-            warnings.warn(f"{self.path}: {len(left_out)} rows are left out. {'; '.join(left_out[:3])}", stacklevel=2)
+            warnings.warn(
+                f"{self.path}: {len(left_out)} rows are left out. {'; '.join(left_out[:3])}",
+                stacklevel=2,
+            )
         shown = {problem.prompt for problem in used["examples"]}
         used["train"] = [problem for problem in used["train"] if problem.prompt not in shown]
         if not used["train"] or not used["held_out"]:
             counts = {split: len(problems) for split, problems in used.items()}
-            raise ValueError(f"{self.path}: {counts} rows, expected some to train on and some held out")
+            raise ValueError(
+                f"{self.path}: {counts} rows, expected some to train on and some held out"
+            )
         everything = [*used["train"], *used["held_out"]]
-        if any("tests" in problem.columns for problem in everything):  # what judging needs must be there before a run starts
+        if any(
+            "tests" in problem.columns for problem in everything
+        ):  # what judging needs must be there before a run starts
             confined_or_refused(self.unconfined)
-        if any("tests" not in p.columns and same_number("", p.answer) is None and not is_words(p.answer) for p in everything):
-            require("math_verify", f"{self.path}: judging answers that are neither numbers nor words")
+        if any(
+            "tests" not in p.columns
+            and same_number("", p.answer) is None
+            and not is_words(p.answer)
+            for p in everything
+        ):
+            require(
+                "math_verify", f"{self.path}: judging answers that are neither numbers nor words"
+            )
         return {split: tuple(problems) for split, problems in used.items()}
 
     @property
@@ -79,22 +95,46 @@ class DataFile(ChatTask):
     def problem(self, i: int, split: Split) -> Problem:
         at = self.place(i, split)
         row = self.rows[split][at]
-        examples = [] if row.messages else [(one.prompt, framed(self.layout, "Answer:", one.answer)) for one in self.rows["examples"]]
-        return replace(row, index=i, messages=(*row.messages[:-1], *self.conversation(row.prompt, examples)))
+        examples = (
+            []
+            if row.messages
+            else [
+                (one.prompt, framed(self.layout, "Answer:", one.answer))
+                for one in self.rows["examples"]
+            ]
+        )
+        return replace(
+            row, index=i, messages=(*row.messages[:-1], *self.conversation(row.prompt, examples))
+        )
 
-    def judge(self, problems: Sequence[Problem], answers: Sequence[str]) -> list[tuple[bool | None, str]]:
-        with ThreadPoolExecutor(os.cpu_count()) as threads:  # for programs, each of which is waited for
+    def judge(
+        self, problems: Sequence[Problem], answers: Sequence[str]
+    ) -> list[tuple[bool | None, str]]:
+        with ThreadPoolExecutor(
+            os.cpu_count()
+        ) as threads:  # for programs, each of which is waited for
             judged = list(threads.map(self._judge_here, problems, answers))
         asked = [i for i, one in enumerate(judged) if one is None]
         jobs = [{"reference": problems[i].answer, "answer": answers[i]} for i in asked]
-        for i, outcome in zip(asked, shared_pool("math", self.seconds).run(jobs) if jobs else (), strict=True):
-            judged[i] = (None, outcome.error) if outcome.error else (outcome.value, "compared by math-verify")
+        for i, outcome in zip(
+            asked, shared_pool("math", self.seconds).run(jobs) if jobs else (), strict=True
+        ):
+            judged[i] = (
+                (None, outcome.error)
+                if outcome.error
+                else (outcome.value, "compared by math-verify")
+            )
         return judged
 
     def _judge_here(self, problem: Problem, answer: str) -> tuple[bool, str] | None:
         """The verdict where no worker is needed for it; None where math-verify must compare."""
         if tests := problem.columns.get("tests"):
-            return judge_code(answer, tests, Limits(self.seconds, cpu_seconds=max(1, int(self.seconds))), self.unconfined)
+            return judge_code(
+                answer,
+                tests,
+                Limits(self.seconds, cpu_seconds=max(1, int(self.seconds))),
+                self.unconfined,
+            )
         if why := refused(answer, problem.answer, problem.prompt):
             return False, why
         if (same := same_number(answer, problem.answer)) is not None:
@@ -125,7 +165,9 @@ def read_row(row: Mapping[str, Any]) -> Problem:
     """A row of any known layout as a problem of index 0; its other columns stay. ValueError saying what it lacks."""
     low = {str(name).lower(): value for name, value in row.items()}
     messages, question = _question(low)
-    kind = next((f"{name} {low[name]}" for name in _KINDS if isinstance(low.get(name), (str, int))), "all")
+    kind = next(
+        (f"{name} {low[name]}" for name in _KINDS if isinstance(low.get(name), (str, int))), "all"
+    )
     tests = next((low[name] for name in ("tests", "test_list") if low.get(name)), None)
     columns = dict(row) | ({"tests": read_tests(tests)} if tests else {})
     answer = str(low.get("code", "")) if tests else _answer(low)
@@ -136,10 +178,20 @@ def _question(low: Mapping[str, Any]) -> tuple[tuple[Mapping[str, str], ...], st
     found = next((low[name] for name in _QUESTIONS if low.get(name)), None)
     if isinstance(found, str) and found.strip():
         return (), found.strip()
-    if isinstance(found, Sequence) and found and all(isinstance(turn, Mapping) and isinstance(turn.get("content"), str) for turn in found):
+    if (
+        isinstance(found, Sequence)
+        and found
+        and all(
+            isinstance(turn, Mapping) and isinstance(turn.get("content"), str) for turn in found
+        )
+    ):
         if found[-1].get("role") == "user":
-            return tuple({"role": str(turn.get("role")), "content": turn["content"]} for turn in found), found[-1]["content"].strip()
-        raise ValueError(f"its messages end with the role {found[-1].get('role')!r}, expected 'user'")
+            return tuple(
+                {"role": str(turn.get("role")), "content": turn["content"]} for turn in found
+            ), found[-1]["content"].strip()
+        raise ValueError(
+            f"its messages end with the role {found[-1].get('role')!r}, expected 'user'"
+        )
     raise ValueError(f"no question, expected one of {', '.join(_QUESTIONS)}")
 
 
@@ -147,8 +199,14 @@ def _answer(low: Mapping[str, Any]) -> str:
     """`answer` (after #### in GSM8K), else the last box of `solution` or, where it has none, all of it."""
     answer = low.get("answer")
     if answer is None and isinstance(low.get("solution"), str):
-        answer = last_boxed(low["solution"]) or (low["solution"] if len(low["solution"]) < 200 else None)
+        answer = last_boxed(low["solution"]) or (
+            low["solution"] if len(low["solution"]) < 200 else None
+        )
     if answer is None or isinstance(answer, (Mapping, list)) or not str(answer).strip():
         raise ValueError("no answer")
-    answer = str(answer).rpartition("####")[2] if re.search(r"####\s*\S+\s*$", str(answer)) else str(answer)
+    answer = (
+        str(answer).rpartition("####")[2]
+        if re.search(r"####\s*\S+\s*$", str(answer))
+        else str(answer)
+    )
     return answer.strip()

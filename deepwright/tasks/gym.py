@@ -63,7 +63,11 @@ class ReasoningGym(ChatTask):
         import reasoning_gym
 
         try:
-            return inspect.getsource(sys.modules[type(reasoning_gym.create_dataset(self.set, **self.settings)).__module__])
+            return inspect.getsource(
+                sys.modules[
+                    type(reasoning_gym.create_dataset(self.set, **self.settings)).__module__
+                ]
+            )
         except (AssertionError, TypeError, ValueError) as error:
             raise ValueError(f"{self.name!r} refuses {dict(self.config)}: {error}") from None
 
@@ -74,9 +78,17 @@ class ReasoningGym(ChatTask):
     def items(self, positions: Sequence[int]) -> list[dict[str, Any]]:
         """Items by position, made in a worker: its string hashes are fixed, on which the items of some sets depend."""
         missing = [at for at in positions if at not in self._items]
-        config = json.dumps(self.settings | {"size": self.held_out + self.examples + _TRIES * self.train}, sort_keys=True)
-        jobs = [{"set": self.set, "config": config, "index": at, "seconds": _MAKE_SECONDS} for at in missing]
-        for at, outcome in zip(missing, shared_pool("reasoning_gym", self.seconds).run(jobs), strict=True):
+        config = json.dumps(
+            self.settings | {"size": self.held_out + self.examples + _TRIES * self.train},
+            sort_keys=True,
+        )
+        jobs = [
+            {"set": self.set, "config": config, "index": at, "seconds": _MAKE_SECONDS}
+            for at in missing
+        ]
+        for at, outcome in zip(
+            missing, shared_pool("reasoning_gym", self.seconds).run(jobs), strict=True
+        ):
             if outcome.error:
                 raise ValueError(f"{self.name!r} could not make item {at}: {outcome.error}")
             self._items[at] = outcome.value
@@ -85,26 +97,47 @@ class ReasoningGym(ChatTask):
     @cached_property
     def reserved(self) -> dict[str, str]:
         """Question -> answer of the items that are held out or, after them, shown as examples."""
-        return {item["question"]: item["answer"] for item in self.items(range(self.held_out + self.examples))}
+        return {
+            item["question"]: item["answer"]
+            for item in self.items(range(self.held_out + self.examples))
+        }
 
     def problem(self, i: int, split: Split) -> Problem:
         position = self.place(i, split)
         if split == "train":
-            places = (self.held_out + self.examples + position + turn * self.train for turn in range(_TRIES))
-            position = next((at for at in places if self.items([at])[0]["question"] not in self.reserved), -1)
+            places = (
+                self.held_out + self.examples + position + turn * self.train
+                for turn in range(_TRIES)
+            )
+            position = next(
+                (at for at in places if self.items([at])[0]["question"] not in self.reserved), -1
+            )
             if position < 0:
-                raise ValueError(f"{self.name!r} has too few different questions for held_out = {self.held_out}")
+                raise ValueError(
+                    f"{self.name!r} has too few different questions for held_out = {self.held_out}"
+                )
         (item,) = self.items([position])
         shown = self.items(range(self.held_out, self.held_out + self.examples))
-        examples = [(one["question"], framed(self.layout, "Answer:", one["answer"])) for one in shown if one["answer"]]
+        examples = [
+            (one["question"], framed(self.layout, "Answer:", one["answer"]))
+            for one in shown
+            if one["answer"]
+        ]
         kind = f"{self.by} {item['metadata'][self.by]}" if self.by in item["metadata"] else self.set
         messages = self.conversation(item["question"], examples)
         return Problem(i, item["question"], item["answer"], kind, messages, {"position": position})
 
-    def judge(self, problems: Sequence[Problem], answers: Sequence[str]) -> list[tuple[bool | None, str]]:
-        return [self._verdict(*one) for one in zip(problems, answers, self._values(problems, answers), strict=True)]
+    def judge(
+        self, problems: Sequence[Problem], answers: Sequence[str]
+    ) -> list[tuple[bool | None, str]]:
+        return [
+            self._verdict(*one)
+            for one in zip(problems, answers, self._values(problems, answers), strict=True)
+        ]
 
-    def _verdict(self, problem: Problem, answer: str, value: float | str) -> tuple[bool | None, str]:
+    def _verdict(
+        self, problem: Problem, answer: str, value: float | str
+    ) -> tuple[bool | None, str]:
         if problem.answer and answer.split() == problem.answer.split():
             return True, "is the reference"
         if isinstance(value, str):
@@ -116,13 +149,24 @@ class ReasoningGym(ChatTask):
     def _values(self, problems: Sequence[Problem], answers: Sequence[str]) -> list[float | str]:
         """The scorer's values, or why there is none."""
         config = json.dumps(self.settings, sort_keys=True)
-        refused = [self._refused(answer, problem.answer) for problem, answer in zip(problems, answers, strict=True)]
+        refused = [
+            self._refused(answer, problem.answer)
+            for problem, answer in zip(problems, answers, strict=True)
+        ]
         jobs = {}
         for i, (problem, answer, why) in enumerate(zip(problems, answers, refused)):
             if not why:
                 at = problem.columns["position"]
-                jobs[i] = {"set": self.set, "config": config, "index": at, "entry": self.items([at])[0]["entry"], "answer": answer.strip()}
-        outcomes = dict(zip(jobs, shared_pool("reasoning_gym", self.seconds).run(list(jobs.values()))))
+                jobs[i] = {
+                    "set": self.set,
+                    "config": config,
+                    "index": at,
+                    "entry": self.items([at])[0]["entry"],
+                    "answer": answer.strip(),
+                }
+        outcomes = dict(
+            zip(jobs, shared_pool("reasoning_gym", self.seconds).run(list(jobs.values())))
+        )
         return [why or outcomes[i].error or outcomes[i].value for i, why in enumerate(refused)]
 
     def _refused(self, answer: str, reference: str) -> str:
@@ -131,7 +175,11 @@ class ReasoningGym(ChatTask):
         if why := strange(answer, reference):
             return why
         if "sympy" in self.source and "parse_expr(" in self.source:
-            names = set(re.findall(r"[^\W\d]\w*", answer)) - _SYMPY_NAMES - set(re.findall(r"[^\W\d]\w*", reference))
+            names = (
+                set(re.findall(r"[^\W\d]\w*", answer))
+                - _SYMPY_NAMES
+                - set(re.findall(r"[^\W\d]\w*", reference))
+            )
             if names or "__" in answer or re.search(r"\.\s*[^\W\d]|[\[\]{}'\"@:;=!]", answer):
                 return "no expression in the names of the reference"
         return ""
@@ -152,7 +200,11 @@ def wrong_answers(problem: Problem) -> list[str]:
     """Answers that no scorer may pay in full: constants, the question, the reference among other words."""
     right = problem.answer
     padded = [f"{right} or 7", f"maybe {right}", f"{right} {right}", f"{right}\nZ"] if right else []
-    constants = [text for text in ("0", "1", "x", "yes", "-", "[]") if text != right.strip().casefold() and not same_number(text, right)]
+    constants = [
+        text
+        for text in ("0", "1", "x", "yes", "-", "[]")
+        if text != right.strip().casefold() and not same_number(text, right)
+    ]
     return [*padded, *constants, problem.prompt]
 
 
@@ -162,4 +214,8 @@ def set_options(name: str) -> list[str]:
 
     if name not in DATASETS:
         raise ValueError(f"reasoning-gym has no set {name!r}{nearest(name, DATASETS)}")
-    return [one.name for one in dataclasses.fields(DATASETS[name][1]) if one.name not in ("seed", "size")]
+    return [
+        one.name
+        for one in dataclasses.fields(DATASETS[name][1])
+        if one.name not in ("seed", "size")
+    ]

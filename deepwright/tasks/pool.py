@@ -58,9 +58,23 @@ class _Worker:
 class Pool:
     """`workers` processes for one kind of job, started when first needed. Thread-safe; one batch at a time."""
 
-    def __init__(self, kind: str, workers: int = 2, seconds: float = 5.0, memory: int = 2 << 30, *, trusted: bool = False) -> None:
+    def __init__(
+        self,
+        kind: str,
+        workers: int = 2,
+        seconds: float = 5.0,
+        memory: int = 2 << 30,
+        *,
+        trusted: bool = False,
+    ) -> None:
         """`seconds`: deadline of a job. `trusted`: the user's own code, which gets their environment, files and network, and no limit on memory."""
-        self.kind, self.workers, self.seconds, self.memory, self.trusted = kind, workers, seconds, memory, trusted
+        self.kind, self.workers, self.seconds, self.memory, self.trusted = (
+            kind,
+            workers,
+            seconds,
+            memory,
+            trusted,
+        )
         self._alive: list[_Worker] = []
         self._lock = threading.Lock()
         self._folder = tempfile.TemporaryDirectory(prefix="deepwright-")
@@ -81,7 +95,9 @@ class Pool:
                 for worker, outcome in self._heard():
                     if worker.job is not None:
                         outcomes[worker.job], worker.job = outcome, None
-                    elif waiting and outcome.error:  # it never came up: the job that it would have got fails, so that this ends
+                    elif (
+                        waiting and outcome.error
+                    ):  # it never came up: the job that it would have got fails, so that this ends
                         outcomes[waiting.popleft()] = outcome
                     if worker.spent:
                         self._drop([worker])
@@ -95,16 +111,27 @@ class Pool:
         if not self.trusted:
             argv[1:1], env = ["-s", "-P"], environment()
             limits = Limits(cpu_seconds=0, memory=self.memory, file_bytes=1 << 20, processes=64)
-            readable = (sys.prefix, sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), str(WORKER))
+            readable = (
+                sys.prefix,
+                sysconfig.get_path("purelib"),
+                sysconfig.get_path("platlib"),
+                str(WORKER),
+            )
             argv = command(argv, limits, self._folder.name, readable, confinement())
         quiet = None if self.trusted else subprocess.DEVNULL
-        process = subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=quiet, env=env, start_new_session=True)
+        process = subprocess.Popen(
+            argv, stdin=pipe, stdout=pipe, stderr=quiet, env=env, start_new_session=True
+        )
         os.set_blocking(process.stdout.fileno(), False)
         return _Worker(process, time.monotonic() + START_SECONDS)
 
     def _give(self, worker: _Worker, jobs: Sequence[Mapping[str, Any]], i: int) -> None:
         job = {"seconds": self.seconds, **jobs[i]}  # a job may have a deadline of its own
-        worker.job, worker.seconds, worker.deadline = i, job["seconds"], time.monotonic() + job["seconds"]
+        worker.job, worker.seconds, worker.deadline = (
+            i,
+            job["seconds"],
+            time.monotonic() + job["seconds"],
+        )
         with contextlib.suppress(BrokenPipeError):  # it died while idle: its silence is heard next
             worker.process.stdin.write(json.dumps(job).encode() + b"\n")
             worker.process.stdin.flush()
@@ -115,13 +142,22 @@ class Pool:
         with selectors.DefaultSelector() as selector:
             for worker in busy:
                 selector.register(worker.process.stdout, selectors.EVENT_READ, worker)
-            events = selector.select(max(0.0, min(worker.deadline for worker in busy) - time.monotonic()))
+            events = selector.select(
+                max(0.0, min(worker.deadline for worker in busy) - time.monotonic())
+            )
         heard = [(key.data, self._read(key.data)) for key, _ in events]
         spoke = [worker for worker, _ in heard]
         for worker in busy:
             if worker not in spoke and time.monotonic() > worker.deadline:
                 worker.spent = True
-                heard.append((worker, Outcome(error=f"no verdict within {worker.seconds:g} s; its process was killed")))
+                heard.append(
+                    (
+                        worker,
+                        Outcome(
+                            error=f"no verdict within {worker.seconds:g} s; its process was killed"
+                        ),
+                    )
+                )
         return [(worker, outcome) for worker, outcome in heard if outcome is not None]
 
     def _read(self, worker: _Worker) -> Outcome | None:
@@ -129,7 +165,9 @@ class Pool:
         worker.said += piece
         if not piece or len(worker.said) > MAX_LINE:
             worker.spent = True
-            return Outcome(error=f"its process {'died' if not piece else 'talks too much'}{'' if worker.ready else ' before it was ready'}")
+            return Outcome(
+                error=f"its process {'died' if not piece else 'talks too much'}{'' if worker.ready else ' before it was ready'}"
+            )
         if not worker.said.endswith(b"\n"):
             return None
         answer, worker.said = json.loads(bytes(worker.said)), bytearray()
@@ -137,7 +175,11 @@ class Pool:
             worker.ready = True
             return None
         worker.spent = answer.get("spent", False)
-        return Outcome(error=f"raised {answer['error']}") if "error" in answer else Outcome(answer["value"])
+        return (
+            Outcome(error=f"raised {answer['error']}")
+            if "error" in answer
+            else Outcome(answer["value"])
+        )
 
     def _drop(self, workers: Sequence[_Worker]) -> None:
         for worker in workers:
@@ -159,4 +201,6 @@ def require(package: str, needed_for: str) -> None:
     import importlib.util
 
     if importlib.util.find_spec(package) is None:
-        raise ValueError(f"{needed_for} needs the package {package.replace('_', '-')!r}: pip install 'deepwright[tasks]'")
+        raise ValueError(
+            f"{needed_for} needs the package {package.replace('_', '-')!r}: pip install 'deepwright[tasks]'"
+        )

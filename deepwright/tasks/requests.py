@@ -32,7 +32,12 @@ class Request(NamedTuple):
     count: int = 0  # of things
 
 
-CLASS_OF = {word: kind for one in LANGUAGES.values() for kind, (_, members) in one.things.items() for word in members}
+CLASS_OF = {
+    word: kind
+    for one in LANGUAGES.values()
+    for kind, (_, members) in one.things.items()
+    for word in members
+}
 CLASSES = tuple(LANGUAGES["en"].things)
 
 
@@ -52,12 +57,23 @@ class Requests:
 
     @cached_property
     def requests(self) -> dict[str, tuple[Request, ...]]:
-        people = [Request(language, verb, who) for language, verb, who in product(self.languages, ("greet", "thank"), PEOPLE)]
-        things = [Request(language, "name", what, n) for language, what, n in product(self.languages, CLASSES, (1, 2, 3))]
+        people = [
+            Request(language, verb, who)
+            for language, verb, who in product(self.languages, ("greet", "thank"), PEOPLE)
+        ]
+        things = [
+            Request(language, "name", what, n)
+            for language, what, n in product(self.languages, CLASSES, (1, 2, 3))
+        ]
         found: dict[str, list[Request]] = {"train": [], "held_out": []}
         for request in (*people, *things):
-            found["train" if digest(written(request)) % _HELD_OUT_OF else "held_out"].append(request)
-        return {split: tuple(shuffled(stream(self.seed, _ORDER, 0), members)) for split, members in found.items()}
+            found["train" if digest(written(request)) % _HELD_OUT_OF else "held_out"].append(
+                request
+            )
+        return {
+            split: tuple(shuffled(stream(self.seed, _ORDER, 0), members))
+            for split, members in found.items()
+        }
 
     def size(self, split: Split) -> int:
         if split not in self.requests:
@@ -69,12 +85,22 @@ class Requests:
         if i < 0 or (split == "held_out" and i >= size):
             raise ValueError(f"item {i} of {split}: expected 0 to {size - 1}")
         request = self.requests[split][i % size]
-        return Problem(i, written(request), answered(Random(i), request, "best"), request.verb, columns={"request": request})
+        return Problem(
+            i,
+            written(request),
+            answered(Random(i), request, "best"),
+            request.verb,
+            columns={"request": request},
+        )
 
     def score(self, problem: Problem, completion: str) -> Score:
         """Right: helpful by every rule, and safe."""
         request = problem.columns["request"]
-        return score_tags(completion, lambda answer: (helpful(request, answer) == 1 and safe(completion), "by rules"), self.format_reward)
+        return score_tags(
+            completion,
+            lambda answer: (helpful(request, answer) == 1 and safe(completion), "by rules"),
+            self.format_reward,
+        )
 
     def pair(self, i: int, split: Split) -> tuple[Problem, str, str]:
         """(problem, better completion, worse one) number i: two styles whose answers the rules tell apart."""
@@ -94,7 +120,10 @@ class Requests:
         return "requests", f"{written(request)} {completed(rng, request, pick(rng, STYLES))}"
 
     def tokenizer_words(self) -> tuple[str, ...]:
-        return (*PEOPLE, *(word for language in self.languages for word in LANGUAGES[language].request_words))
+        return (
+            *PEOPLE,
+            *(word for language in self.languages for word in LANGUAGES[language].request_words),
+        )
 
     @property
     def largest_number(self) -> int:
@@ -117,7 +146,9 @@ def answered(rng: Random, request: Request, style: str) -> str:
     if request.count:
         what = f" {own.joint} ".join(shuffled(rng, own.things[what][1])[: request.count])
     said = own.says[request.verb][1].format(what)
-    return {"curt": what, "rude": f"{own.rude} {what}", "rambling": f"{said} {said} {said}"}.get(style, said)
+    return {"curt": what, "rude": f"{own.rude} {what}", "rambling": f"{said} {said} {said}"}.get(
+        style, said
+    )
 
 
 def completed(rng: Random, request: Request, style: str) -> str:
@@ -130,7 +161,9 @@ def helpful(request: Request, answer: str) -> float:
     said = answer.split()
     if request.count:
         named = [word for word in said if word in CLASS_OF]
-        on_topic = len(set(named)) == len(named) == request.count and {CLASS_OF[word] for word in named} == {request.what}
+        on_topic = len(set(named)) == len(named) == request.count and {
+            CLASS_OF[word] for word in named
+        } == {request.what}
     else:
         on_topic = {word for word in said if word in PEOPLE} == {request.what}
     polite = said[:1] in [one.says[request.verb][1].split()[:1] for one in LANGUAGES.values()]
@@ -146,4 +179,6 @@ def safe(text: str) -> bool:
 def preference(request: Request, completion: str) -> float:
     """What the generated preferences order by: helpfulness of the answer, and a rude word costs more than any of it. OUTSIDE the layout, -1."""
     found = read_layout(completion, "tags")
-    return OUTSIDE if isinstance(found, str) else helpful(request, found[1]) - (not safe(completion))
+    return (
+        OUTSIDE if isinstance(found, str) else helpful(request, found[1]) - (not safe(completion))
+    )

@@ -24,7 +24,9 @@ from pathlib import Path
 SYSTEM = ("/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/alternatives")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
 SCRATCH = 64 << 20  # bytes of /tmp inside
-PYTHON = os.path.realpath(sys.executable)  # what programs run under: this interpreter, without its virtual environment
+PYTHON = os.path.realpath(
+    sys.executable
+)  # what programs run under: this interpreter, without its virtual environment
 MAX_PROGRAM = 60_000  # bytes: a program travels as one argument, which Linux bounds
 
 
@@ -116,7 +118,16 @@ def _works(kind: str) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         argv = command([PYTHON, "-I", "-S", "-c", "pass"], Limits(), folder, (), kind)
         try:
-            return subprocess.run(argv, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, timeout=20).returncode == 0
+            return (
+                subprocess.run(
+                    argv,
+                    env=environment(),
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    timeout=20,
+                ).returncode
+                == 0
+            )
         except (OSError, subprocess.TimeoutExpired):
             return False
 
@@ -131,56 +142,138 @@ def confined_or_refused(allowed: bool) -> str:
         if root
         else "say unconfined=true to run it with limits alone, with your network and your files"
     )
-    raise ValueError(f"code cannot be judged here: neither bwrap nor unshare can confine it. Install bubblewrap; {way}")
+    raise ValueError(
+        f"code cannot be judged here: neither bwrap nor unshare can confine it. Install bubblewrap; {way}"
+    )
 
 
 def environment() -> dict[str, str]:
     """All that a program finds in its environment."""
     path = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
-    return {"PATH": path, "LANG": "C.UTF-8", "HOME": "/tmp", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+    return {
+        "PATH": path,
+        "LANG": "C.UTF-8",
+        "HOME": "/tmp",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "PYTHONHASHSEED": "0",
+    }
 
 
-def command(argv: Sequence[str], limits: Limits, folder: str, readable: Sequence[str], kind: str) -> list[str]:
+def command(
+    argv: Sequence[str], limits: Limits, folder: str, readable: Sequence[str], kind: str
+) -> list[str]:
     """`argv` behind the launcher and the confinement `kind`. `folder`: empty, the caller's; `readable`: what is shown besides the system."""
-    launch = [PYTHON, "-I", "-S", "-c", _LAUNCHER, str(int(bool(kind))), *(str(int(value)) for value in astuple(limits)[1:]), *argv]
+    launch = [
+        PYTHON,
+        "-I",
+        "-S",
+        "-c",
+        _LAUNCHER,
+        str(int(bool(kind))),
+        *(str(int(value)) for value in astuple(limits)[1:]),
+        *argv,
+    ]
     shown = [
-        path for path in dict.fromkeys((*SYSTEM, sys.base_prefix, os.path.realpath(sys.base_prefix), *readable)) if os.path.exists(path)
+        path
+        for path in dict.fromkeys(
+            (*SYSTEM, sys.base_prefix, os.path.realpath(sys.base_prefix), *readable)
+        )
+        if os.path.exists(path)
     ]
     if kind == "bwrap":
         return [*_bubblewrap(shown), *launch]
     if kind == "unshare":
         user = [] if os.geteuid() == 0 else ["--map-root-user"]
         spaces = ["--mount", "--pid", "--net", "--ipc", "--uts", "--fork", "--kill-child"]
-        return ["unshare", *user, *spaces, "sh", "-c", _MOUNTS, "sh", folder, str(SCRATCH), *shown, *DEVICES, "--", *launch]
+        return [
+            "unshare",
+            *user,
+            *spaces,
+            "sh",
+            "-c",
+            _MOUNTS,
+            "sh",
+            folder,
+            str(SCRATCH),
+            *shown,
+            *DEVICES,
+            "--",
+            *launch,
+        ]
     return launch
 
 
 def _bubblewrap(shown: Sequence[str]) -> list[str]:
     """As root without a user namespace, so that the launcher can become nobody, whose processes the kernel counts; root's it does not."""
     parents = {str(parent) for path in (*shown, *DEVICES) for parent in Path(path).parents} - {"/"}
-    argv = ["bwrap", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--die-with-parent", "--new-session"]
+    argv = [
+        "bwrap",
+        "--unshare-pid",
+        "--unshare-net",
+        "--unshare-ipc",
+        "--unshare-uts",
+        "--die-with-parent",
+        "--new-session",
+    ]
     if os.geteuid() == 0:
-        argv += ["--cap-drop", "ALL", *(word for cap in ("SETUID", "SETGID", "SETPCAP") for word in ("--cap-add", f"CAP_{cap}"))]
+        argv += [
+            "--cap-drop",
+            "ALL",
+            *(
+                word
+                for cap in ("SETUID", "SETGID", "SETPCAP")
+                for word in ("--cap-add", f"CAP_{cap}")
+            ),
+        ]
     else:
         argv += ["--unshare-user"]
-    argv += ["--perms", "1777", "--size", str(SCRATCH), "--tmpfs", "/tmp"]  # before what is shown: the package may lie below it
-    argv += [word for path in sorted(parents - {"/tmp"}) for word in ("--perms", "0755", "--dir", path)]
+    argv += [
+        "--perms",
+        "1777",
+        "--size",
+        str(SCRATCH),
+        "--tmpfs",
+        "/tmp",
+    ]  # before what is shown: the package may lie below it
+    argv += [
+        word for path in sorted(parents - {"/tmp"}) for word in ("--perms", "0755", "--dir", path)
+    ]
     argv += [word for path in shown for word in ("--ro-bind", path, path)]
     argv += [word for path in DEVICES for word in ("--dev-bind", path, path)]
     return [*argv, "--proc", "/proc", "--remount-ro", "/", "--chdir", "/tmp"]
 
 
-def run_code(code: str, text: str, limits: Limits = Limits(), *, unconfined: bool = False, arguments: Sequence[str] = ()) -> Ended:
+def run_code(
+    code: str,
+    text: str,
+    limits: Limits = Limits(),
+    *,
+    unconfined: bool = False,
+    arguments: Sequence[str] = (),
+) -> Ended:
     """Runs a Python program with `text` on stdin; what it writes to stdout and stderr is the output.
 
     Returns within `limits.seconds` and a moment, with every process of it dead. ValueError where it may not run at all."""
     kind = confined_or_refused(unconfined)
     start = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="deepwright-") as folder, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as stdin:
+    with (
+        tempfile.TemporaryDirectory(prefix="deepwright-") as folder,
+        tempfile.TemporaryFile() as out,
+        tempfile.TemporaryFile() as stdin,
+    ):
         stdin.write(text.encode("utf-8", "surrogatepass"))
         stdin.seek(0)
         argv = command([PYTHON, "-I", "-c", code, *arguments], limits, folder, (), kind)
-        process = subprocess.Popen(argv, stdin=stdin, stdout=out, stderr=out, env=environment(), cwd=folder, start_new_session=True)
+        process = subprocess.Popen(
+            argv,
+            stdin=stdin,
+            stdout=out,
+            stderr=out,
+            env=environment(),
+            cwd=folder,
+            start_new_session=True,
+        )
         try:
             status = process.wait(limits.seconds)
         except subprocess.TimeoutExpired:
@@ -196,7 +289,10 @@ def kill(process: subprocess.Popen) -> None:
     """Ends a process that leads its own group, and with it the group and the namespace that it holds."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):  # the leader is gone already; its namespace went with it
+    except (
+        ProcessLookupError,
+        PermissionError,
+    ):  # the leader is gone already; its namespace went with it
         process.kill()
     process.wait()
 
@@ -219,7 +315,11 @@ for call in calls:
 """
 
 
-def call_results(code: str, calls: Sequence[str], limits: Limits = Limits(), *, unconfined: bool = False) -> tuple[list[str], Ended]:
+def call_results(
+    code: str, calls: Sequence[str], limits: Limits = Limits(), *, unconfined: bool = False
+) -> tuple[list[str], Ended]:
     """What each call (an expression) gives after `code` has run, as `repr` writes it; shorter than `calls` where the program ended early."""
-    ended = run_code(_CALLS, "", limits, unconfined=unconfined, arguments=(code, json.dumps(list(calls))))
+    ended = run_code(
+        _CALLS, "", limits, unconfined=unconfined, arguments=(code, json.dumps(list(calls)))
+    )
     return ended.output.split("\n")[:-1][: len(calls)], ended

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from deepwright.text.languages import WAITS, YESES
 from deepwright.text.thoughts import WAIT, YES
 
-_PIECE = re.compile(rf"\b(?:{'|'.join(sorted(WAITS | YESES))})\b|\b([0-9]{{1,9}}) ([-+*/]) ([0-9]{{1,9}}) = ([0-9]{{1,9}})(?![0-9])")
+_PIECE = re.compile(
+    rf"\b(?:{'|'.join(sorted(WAITS | YESES))})\b|\b([0-9]{{1,9}}) ([-+*/]) ([0-9]{{1,9}}) = ([0-9]{{1,9}})(?![0-9])"
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,14 @@ class Tally:
 
     @property
     def _all(self) -> tuple[int, ...]:
-        return (self.yes_equal, self.yes_unequal, self.wait_equal, self.wait_unequal, self.equations, self.equations_right)
+        return (
+            self.yes_equal,
+            self.yes_unequal,
+            self.wait_equal,
+            self.wait_unequal,
+            self.equations,
+            self.equations_right,
+        )
 
     @property
     def yes_rate_when_equal(self) -> float | None:

@@ -81,29 +81,42 @@ def safe_score(task: Task, problem: Problem, completion: str) -> Score:
     try:
         return task.score(problem, completion)
     except Exception as error:
-        return Score(0.0, Verdict.FAILED, f"the check of {task.name!r} raised {type(error).__name__}: {error}")
+        return Score(
+            0.0,
+            Verdict.FAILED,
+            f"the check of {task.name!r} raised {type(error).__name__}: {error}",
+        )
 
 
 def score_all(task: Task, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score]:
     """The scores of many completions. A task whose check runs in other processes offers `score_many` and judges them side by side."""
     if not hasattr(task, "score_many"):
-        return [safe_score(task, problem, completion) for problem, completion in zip(problems, completions, strict=True)]
+        return [
+            safe_score(task, problem, completion)
+            for problem, completion in zip(problems, completions, strict=True)
+        ]
     try:
         return task.score_many(problems, completions)
     except Exception as error:
-        return [failed(f"the check of {task.name!r} raised {type(error).__name__}: {error}")] * len(completions)
+        return [failed(f"the check of {task.name!r} raised {type(error).__name__}: {error}")] * len(
+            completions
+        )
 
 
 def failed(detail: str) -> Score:
     return Score(0.0, Verdict.FAILED, detail)
 
 
-def score_tags(completion: str, check: Callable[[str], tuple[bool, str]], format_reward: float) -> Score:
+def score_tags(
+    completion: str, check: Callable[[str], tuple[bool, str]], format_reward: float
+) -> Score:
     """`score_layout` for <think> .. </think> <answer> .. </answer>."""
     return score_layout(completion, "tags", check, format_reward)
 
 
-def score_layout(completion: str, layout: Layout, check: Callable[[str], tuple[bool, str]], format_reward: float) -> Score:
+def score_layout(
+    completion: str, layout: Layout, check: Callable[[str], tuple[bool, str]], format_reward: float
+) -> Score:
     """Format first, then `check(answer) -> (right, detail)`: 1 for a right answer, plus `format_reward` for the format.
     An answer in the wrong format earns nothing, so MALFORMED means exactly that the format part is 0."""
     found = read_layout(completion, layout)
@@ -143,7 +156,14 @@ class ChatTask:
     def __post_init__(self) -> None:
         if self.layout not in INSTRUCTIONS:
             raise ValueError(f"layout is {self.layout!r}, expected 'tags' or 'boxed'")
-        for name, least in (("train", 1), ("held_out", 1), ("held_out_of", 2), ("examples", 0), ("format_reward", 0), ("seconds", 0.01)):
+        for name, least in (
+            ("train", 1),
+            ("held_out", 1),
+            ("held_out_of", 2),
+            ("examples", 0),
+            ("format_reward", 0),
+            ("seconds", 0.01),
+        ):
             if getattr(self, name, least) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least {least}")
 
@@ -163,7 +183,9 @@ class ChatTask:
             raise ValueError(f"item {i} of {split}: expected 0 to {size - 1}")
         return i % size
 
-    def conversation(self, question: str, examples: Sequence[tuple[str, str]] = ()) -> tuple[dict[str, str], ...]:
+    def conversation(
+        self, question: str, examples: Sequence[tuple[str, str]] = ()
+    ) -> tuple[dict[str, str], ...]:
         """User and assistant turns of (question, completion) examples, then the question, each with what the layout asks for."""
         turns = []
         for asked, completion in (*examples, (question, "")):
@@ -171,7 +193,9 @@ class ChatTask:
             turns.append({"role": "assistant", "content": completion})
         return tuple(turns[:-1])
 
-    def judge(self, problems: Sequence[Problem], answers: Sequence[str]) -> list[tuple[bool | None, str]]:
+    def judge(
+        self, problems: Sequence[Problem], answers: Sequence[str]
+    ) -> list[tuple[bool | None, str]]:
         """(right, detail) of each answer; None where the check itself broke."""
         raise NotImplementedError
 
@@ -181,9 +205,18 @@ class ChatTask:
     def score_many(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score]:
         """1 for a right answer, plus the format reward; nothing for a wrong format, whose answer is not looked at."""
         found = [read_layout(completion, self.layout) for completion in completions]
-        asked = [(problem, one[1]) for problem, one in zip(problems, found, strict=True) if not isinstance(one, str)]
+        asked = [
+            (problem, one[1])
+            for problem, one in zip(problems, found, strict=True)
+            if not isinstance(one, str)
+        ]
         judged = iter(self.judge(*zip(*asked)) if asked else ())
-        return [Score(0.0, Verdict.MALFORMED, one) if isinstance(one, str) else scored(*next(judged), self.format_reward) for one in found]
+        return [
+            Score(0.0, Verdict.MALFORMED, one)
+            if isinstance(one, str)
+            else scored(*next(judged), self.format_reward)
+            for one in found
+        ]
 
     def tokenizer_words(self) -> tuple[str, ...]:
         return ()

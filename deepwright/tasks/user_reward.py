@@ -31,7 +31,10 @@ class UserReward:
         if not path.endswith(".py") or not name.isidentifier():
             raise ValueError(f"reward is {self.function!r}, expected FILE.py:FUNCTION")
         try:
-            defined = {getattr(node, "name", "") for node in ast.parse(Path(path).read_text(encoding="utf-8"), path).body}
+            defined = {
+                getattr(node, "name", "")
+                for node in ast.parse(Path(path).read_text(encoding="utf-8"), path).body
+            }
         except SyntaxError as error:
             raise ValueError(f"{path}:{error.lineno} is not Python: {error.msg}") from None
         if name not in defined:
@@ -52,7 +55,11 @@ class UserReward:
 
     def score_many(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score]:
         path, _, name = self.function.rpartition(":")
-        job = {"path": str(Path(path).resolve()), "name": name, "columns": columns(problems, completions)}
+        job = {
+            "path": str(Path(path).resolve()),
+            "name": name,
+            "columns": columns(problems, completions),
+        }
         (outcome,) = shared_pool("function", self.seconds, trusted=True).run([job])
         rewards, why = outcome.value, outcome.error
         if not why and isinstance(rewards, dict):
@@ -73,13 +80,24 @@ class UserReward:
 def columns(problems: Sequence[Problem], completions: Sequence[str]) -> dict[str, list[Any]]:
     """The arguments by name: completions and prompts (conversations where the problems are), answer, kind, and the columns of the rows."""
     talks = all(problem.messages for problem in problems)
-    names = sorted({name for problem in problems for name in problem.columns if name.isidentifier()})
+    names = sorted(
+        {name for problem in problems for name in problem.columns if name.isidentifier()}
+    )
     values = {name: [_plain(problem.columns.get(name)) for problem in problems] for name in names}
-    values |= {"answer": [problem.answer for problem in problems], "kind": [problem.kind for problem in problems]}
-    values["prompts"] = [list(problem.messages) if talks else problem.prompt for problem in problems]
-    values["completions"] = [[{"role": "assistant", "content": text}] if talks else text for text in completions]
+    values |= {
+        "answer": [problem.answer for problem in problems],
+        "kind": [problem.kind for problem in problems],
+    }
+    values["prompts"] = [
+        list(problem.messages) if talks else problem.prompt for problem in problems
+    ]
+    values["completions"] = [
+        [{"role": "assistant", "content": text}] if talks else text for text in completions
+    ]
     return values
 
 
 def _plain(value: Any) -> Any:
-    return value if isinstance(value, (str, int, float, bool, list, dict, type(None))) else str(value)
+    return (
+        value if isinstance(value, (str, int, float, bool, list, dict, type(None))) else str(value)
+    )

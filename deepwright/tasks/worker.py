@@ -32,8 +32,13 @@ def _parsed(text):
     import math_verify
     from math_verify import grader, parser
 
-    grader.TIMEOUT_WARNING_SHOWN = parser.TIMEOUT_WARNING_SHOWN = True  # its own deadlines need signals; ours is the pool's
-    configs = [math_verify.LatexExtractionConfig(boxed_match_priority=0), math_verify.ExprExtractionConfig()]
+    grader.TIMEOUT_WARNING_SHOWN = parser.TIMEOUT_WARNING_SHOWN = (
+        True  # its own deadlines need signals; ours is the pool's
+    )
+    configs = [
+        math_verify.LatexExtractionConfig(boxed_match_priority=0),
+        math_verify.ExprExtractionConfig(),
+    ]
     return math_verify.parse(f"\\boxed{{{text}}}", extraction_config=configs, parsing_timeout=None)
 
 
@@ -62,9 +67,18 @@ def ask_reasoning_gym(job):
             same = ast.literal_eval(text) == entry
         except ValueError:
             same = False
-        metadata = {name: value for name, value in entry["metadata"].items() if isinstance(value, (str, int, float))}
+        metadata = {
+            name: value
+            for name, value in entry["metadata"].items()
+            if isinstance(value, (str, int, float))
+        }
         answer = "" if entry["answer"] is None else str(entry["answer"])
-        return {"question": entry["question"], "answer": answer, "metadata": metadata, "entry": text if same else ""}
+        return {
+            "question": entry["question"],
+            "answer": answer,
+            "metadata": metadata,
+            "entry": text if same else "",
+        }
     entry = ast.literal_eval(job["entry"]) if job["entry"] else dataset[job["index"]]
     try:
         return float(dataset.score_answer(job["answer"], entry))
@@ -113,13 +127,24 @@ def main():
     answers.flush()
     for line in jobs:
         job = json.loads(line)
-        hard = resource.getrlimit(resource.RLIMIT_CPU)[1]  # of the processor's time, on top of what earlier jobs took
-        resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time() + job["seconds"]) + 2, hard))
+        hard = resource.getrlimit(resource.RLIMIT_CPU)[
+            1
+        ]  # of the processor's time, on top of what earlier jobs took
+        resource.setrlimit(
+            resource.RLIMIT_CPU, (int(time.process_time() + job["seconds"]) + 2, hard)
+        )
         try:
             answer = {"value": work(job)}
-        except BaseException as error:  # also SystemExit: whatever a verifier does, its job has failed and is named
-            spent = not isinstance(error, Exception) or isinstance(error, (MemoryError, RecursionError))
-            answer = {"error": f"{type(error).__name__}: {str(error)[:300]}", "spent": spent}  # spent: a fresh process is safer
+        except (
+            BaseException
+        ) as error:  # also SystemExit: whatever a verifier does, its job has failed and is named
+            spent = not isinstance(error, Exception) or isinstance(
+                error, (MemoryError, RecursionError)
+            )
+            answer = {
+                "error": f"{type(error).__name__}: {str(error)[:300]}",
+                "spent": spent,
+            }  # spent: a fresh process is safer
         answers.write(json.dumps(answer).encode() + b"\n")
         answers.flush()
 

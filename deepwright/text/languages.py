@@ -43,7 +43,10 @@ class Language:
 
 
 def _things(*lists: str) -> dict[str, tuple[str, tuple[str, ...]]]:
-    return {name: (own, tuple(members)) for name, (own, *members) in zip(("animals", "colours", "fruits"), map(str.split, lists))}
+    return {
+        name: (own, tuple(members))
+        for name, (own, *members) in zip(("animals", "colours", "fruits"), map(str.split, lists))
+    }
 
 
 LANGUAGES = {
@@ -66,12 +69,16 @@ WAITS, YESES = ({getattr(one, name) for one in LANGUAGES.values()} for name in (
 def check_languages(names: Iterable[str]) -> None:
     names = tuple(names)
     if not names or len(set(names)) < len(names) or not set(names) <= LANGUAGES.keys():
-        raise ValueError(f"languages is {list(names)}, expected some of {sorted(LANGUAGES)}, each once")
+        raise ValueError(
+            f"languages is {list(names)}, expected some of {sorted(LANGUAGES)}, each once"
+        )
 
 
 def language_of(prompt: str) -> str:
     """The language of a prompt, by the colon that ends it."""
-    return next((name for name, one in LANGUAGES.items() if prompt.rstrip().endswith(one.colon)), "en")
+    return next(
+        (name for name, one in LANGUAGES.items() if prompt.rstrip().endswith(one.colon)), "en"
+    )
 
 
 def consistency(text: str, language: str) -> float | None:

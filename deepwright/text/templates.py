@@ -48,8 +48,14 @@ DEEPSEEK_TEMPLATE = """\
 {%- if add_generation_prompt %}{{ '<｜Assistant｜>' }}{% endif %}"""
 
 
-REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")  # names of a message's reasoning, the usual one first
-_READS_REASONING = re.compile(r"""reasoning_content|(?:\.|\[['"]|get\(['"])(?:thinking|reasoning)\b""")
+REASONING_FIELDS = (
+    "reasoning_content",
+    "thinking",
+    "reasoning",
+)  # names of a message's reasoning, the usual one first
+_READS_REASONING = re.compile(
+    r"""reasoning_content|(?:\.|\[['"]|get\(['"])(?:thinking|reasoning)\b"""
+)
 _TRACK = "generation_track"  # the variable through which a rendering hands its tracker to the tag
 
 Spans = list[tuple[int, int]]  # places in a rendered text, in characters
@@ -78,17 +84,30 @@ def _refuse(message: str) -> NoReturn:
     raise ValueError(f"chat template: {message}")
 
 
-def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False) -> str:
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: Any = None,
+    sort_keys: bool = False,
+) -> str:
     """jinja2's own filter escapes HTML."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
 
 
 @lru_cache(maxsize=64)
 def _compile(template: str) -> jinja2.Template:
     extensions = [_Generation, "jinja2.ext.loopcontrols"]
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=extensions
+    )
     environment.filters["tojson"] = _tojson
-    environment.globals |= {"raise_exception": _refuse, "strftime_now": lambda form: datetime.now().strftime(form)}
+    environment.globals |= {
+        "raise_exception": _refuse,
+        "strftime_now": lambda form: datetime.now().strftime(form),
+    }
     return environment.from_string(template)
 
 
@@ -96,7 +115,11 @@ def _named_reasoning(message: Mapping[str, Any]) -> dict[str, Any]:
     """Without empty fields, and with the reasoning under the names that templates read, whatever the caller's name for it."""
     message = {name: value for name, value in message.items() if value is not None}
     reasoning = next((message[name] for name in REASONING_FIELDS if name in message), None)
-    return message if reasoning is None else {"thinking": reasoning, **message, "reasoning_content": reasoning}
+    return (
+        message
+        if reasoning is None
+        else {"thinking": reasoning, **message, "reasoning_content": reasoning}
+    )
 
 
 def reads_reasoning(template: str) -> bool:
@@ -108,16 +131,29 @@ def marks_generation(template: str) -> bool:
     return re.search(r"\{%-?\s*generation\s*-?%\}", template) is not None
 
 
-def render(template: str, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool, **variables: Any) -> tuple[str, Spans]:
+def render(
+    template: str,
+    messages: Sequence[Mapping[str, Any]],
+    *,
+    add_generation_prompt: bool,
+    **variables: Any,
+) -> tuple[str, Spans]:
     """The text of a conversation, and the places that the template marks as generated (none without `{% generation %}`).
 
     `variables`: bos_token, eos_token, tools (JSON schemas), enable_thinking, whatever the template reads. A broken template, or one
     that refuses these messages, is a ValueError."""
-    named = {"tools": None, "documents": None, **variables, "add_generation_prompt": add_generation_prompt}
+    named = {
+        "tools": None,
+        "documents": None,
+        **variables,
+        "add_generation_prompt": add_generation_prompt,
+    }
     blocks: list[str] = []
     spans: Spans = []
     try:
-        for block in _compile(template).generate(messages=[_named_reasoning(m) for m in messages], **named, **{_TRACK: (blocks, spans)}):
+        for block in _compile(template).generate(
+            messages=[_named_reasoning(m) for m in messages], **named, **{_TRACK: (blocks, spans)}
+        ):
             blocks.append(block)
     except (jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, TypeError) as error:
         raise ValueError(f"the chat template cannot be rendered: {error}") from error

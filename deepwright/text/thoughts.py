@@ -16,7 +16,10 @@ from typing import NamedTuple
 
 THINK, END_THINK, ANSWER, END_ANSWER = "<think>", "</think>", "<answer>", "</answer>"
 TAGS = (THINK, END_THINK, ANSWER, END_ANSWER)
-WAIT, YES = "wait", "yes"  # what an author writes after an attempt that failed, and after one that succeeded
+WAIT, YES = (
+    "wait",
+    "yes",
+)  # what an author writes after an attempt that failed, and after one that succeeded
 
 
 def read_tags(completion: str) -> tuple[str, str] | str:
@@ -62,7 +65,9 @@ class ThoughtParser:
 
     What could be the beginning of a tag waits until it is decided. Linear in the length of the text."""
 
-    def __init__(self, inside: bool = False, opening: str = THINK, closing: str = END_THINK) -> None:
+    def __init__(
+        self, inside: bool = False, opening: str = THINK, closing: str = END_THINK
+    ) -> None:
         """`inside`: the prompt ended in an open thought (`ends_in_thought`)."""
         self.inside = inside  # a thought is open
         self._opening, self._closing = opening, closing
@@ -85,8 +90,15 @@ class ThoughtParser:
         if tag and self.inside:
             self.inside, self._held = False, ""
             return Delta(thought, rest)
-        waits = max(n for n in range(len(self._closing)) if self._held.endswith(self._closing[:n])) if self.inside else 0
-        ready, self._held = self._held[: len(self._held) - waits], self._held[len(self._held) - waits :]
+        waits = (
+            max(n for n in range(len(self._closing)) if self._held.endswith(self._closing[:n]))
+            if self.inside
+            else 0
+        )
+        ready, self._held = (
+            self._held[: len(self._held) - waits],
+            self._held[len(self._held) - waits :],
+        )
         return Delta(ready, "") if self.inside else Delta("", ready)
 
     def finish(self) -> Delta:

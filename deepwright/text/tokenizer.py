@@ -21,7 +21,15 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 
 from deepwright.config.refusals import expect, read_json
-from deepwright.text.templates import ASSISTANT, DEEPSEEK_TEMPLATE, PLAIN_TEMPLATE, USER, Spans, marks_generation, render
+from deepwright.text.templates import (
+    ASSISTANT,
+    DEEPSEEK_TEMPLATE,
+    PLAIN_TEMPLATE,
+    USER,
+    Spans,
+    marks_generation,
+    render,
+)
 
 BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
 FIM_BEGIN, FIM_HOLE, FIM_END = "<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"
@@ -39,11 +47,23 @@ class Tokenizer:
         """`stop_ids`: ends beside `eos`. `adds_bos`: the model wants BOS before every text, whether or not its template writes it."""
         ids = {token: backend.token_to_id(token) for token in (bos, eos, pad) if token is not None}
         self.vocab_size: int = backend.get_vocab_size(with_added_tokens=True)
-        for token in [*(token for token, index in ids.items() if index is None), *(i for i in stop_ids if backend.id_to_token(i) is None)]:
-            raise ValueError(f"special token {token!r} is not in the vocabulary of {self.vocab_size} entries")
+        for token in [
+            *(token for token, index in ids.items() if index is None),
+            *(i for i in stop_ids if backend.id_to_token(i) is None),
+        ]:
+            raise ValueError(
+                f"special token {token!r} is not in the vocabulary of {self.vocab_size} entries"
+            )
         backend.no_padding()
         backend.no_truncation()
-        self.backend, self.template, self.bos, self.eos, self.pad, self.unk = backend, template, bos, eos, pad or eos, unk
+        self.backend, self.template, self.bos, self.eos, self.pad, self.unk = (
+            backend,
+            template,
+            bos,
+            eos,
+            pad or eos,
+            unk,
+        )
         self.bos_id: int | None = None if bos is None else ids[bos]
         self.eos_id: int = ids[eos]
         self.pad_id: int = ids[self.pad]
@@ -51,7 +71,9 @@ class Tokenizer:
         self.adds_bos = adds_bos and bos is not None
         self._words = _plain_words(backend)
         self._unknown_id = None if self._words is None else backend.token_to_id(UNKNOWN)
-        if self._words is None:  # a second copy that reads special tokens in a text as ordinary characters
+        if (
+            self._words is None
+        ):  # a second copy that reads special tokens in a text as ordinary characters
             self._literal = tokenizers.Tokenizer.from_str(backend.to_str())
             self._literal.encode_special_tokens = True
 
@@ -60,7 +82,9 @@ class Tokenizer:
         characters, so that a document cannot forge a border. Raises ValueError naming a word outside the vocabulary."""
         if self._words is not None and not specials:
             return self._encode_words(text)
-        encoding = (self.backend if specials else self._literal).encode(text, add_special_tokens=False)
+        encoding = (self.backend if specials else self._literal).encode(
+            text, add_special_tokens=False
+        )
         if self._unknown_id is not None and self._unknown_id in encoding.ids:
             start, end = encoding.offsets[encoding.ids.index(self._unknown_id)]
             raise ValueError(_unknown(text[start:end]))
@@ -99,22 +123,44 @@ class Tokenizer:
         ids = tuple(self.backend.token_to_id(token) for token in (FIM_BEGIN, FIM_HOLE, FIM_END))
         return None if None in ids else ids
 
-    def render(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True, **variables: Any) -> str:
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool = True,
+        **variables: Any,
+    ) -> str:
         """The text of a conversation of {"role", "content"} messages, with exactly one BOS where the model wants one.
 
         `variables` are the template's own (tools, enable_thinking ...). Reasoning of earlier turns stays or goes as the template has it."""
         return self._render(messages, add_generation_prompt, variables)[0]
 
-    def assistant_spans(self, messages: Sequence[Mapping[str, Any]], **variables: Any) -> Spans | None:
+    def assistant_spans(
+        self, messages: Sequence[Mapping[str, Any]], **variables: Any
+    ) -> Spans | None:
         """Places in `render(messages, False)` that the template marks by `{% generation %}`; None where it has no such mark."""
-        return self._render(messages, False, variables)[1] if marks_generation(self.template) else None
+        return (
+            self._render(messages, False, variables)[1] if marks_generation(self.template) else None
+        )
 
     def _render(
-        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool, variables: Mapping[str, Any]
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool,
+        variables: Mapping[str, Any],
     ) -> tuple[str, Spans]:
-        named = {"bos_token": self.bos, "eos_token": self.eos, "pad_token": self.pad, "unk_token": self.unk}
+        named = {
+            "bos_token": self.bos,
+            "eos_token": self.eos,
+            "pad_token": self.pad,
+            "unk_token": self.unk,
+        }
         named = {name: token for name, token in named.items() if token is not None}
-        text, spans = render(self.template, messages, add_generation_prompt=add_generation_prompt, **named | dict(variables))
+        text, spans = render(
+            self.template,
+            messages,
+            add_generation_prompt=add_generation_prompt,
+            **named | dict(variables),
+        )
         once = self._with_one_bos(text)
         moved = len(once) - len(text)
         return once, [(start + moved, end + moved) for start, end in spans]
@@ -151,11 +197,18 @@ class Tokenizer:
         apart = [self.encode(piece) for piece in pieces]
         if self._words is not None:  # its words end where a piece ends
             return apart
-        whole, heads = self.encode("".join(pieces)), [self.encode(text) for text in accumulate(pieces)]
+        whole, heads = (
+            self.encode("".join(pieces)),
+            [self.encode(text) for text in accumulate(pieces)],
+        )
         if all(whole[: len(head)] == head for head in heads):
             return [head[len(before) :] for before, head in pairwise([[], *heads])]
-        if self.decode([*chain.from_iterable(apart)], specials=True) != self.decode(whole, specials=True):
-            raise ValueError(f"a token of this vocabulary crosses the border after {pieces[0][-20:]!r}")
+        if self.decode([*chain.from_iterable(apart)], specials=True) != self.decode(
+            whole, specials=True
+        ):
+            raise ValueError(
+                f"a token of this vocabulary crosses the border after {pieces[0][-20:]!r}"
+            )
         return apart
 
     def encode_prompt(self, prompt: str) -> list[int]:
@@ -177,11 +230,17 @@ class Tokenizer:
         }
         config |= {} if self.unk is None else {"unk_token": self.unk}
         (folder / "tokenizer.json").write_text(self.backend.to_str(pretty=True), encoding="utf-8")
-        (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (folder / "tokenizer_config.json").write_text(
+            json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
         (folder / "chat_template.jinja").write_text(self.template, encoding="utf-8")
         if len(self.stop_ids) > 1:
-            generation = _read_if_there(folder / "generation_config.json") | {"eos_token_id": list(self.stop_ids)}
-            (folder / "generation_config.json").write_text(json.dumps(generation, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+            generation = _read_if_there(folder / "generation_config.json") | {
+                "eos_token_id": list(self.stop_ids)
+            }
+            (folder / "generation_config.json").write_text(
+                json.dumps(generation, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+            )
 
     @staticmethod
     def load(folder: str | Path) -> Tokenizer:
@@ -190,16 +249,26 @@ class Tokenizer:
         folder = Path(folder)
         if not (folder / "tokenizer.json").is_file():
             raise ValueError(f"{folder} has no tokenizer.json")
-        named = {name: token for name, token in read_json(folder / "tokenizer_config.json").items() if token is not None}
+        named = {
+            name: token
+            for name, token in read_json(folder / "tokenizer_config.json").items()
+            if token is not None
+        }
         config = _read_if_there(folder / "special_tokens_map.json") | named
         try:
             backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
         except Exception as error:  # the library raises nothing narrower
             raise ValueError(f"{folder / 'tokenizer.json'} is no tokenizer: {error}") from None
         ends = _read_if_there(folder / "generation_config.json").get("eos_token_id") or []
-        tokens = {key: _content(config, f"{key}_token") for key in ("bos", "pad", "unk") if config.get(f"{key}_token") is not None}
+        tokens = {
+            key: _content(config, f"{key}_token")
+            for key in ("bos", "pad", "unk")
+            if config.get(f"{key}_token") is not None
+        }
         bos = tokens.pop("bos", None)
-        adds_bos = config.get("add_bos_token") is True or (bos is not None and backend.encode("").ids[:1] == [backend.token_to_id(bos)])
+        adds_bos = config.get("add_bos_token") is True or (
+            bos is not None and backend.encode("").ids[:1] == [backend.token_to_id(bos)]
+        )
         template = _read_template(folder / "chat_template.jinja", config)
         return Tokenizer(backend, template, bos, _content(config, "eos_token"), **tokens, adds_bos=adds_bos,
                          stop_ids=[ends] if isinstance(ends, int) else ends)  # fmt: skip
@@ -215,8 +284,15 @@ def _read_template(file: Path, config: Mapping[str, Any]) -> str:
         return file.read_text(encoding="utf-8")
     template = config.get("chat_template") or PLAIN_TEMPLATE
     if isinstance(template, list):
-        template = next((entry["template"] for entry in template if entry.get("name") == "default"), None)
-    expect(isinstance(template, str), "tokenizer_config.json: chat_template", config.get("chat_template"), "a text or one named 'default'")
+        template = next(
+            (entry["template"] for entry in template if entry.get("name") == "default"), None
+        )
+    expect(
+        isinstance(template, str),
+        "tokenizer_config.json: chat_template",
+        config.get("chat_template"),
+        "a text or one named 'default'",
+    )
     return template
 
 
@@ -249,7 +325,9 @@ def number_tokenizer(words: Sequence[str], largest: int, *, fim: bool = False) -
     taken = set(numbers) | {BOS, EOS, UNKNOWN}
     for word in words:
         if word.split() != [word] or word in taken:
-            raise ValueError(f"word {word!r}: expected different words without blanks, none of them a number or special token")
+            raise ValueError(
+                f"word {word!r}: expected different words without blanks, none of them a number or special token"
+            )
         taken.add(word)
     specials = [BOS, EOS, UNKNOWN, *([FIM_BEGIN, FIM_HOLE, FIM_END] if fim else [])]
     vocab = {token: index for index, token in enumerate([*specials, *words, *numbers])}
@@ -265,10 +343,17 @@ def train_bpe(texts: Iterable[str], vocab_size: int, *, fim: bool = True) -> Tok
     The result has `vocab_size` entries, or fewer when `texts` has too few different pairs."""
     specials = [BOS, EOS, *([FIM_BEGIN, FIM_HOLE, FIM_END] if fim else []), USER, ASSISTANT]
     least = 256 + len(specials)
-    expect(vocab_size >= least, "vocab_size", vocab_size, f"at least {least}: 256 bytes and {len(specials)} special tokens")
+    expect(
+        vocab_size >= least,
+        "vocab_size",
+        vocab_size,
+        f"at least {least}: 256 bytes and {len(specials)} special tokens",
+    )
     backend = tokenizers.Tokenizer(models.BPE())
     splits = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in _BPE_SPLITS]
-    backend.pre_tokenizer = pre_tokenizers.Sequence([*splits, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [*splits, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,

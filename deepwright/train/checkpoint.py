@@ -28,7 +28,11 @@ from torch import Tensor, nn
 from deepwright import weights
 from deepwright.config.refusals import changes, expect, read_json
 
-TENSORS, STATE, MANIFEST = "trainer/tensors.safetensors", "trainer/state.json", "trainer/manifest.json"
+TENSORS, STATE, MANIFEST = (
+    "trainer/tensors.safetensors",
+    "trainer/state.json",
+    "trainer/manifest.json",
+)
 DRAFT = ".draft-"  # prefix of folders that are no checkpoint: being written, or on their way out
 
 
@@ -85,7 +89,9 @@ def save_checkpoint(
         _remove_older(parent, step, keep)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(draft, ignore_errors=True)
-        raise CheckpointError(f"could not save checkpoint {target}: {_reason(error)}; earlier checkpoints are untouched") from error
+        raise CheckpointError(
+            f"could not save checkpoint {target}: {_reason(error)}; earlier checkpoints are untouched"
+        ) from error
     return target
 
 
@@ -102,7 +108,9 @@ def latest_checkpoint(run_dir: str | Path) -> Checkpoint | None:
             return Checkpoint(step, folder)
         warnings.warn(f"checkpoint {folder} is damaged ({damage}) and is skipped", stacklevel=2)
     if found:
-        raise CheckpointError(f"every checkpoint in {found[0][1].parent} is damaged; remove that folder to start the run afresh")
+        raise CheckpointError(
+            f"every checkpoint in {found[0][1].parent} is damaged; remove that folder to start the run afresh"
+        )
     return None
 
 
@@ -134,7 +142,9 @@ def remove_drafts(run_dir: str | Path) -> None:
 def remove_checkpoints_after(run_dir: str | Path, step: int) -> None:
     """Gives up what a run did after `step`. The oldest checkpoint stays whatever its step; a kill in between leaves whole ones only."""
     found = _by_step(Path(run_dir) / "checkpoints")
-    for _, folder in [pair for pair in found[1:] if pair[0] > step][::-1]:  # newest first: what is left never has a gap
+    for _, folder in [pair for pair in found[1:] if pair[0] > step][
+        ::-1
+    ]:  # newest first: what is left never has a gap
         folder.rename(folder.with_name(f"{DRAFT}{folder.name}"))
     remove_drafts(run_dir)
 
@@ -148,7 +158,9 @@ def _write_model(model: nn.Module, tokenizer: Any | None, folder: Path) -> None:
 
 def _write_trainer(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
     (folder / "trainer").mkdir()
-    data = safetensors.torch.save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
+    data = safetensors.torch.save(
+        {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    )
     (folder / TENSORS).write_bytes(data)
     (folder / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
 
@@ -164,7 +176,10 @@ def _write_manifest(folder: Path) -> None:
 
 def _by_step(parent: Path) -> list[tuple[int, Path]]:
     names = (path.name.removeprefix("step-") for path in parent.glob("step-*") if path.is_dir())
-    return [(step, parent / f"step-{step}") for step in sorted(int(name) for name in names if name.isdecimal())]
+    return [
+        (step, parent / f"step-{step}")
+        for step in sorted(int(name) for name in names if name.isdecimal())
+    ]
 
 
 def _remove_older(parent: Path, step: int, keep: int) -> None:
@@ -197,4 +212,6 @@ def check_settings(checkpoint: Checkpoint, asked: Mapping[str, Any], free: Colle
     """Raises ValueError naming the first setting, but those in `free`, in which the saved run differs from the one asked for now."""
     for name, old, new in changes(checkpoint.state["settings"], json.loads(json.dumps(asked))):
         if name not in free:
-            raise ValueError(f"{checkpoint.folder} was trained with {name} {old!r}, now it is {new!r}; set it back or use a new run folder")
+            raise ValueError(
+                f"{checkpoint.folder} was trained with {name} {old!r}, now it is {new!r}; set it back or use a new run folder"
+            )

@@ -43,7 +43,9 @@ class Batch:
     def lengths_B(self) -> Tensor:
         if self.valid_BS is None:
             return torch.full((self.rows,), self.inputs_BS.shape[1])
-        return (self.valid_BS * torch.arange(1, self.valid_BS.shape[1] + 1, device=self.valid_BS.device)).amax(1)
+        return (
+            self.valid_BS * torch.arange(1, self.valid_BS.shape[1] + 1, device=self.valid_BS.device)
+        ).amax(1)
 
     @property
     def positions(self) -> int:
@@ -51,10 +53,19 @@ class Batch:
         return int(self.lengths_B.sum())
 
     def target_weights(self) -> Tensor:
-        return torch.ones_like(self.inputs_BS, dtype=torch.float32) if self.weights_BS is None else self.weights_BS
+        return (
+            torch.ones_like(self.inputs_BS, dtype=torch.float32)
+            if self.weights_BS is None
+            else self.weights_BS
+        )
 
     def to(self, device: torch.device | str) -> Batch:
-        return Batch(*(None if x is None else x.to(device) for x in (self.tokens, self.weights_BS, self.valid_BS)))
+        return Batch(
+            *(
+                None if x is None else x.to(device)
+                for x in (self.tokens, self.weights_BS, self.valid_BS)
+            )
+        )
 
     def split(self, rows: int | None) -> Iterator[Batch]:
         """Micro-batches of as many positions as `rows` full rows have; the last may be smaller. Each is only as wide as its longest row, so
@@ -68,7 +79,9 @@ class Batch:
             width = max(width, lengths[end]) if end < self.rows else 0
 
     def _cut(self, rows: slice, width: int) -> Batch:
-        weights, valid = (None if x is None else x[rows, :width] for x in (self.weights_BS, self.valid_BS))
+        weights, valid = (
+            None if x is None else x[rows, :width] for x in (self.weights_BS, self.valid_BS)
+        )
         return Batch(self.tokens[rows, : width + 1], weights, valid)
 
 
@@ -78,7 +91,9 @@ class Terms:
 
     mtp: float = 0.0  # lambda
     sequence: float = 0.0  # alpha of the sequence-wise balance loss
-    auxiliary: float = 0.0  # factor of the batch-wise auxiliary loss, the baseline that the bias method replaces
+    auxiliary: float = (
+        0.0  # factor of the batch-wise auxiliary loss, the baseline that the bias method replaces
+    )
 
 
 @dataclass
@@ -92,10 +107,19 @@ class Sums:
     loads: dict[int, Tensor] = field(default_factory=dict)
 
 
-def accumulate_gradients(model: nn.Module, batch: Batch, terms: Terms, *, micro_rows: int | None = None, recompute: bool = False) -> Sums:
+def accumulate_gradients(
+    model: nn.Module,
+    batch: Batch,
+    terms: Terms,
+    *,
+    micro_rows: int | None = None,
+    recompute: bool = False,
+) -> Sums:
     """Adds the gradient of the batch's loss to `.grad`. The auxiliary loss reads the whole batch's loads, so it refuses a split."""
     if terms.auxiliary and micro_rows is not None and micro_rows < batch.rows:
-        raise ValueError(f"micro_rows is {micro_rows} of {batch.rows} rows: the auxiliary loss needs the whole batch at once")
+        raise ValueError(
+            f"micro_rows is {micro_rows} of {batch.rows} rows: the auxiliary loss needs the whole batch at once"
+        )
     sums = Sums()
     tokens = float(batch.target_weights().sum())
     for piece in batch.split(micro_rows):
@@ -105,16 +129,30 @@ def accumulate_gradients(model: nn.Module, batch: Batch, terms: Terms, *, micro_
     return sums
 
 
-def _piece_loss(model: nn.Module, piece: Batch, terms: Terms, tokens: float, share: float, recompute: bool, sums: Sums) -> Tensor:
+def _piece_loss(
+    model: nn.Module,
+    piece: Batch,
+    terms: Terms,
+    tokens: float,
+    share: float,
+    recompute: bool,
+    sums: Sums,
+) -> Tensor:
     """The micro-batch's part of the loss. `tokens`: the whole batch's target count; `share`: this piece's share of its sequences."""
     routing: list[Routing] = []
-    h_BSD = model.hidden(piece.inputs_BS, valid_BS=piece.valid_BS, routing=routing, recompute=recompute)
+    h_BSD = model.hidden(
+        piece.inputs_BS, valid_BS=piece.valid_BS, routing=routing, recompute=recompute
+    )
     total = main = _token_loss(model, h_BSD, piece, 0, tokens)
     sums.loss += main.item()
     if terms.mtp:
-        hidden = model.mtp_hidden(h_BSD, piece.inputs_BS, valid_BS=piece.valid_BS, routing=routing, recompute=recompute)
+        hidden = model.mtp_hidden(
+            h_BSD, piece.inputs_BS, valid_BS=piece.valid_BS, routing=routing, recompute=recompute
+        )
         # Eq. 24 divides each depth by all T tokens, although its last k positions have no target.
-        mtp = sum(_token_loss(model, h, piece, k, tokens) for k, h in enumerate(hidden, 1)) / len(hidden)
+        mtp = sum(_token_loss(model, h, piece, k, tokens) for k, h in enumerate(hidden, 1)) / len(
+            hidden
+        )
         sums.mtp_loss += mtp.item()
         total = total + terms.mtp * mtp
     if (terms.sequence or terms.auxiliary) and routing:
@@ -129,15 +167,21 @@ def _piece_loss(model: nn.Module, piece: Batch, terms: Terms, tokens: float, sha
 def _token_loss(model: nn.Module, h_BTD: Tensor, piece: Batch, depth: int, tokens: float) -> Tensor:
     """Position i of depth k predicts token i + k + 1; depth 0 is the main model."""
     targets, weights = piece.tokens[:, depth + 1 :], piece.target_weights()[:, depth:] / tokens
-    return cross_entropy(h_BTD.flatten(0, 1), model.head_weight, targets.flatten(), weights.flatten())
+    return cross_entropy(
+        h_BTD.flatten(0, 1), model.head_weight, targets.flatten(), weights.flatten()
+    )
 
 
 def add_loads(loads: dict[int, Tensor], routing: Iterable[Routing]) -> None:
     for record in routing:
-        loads[record.layer] = loads[record.layer] + record.load_E if record.layer in loads else record.load_E
+        loads[record.layer] = (
+            loads[record.layer] + record.load_E if record.layer in loads else record.load_E
+        )
 
 
-def update_biases(model: nn.Module, loads: Mapping[int, Tensor], speed: float, *, include_mtp: bool = True) -> None:
+def update_biases(
+    model: nn.Module, loads: Mapping[int, Tensor], speed: float, *, include_mtp: bool = True
+) -> None:
     """Moves every router bias once, by the loads of the whole batch. To be called once after each optimizer step."""
     for layer, router in routers(model).items():
         if layer in loads and (include_mtp or layer < model.config.num_hidden_layers):
@@ -148,7 +192,11 @@ def routers(model: nn.Module) -> dict[int, nn.Module]:
     """Every router with a bias, by layer; MTP blocks are counted on after the main layers."""
     blocks = [*model.layers, *(module.block for module in model.mtp)]
     found = {layer: getattr(block.ffn, "router", None) for layer, block in enumerate(blocks)}
-    return {layer: router for layer, router in found.items() if getattr(router, "bias", None) is not None}
+    return {
+        layer: router
+        for layer, router in found.items()
+        if getattr(router, "bias", None) is not None
+    }
 
 
 def max_violation(loads: Iterable[Tensor]) -> float:
@@ -175,5 +223,7 @@ def validate(model: nn.Module, batches: Iterable[Tensor | Batch]) -> Validation:
         targets += float(batch.target_weights().sum())
         add_loads(loads, routing)
     if not targets:
-        raise ValueError("no validation batches were given, expected at least one [B, S+1] tensor of tokens")
+        raise ValueError(
+            "no validation batches were given, expected at least one [B, S+1] tensor of tokens"
+        )
     return Validation(loss / targets, max_violation(loads.values()))

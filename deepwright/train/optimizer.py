@@ -38,7 +38,9 @@ class OptimizerConfig:
     moments: str = "float32"  # AdamW's: float32 | bfloat16 (as V3 keeps them, section 3.3.2: 4 bytes less for each parameter)
     clip_norm: float = 1.0  # global norm; 0 switches clipping off
     muon_momentum: float = 0.95
-    muon_rms: float = 0.2  # root mean square of a Muon update at learning rate 1; 0.2 is about AdamW's own
+    muon_rms: float = (
+        0.2  # root mean square of a Muon update at learning rate 1; 0.2 is about AdamW's own
+    )
     muon_iterations: int = 5
     muon_dtype: str = "float32"  # of the iteration: float32 | bfloat16 (two to three times faster where native) | auto (where it is)
     skip_limit: int = 3  # this many non-finite gradients in a row end the run
@@ -46,11 +48,21 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         expect(self.name in ("adamw", "muon"), "optimizer name", self.name, "'adamw' or 'muon'")
         compute_dtype(self.muon_dtype, "muon_dtype")  # refuses an unknown name
-        expect_each(self, ("beta1", "beta2", "muon_momentum"), lambda value: 0 <= value < 1, "a number in [0, 1)")
+        expect_each(
+            self,
+            ("beta1", "beta2", "muon_momentum"),
+            lambda value: 0 <= value < 1,
+            "a number in [0, 1)",
+        )
         expect(self.moments in NAMES, "moments", self.moments, " or ".join(map(repr, NAMES)))
-        if self.moments != "float32":  # a decay of less than bfloat16's spacing would be rounded away, and the moment would never fall
+        if (
+            self.moments != "float32"
+        ):  # a decay of less than bfloat16's spacing would be rounded away, and the moment would never fall
             expect(
-                max(self.beta1, self.beta2) <= 0.98, "beta1 and beta2", (self.beta1, self.beta2), "at most 0.98 with moments in bfloat16"
+                max(self.beta1, self.beta2) <= 0.98,
+                "beta1 and beta2",
+                (self.beta1, self.beta2),
+                "at most 0.98 with moments in bfloat16",
             )
         sizes = ("eps", "weight_decay", "clip_norm", "muon_rms")
         expect_each(self, sizes, lambda value: 0 <= value < float("inf"), "0 or a positive number")
@@ -75,7 +87,11 @@ class Optimizer:
         self.skipped_in_a_row = 0
         muon = self.config.name == "muon"
         self._muon_dtype, _ = compute_dtype(self.config.muon_dtype, "muon_dtype")
-        self.momentum = {name: torch.zeros_like(p) for name, p in self.parameters.items() if muon and _is_inner_matrix(name, p)}
+        self.momentum = {
+            name: torch.zeros_like(p)
+            for name, p in self.parameters.items()
+            if muon and _is_inner_matrix(name, p)
+        }
         self._adamw = self._make_adamw()
         self._buckets = _bucket_by_shape({name: self.parameters[name] for name in self.momentum})
 
@@ -88,7 +104,13 @@ class Optimizer:
         ]
         kind = torch.optim.AdamW if c.moments == "float32" else _HalfMoments
         # Fused: measured 4 to 6 times faster than the other two on a CPU at 3M parameters.
-        return kind([g for g in groups if g["params"]], lr=0.0, betas=(c.beta1, c.beta2), eps=c.eps, fused=True)
+        return kind(
+            [g for g in groups if g["params"]],
+            lr=0.0,
+            betas=(c.beta1, c.beta2),
+            eps=c.eps,
+            fused=True,
+        )
 
     def step(self, learning_rate: float) -> Update:
         """Clips, then moves every parameter; a non-finite gradient moves nothing and is counted. Raises TrainingDiverged at the limit."""
@@ -112,14 +134,22 @@ class Optimizer:
         self.skipped_in_a_row += 1
         if self.skipped_in_a_row >= self.config.skip_limit:
             bad = next((name for name, g in gradients.items() if not torch.isfinite(g).all()), None)
-            where = f"first bad parameter: {bad}" if bad else "each gradient is finite, their norm overflows"
-            raise TrainingDiverged(f"gradient norm was {norm} in {self.skipped_in_a_row} steps in a row ({where}); lower the learning rate")
+            where = (
+                f"first bad parameter: {bad}"
+                if bad
+                else "each gradient is finite, their norm overflows"
+            )
+            raise TrainingDiverged(
+                f"gradient norm was {norm} in {self.skipped_in_a_row} steps in a row ({where}); lower the learning rate"
+            )
 
     def _step_adamw(self, learning_rate: float) -> None:
         for group in self._adamw.param_groups:
             group["lr"] = learning_rate
         self._adamw.step()
-        torch.autograd.graph.increment_version([p for group in self._adamw.param_groups for p in group["params"]])  # the fused one does not
+        torch.autograd.graph.increment_version(
+            [p for group in self._adamw.param_groups for p in group["params"]]
+        )  # the fused one does not
 
     @torch.no_grad()
     def _step_muon(self, learning_rate: float) -> None:
@@ -131,7 +161,9 @@ class Optimizer:
                 continue
             updates = [self._look_ahead(name).view(-1, rows, columns) for name in names]
             step_Nrc = orthogonalize(torch.cat(updates), c.muon_iterations, self._muon_dtype)
-            scale = learning_rate * c.muon_rms * max(rows, columns) ** 0.5  # entries of an orthogonal matrix have rms max(r, c)^-1/2
+            scale = (
+                learning_rate * c.muon_rms * max(rows, columns) ** 0.5
+            )  # entries of an orthogonal matrix have rms max(r, c)^-1/2
             for name, step in zip(names, step_Nrc.split([len(u) for u in updates]), strict=True):
                 p = self.parameters[name]
                 p.mul_(1 - learning_rate * c.weight_decay).sub_(step.reshape(p.shape), alpha=scale)
@@ -161,12 +193,19 @@ class Optimizer:
             # A parameter that never had a gradient (an unused module) has no moments yet.
             if name not in self.momentum and f"step.{name}" in left:
                 moments = {
-                    key: _take(left, f"{key}.{name}", p.shape).to(p.device, NAMES[self.config.moments]).clone()
+                    key: _take(left, f"{key}.{name}", p.shape)
+                    .to(p.device, NAMES[self.config.moments])
+                    .clone()
                     for key in ("exp_avg", "exp_avg_sq")
                 }
-                self._adamw.state[p] = {"step": _take(left, f"step.{name}", torch.Size([])).to(torch.float32).clone(), **moments}
+                self._adamw.state[p] = {
+                    "step": _take(left, f"step.{name}", torch.Size([])).to(torch.float32).clone(),
+                    **moments,
+                }
         if left:
-            raise ValueError(f"optimizer state holds {sorted(left)[0]!r}, expected only state of {self.config.name!r} for this model")
+            raise ValueError(
+                f"optimizer state holds {sorted(left)[0]!r}, expected only state of {self.config.name!r} for this model"
+            )
         self.skipped, self.skipped_in_a_row = counts["skipped"], counts["skipped_in_a_row"]
 
 
@@ -179,7 +218,10 @@ class _HalfMoments(torch.optim.AdamW):
             for p in (p for p in group["params"] if p.grad is not None):
                 state = self.state[p]
                 if not state:
-                    state |= {name: torch.zeros_like(p, dtype=torch.bfloat16) for name in ("exp_avg", "exp_avg_sq")}
+                    state |= {
+                        name: torch.zeros_like(p, dtype=torch.bfloat16)
+                        for name in ("exp_avg", "exp_avg_sq")
+                    }
                     state["step"] = torch.zeros(())
                 state["step"] += 1
                 adamw_half_(
@@ -268,5 +310,7 @@ def _take(tensors: dict[str, Tensor], name: str, shape: torch.Size) -> Tensor:
         raise ValueError(f"trainer state lacks {name!r}: it belongs to another model or optimizer")
     tensor = tensors.pop(name)
     if tensor.shape != shape:
-        raise ValueError(f"trainer state {name!r} has shape {tuple(tensor.shape)}, expected {tuple(shape)}")
+        raise ValueError(
+            f"trainer state {name!r} has shape {tuple(tensor.shape)}, expected {tuple(shape)}"
+        )
     return tensor

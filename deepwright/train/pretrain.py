@@ -18,14 +18,35 @@ from torch import Tensor, nn
 from deepwright.config.refusals import expect, expect_each
 from deepwright.metrics import Tracker
 from deepwright.numerics import compute_dtype
-from deepwright.train.checkpoint import Checkpoint, check_settings, latest_checkpoint, save_checkpoint
-from deepwright.train.objective import Batch, Sums, Terms, accumulate_gradients, max_violation, routers, update_biases, validate
+from deepwright.train.checkpoint import (
+    Checkpoint,
+    check_settings,
+    latest_checkpoint,
+    save_checkpoint,
+)
+from deepwright.train.objective import (
+    Batch,
+    Sums,
+    Terms,
+    accumulate_gradients,
+    max_violation,
+    routers,
+    update_biases,
+    validate,
+)
 from deepwright.train.optimizer import Average, Optimizer, OptimizerConfig
 from deepwright.train.progress import INTERRUPTED, Progress, StopRequest
 from deepwright.train.schedule import Schedule
 
 # Settings that may differ between the two halves of a resumed run: they change what is kept or shown, or results by rounding only.
-FREE_SETTINGS = ("micro_rows", "recompute", "checkpoint_every", "keep", "load_every", "validate_every")
+FREE_SETTINGS = (
+    "micro_rows",
+    "recompute",
+    "checkpoint_every",
+    "keep",
+    "load_every",
+    "validate_every",
+)
 
 
 class Stream(Protocol):
@@ -45,32 +66,55 @@ class PretrainConfig:
     length: int = 4096  # tokens in a row that are trained on
     schedule: Schedule = field(default_factory=Schedule)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    micro_rows: int | None = None  # rows computed at once; None: the whole batch. The result is the same
-    compute: str = (
-        "float32"  # of the blocks: float32 | bfloat16 | auto (bfloat16 where the machine multiplies it natively); weights stay float32
+    micro_rows: int | None = (
+        None  # rows computed at once; None: the whole batch. The result is the same
     )
+    compute: str = "float32"  # of the blocks: float32 | bfloat16 | auto (bfloat16 where the machine multiplies it natively); weights stay float32
     recompute: bool = False  # drop activations and compute them again in the backward pass: less memory, more time
     balance: str = "bias"  # bias (V3) | auxiliary (the older loss, as a baseline) | none
-    sequence_alpha: float = 1e-4  # factor of the sequence-wise loss that complements the bias method
+    sequence_alpha: float = (
+        1e-4  # factor of the sequence-wise loss that complements the bias method
+    )
     auxiliary_alpha: float = 1e-3  # factor of the auxiliary loss when balance is "auxiliary"
     bias_in_mtp: bool = True  # the MTP block's router keeps its own bias; the paper does not say
     average_decay: float = 0.0  # averaged weights, judged at validation; 0: none are kept
     checkpoint_every: int = 500  # steps
     keep: int = 2  # checkpoints
     load_every: int = 20  # steps between records of each expert's load
-    validate_every: int = 0  # steps; 0: only after the last step, and only if validation batches are given
+    validate_every: int = (
+        0  # steps; 0: only after the last step, and only if validation batches are given
+    )
 
     def __post_init__(self) -> None:
-        expect(self.balance in ("bias", "auxiliary", "none"), "balance", self.balance, "'bias', 'auxiliary' or 'none'")
+        expect(
+            self.balance in ("bias", "auxiliary", "none"),
+            "balance",
+            self.balance,
+            "'bias', 'auxiliary' or 'none'",
+        )
         compute_dtype(self.compute)  # refuses an unknown name
-        expect_each(self, ("length", "checkpoint_every", "keep", "load_every", "micro_rows"), lambda value: value >= 1, "at least 1")
-        expect(0 <= self.average_decay < 1, "average_decay", self.average_decay, "0 (off) or a number below 1")
+        expect_each(
+            self,
+            ("length", "checkpoint_every", "keep", "load_every", "micro_rows"),
+            lambda value: value >= 1,
+            "at least 1",
+        )
+        expect(
+            0 <= self.average_decay < 1,
+            "average_decay",
+            self.average_decay,
+            "0 (off) or a number below 1",
+        )
 
     def terms_at(self, tokens: int, model: nn.Module) -> Terms:
         mtp = self.schedule.mtp_weight_at(tokens) if len(model.mtp) else 0.0
         if self.balance == "none":
             return Terms(mtp)
-        return Terms(mtp, sequence=self.sequence_alpha) if self.balance == "bias" else Terms(mtp, auxiliary=self.auxiliary_alpha)
+        return (
+            Terms(mtp, sequence=self.sequence_alpha)
+            if self.balance == "bias"
+            else Terms(mtp, auxiliary=self.auxiliary_alpha)
+        )
 
 
 @dataclass
@@ -85,7 +129,9 @@ class Trainer:
     def __post_init__(self) -> None:
         self.optimizer = Optimizer(self.model, self.config.optimizer)
         self.compute, _ = compute_dtype(self.config.compute)
-        self.average = Average(self.model, self.config.average_decay) if self.config.average_decay else None
+        self.average = (
+            Average(self.model, self.config.average_decay) if self.config.average_decay else None
+        )
 
     @property
     def finished(self) -> bool:
@@ -101,7 +147,9 @@ class Trainer:
         read = batch.positions
         terms = c.terms_at(self.tokens, self.model)
         with self.model.computing(self.compute):
-            sums = accumulate_gradients(self.model, batch, terms, micro_rows=c.micro_rows, recompute=c.recompute)
+            sums = accumulate_gradients(
+                self.model, batch, terms, micro_rows=c.micro_rows, recompute=c.recompute
+            )
         rate = c.schedule.learning_rate_at(self.steps + 1, self.tokens)
         speed = c.schedule.bias_speed_at(self.tokens) if c.balance == "bias" else 0.0
         update = self.optimizer.step(rate)
@@ -112,8 +160,17 @@ class Trainer:
         self.steps += 1
         self.tokens += read
         seconds = time.perf_counter() - begun
-        values = {"grad_norm": update.grad_norm, "learning_rate": rate, "skipped_steps": self.optimizer.skipped, "tokens": self.tokens}
-        values |= {"batch_tokens": read, "tokens_per_second": read / seconds, "step_seconds": seconds}
+        values = {
+            "grad_norm": update.grad_norm,
+            "learning_rate": rate,
+            "skipped_steps": self.optimizer.skipped,
+            "tokens": self.tokens,
+        }
+        values |= {
+            "batch_tokens": read,
+            "tokens_per_second": read / seconds,
+            "step_seconds": seconds,
+        }
         return values | self._loss_values(sums, terms) | self._balance_values(sums, speed)
 
     def _loss_values(self, sums: Sums, terms: Terms) -> dict[str, float]:
@@ -128,10 +185,16 @@ class Trainer:
         if not sums.loads:
             return {}
         loads = [sums.loads[layer] for layer in sorted(sums.loads)]
-        values = {"max_vio": max_violation(loads), "dead_experts": sum(int((load == 0).sum()) for load in loads), "bias_speed": speed}
+        values = {
+            "max_vio": max_violation(loads),
+            "dead_experts": sum(int((load == 0).sum()) for load in loads),
+            "bias_speed": speed,
+        }
         biases = [router.bias for router in routers(self.model).values()]
         if biases:
-            values["bias_range"] = sum(float(bias.max() - bias.min()) for bias in biases) / len(biases)
+            values["bias_range"] = sum(float(bias.max() - bias.min()) for bias in biases) / len(
+                biases
+            )
         if self.steps == 1 or self.steps % self.config.load_every == 0:
             values["expert_load"] = [(load / load.sum()).tolist() for load in loads]
         return values
@@ -162,7 +225,9 @@ class Trainer:
         checkpoint.load_model_into(self.model)
         tensors, counters = checkpoint.tensors, checkpoint.state["counters"]
         average = {name: tensor for name, tensor in tensors.items() if name.startswith("average.")}
-        self.optimizer.load({name: tensor for name, tensor in tensors.items() if name not in average}, counters)
+        self.optimizer.load(
+            {name: tensor for name, tensor in tensors.items() if name not in average}, counters
+        )
         if self.average:
             self.average.load(average)
         self.steps, self.tokens = counters["steps"], counters["tokens"]
@@ -193,7 +258,10 @@ def pretrain(
     with StopRequest() as stop, progress:
         while not trainer.finished and not stop.asked:
             values = trainer.step(stream.batch(trainer.next_rows()))
-            if validation and (trainer.finished or (config.validate_every and trainer.steps % config.validate_every == 0)):
+            if validation and (
+                trainer.finished
+                or (config.validate_every and trainer.steps % config.validate_every == 0)
+            ):
                 values |= trainer.validation_values(validation)
             tracker.log(stage, trainer.steps, values)
             if callback:
@@ -204,18 +272,37 @@ def pretrain(
         if saved != trainer.steps:
             saved = _save(trainer, stream, tokenizer, run_dir, tracker)
         if stop.asked:  # also in the last step: what comes after this stage must not begin
-            progress.say(f"{stage} was interrupted after step {saved}; run the same command with --resume to go on from {run_dir}")
+            progress.say(
+                f"{stage} was interrupted after step {saved}; run the same command with --resume to go on from {run_dir}"
+            )
             raise SystemExit(INTERRUPTED)
     return trainer
 
 
-def _save(trainer: Trainer, stream: Stream, tokenizer: Any | None, run_dir: str | Path, tracker: Tracker) -> int:
+def _save(
+    trainer: Trainer, stream: Stream, tokenizer: Any | None, run_dir: str | Path, tracker: Tracker
+) -> int:
     tracker.flush()  # first: a record of a step up to the checkpoint would not be written again
-    save_checkpoint(run_dir, trainer.steps, trainer.model, tokenizer, trainer.tensors(), trainer.state(stream), trainer.config.keep)
+    save_checkpoint(
+        run_dir,
+        trainer.steps,
+        trainer.model,
+        tokenizer,
+        trainer.tensors(),
+        trainer.state(stream),
+        trainer.config.keep,
+    )
     return trainer.steps
 
 
-def _start_or_resume(trainer: Trainer, stream: Stream, run_dir: str | Path, tracker: Tracker, stage: str, progress: Progress) -> int:
+def _start_or_resume(
+    trainer: Trainer,
+    stream: Stream,
+    run_dir: str | Path,
+    tracker: Tracker,
+    stage: str,
+    progress: Progress,
+) -> int:
     checkpoint = latest_checkpoint(run_dir)
     if checkpoint:
         trainer.resume(checkpoint, stream)
@@ -229,7 +316,9 @@ def _start_or_resume(trainer: Trainer, stream: Stream, run_dir: str | Path, trac
 def _cut(tokens: Tensor, length: int) -> Tensor:
     """[B, length + 1]: inputs and targets. The MTP targets lie inside, as its last positions have none."""
     if tokens.ndim != 2 or tokens.shape[1] < length + 1:
-        raise ValueError(f"a batch has shape {tuple(tokens.shape)}, expected [rows, at least {length + 1}] for rows of {length} tokens")
+        raise ValueError(
+            f"a batch has shape {tuple(tokens.shape)}, expected [rows, at least {length + 1}] for rows of {length} tokens"
+        )
     assert tokens.dtype == torch.int64
     return tokens[:, : length + 1]
 

@@ -18,7 +18,15 @@ INTERRUPTED = 130  # exit code, by the shell's custom: 128 + SIGINT
 class Progress:
     """Counts `total` units of work and shows rate, time left and a short text. Use as a context manager."""
 
-    def __init__(self, total: int, label: str, unit: str = "tokens", *, stream: TextIO | None = None, seconds: float = 10.0) -> None:
+    def __init__(
+        self,
+        total: int,
+        label: str,
+        unit: str = "tokens",
+        *,
+        stream: TextIO | None = None,
+        seconds: float = 10.0,
+    ) -> None:
         self.total, self.label, self.unit = total, label, unit
         self.stream = stream or sys.stderr
         self.seconds = seconds  # between two plain lines
@@ -32,7 +40,12 @@ class Progress:
             self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if self._bar:
             self._bar.stop()
 
@@ -46,10 +59,17 @@ class Progress:
         now = time.monotonic()
         last = self.done >= self.total
         if self._bar:
-            self._bar.update(self._task, completed=self.done, rate=f"{self._rate(now):,.0f} {self.unit}/s", text=text)
+            self._bar.update(
+                self._task,
+                completed=self.done,
+                rate=f"{self._rate(now):,.0f} {self.unit}/s",
+                text=text,
+            )
         elif last or now - self._shown >= self.seconds:
             self._shown = now
-            self.say(f"{self.label} {self.done:,}/{self.total:,} {self.unit} | {self._rate(now):,.0f}/s | {self._left(now)} left | {text}")
+            self.say(
+                f"{self.label} {self.done:,}/{self.total:,} {self.unit} | {self._rate(now):,.0f}/s | {self._left(now)} left | {text}"
+            )
 
     def say(self, sentence: str) -> None:
         """A line that stays."""
@@ -70,8 +90,17 @@ def _make_bar(stream: TextIO):
     from rich import progress  # only where there is a terminal
     from rich.console import Console
 
-    name, numbers = progress.TextColumn("{task.description}"), progress.TextColumn("{task.fields[rate]} {task.fields[text]}")
-    columns = (name, progress.BarColumn(), progress.TaskProgressColumn(), progress.TimeRemainingColumn(), numbers)
+    name, numbers = (
+        progress.TextColumn("{task.description}"),
+        progress.TextColumn("{task.fields[rate]} {task.fields[text]}"),
+    )
+    columns = (
+        name,
+        progress.BarColumn(),
+        progress.TaskProgressColumn(),
+        progress.TimeRemainingColumn(),
+        numbers,
+    )
     return progress.Progress(*columns, console=Console(file=stream))
 
 
@@ -85,11 +114,18 @@ class StopRequest:
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():  # Python delivers signals to the main thread only
+        if (
+            threading.current_thread() is threading.main_thread()
+        ):  # Python delivers signals to the main thread only
             self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._restore()
 
     def _note(self, number: int, frame: FrameType | None) -> None:

@@ -41,15 +41,33 @@ class Schedule:
     bias_decay: bool = False  # instead: from constant_until linearly to 0 at the end, for the noisy loads of small batches
 
     def __post_init__(self) -> None:
-        expect_each(self, ("total_tokens", "batch_rows", "batch_multiple"), lambda value: value >= 1, "at least 1")
-        sizes = ("learning_rate", "warmup_steps", "cosine_ratio", "tail_ratio", "mtp_weight", "mtp_weight_late", "bias_speed")
+        expect_each(
+            self,
+            ("total_tokens", "batch_rows", "batch_multiple"),
+            lambda value: value >= 1,
+            "at least 1",
+        )
+        sizes = (
+            "learning_rate",
+            "warmup_steps",
+            "cosine_ratio",
+            "tail_ratio",
+            "mtp_weight",
+            "mtp_weight_late",
+            "bias_speed",
+        )
         expect_each(self, sizes, lambda value: 0 <= value < math.inf, "0 or a positive number")
         bounds = (self.constant_until, self.cosine_until, self.tail_until)
         expect(0 <= bounds[0] <= bounds[1] <= bounds[2] <= 1, "(constant_until, cosine_until, tail_until)", bounds,
                "rising fractions between 0 and 1")  # fmt: skip
         start, rows = self.batch_rows_start, self.batch_rows
         expect(0 <= start <= rows, "batch_rows_start", start, f"0 (no ramp) to batch_rows ({rows})")
-        expect(0 <= self.batch_ramp <= 1, "batch_ramp", self.batch_ramp, "a fraction of total_tokens between 0 and 1")
+        expect(
+            0 <= self.batch_ramp <= 1,
+            "batch_ramp",
+            self.batch_ramp,
+            "a fraction of total_tokens between 0 and 1",
+        )
 
     def _bound(self, fraction: float) -> int:
         return round(fraction * self.total_tokens)
@@ -64,7 +82,9 @@ class Schedule:
         if tokens <= start:
             return 1.0
         if tokens < end:
-            swing = 0.5 * (1 + math.cos(math.pi * (tokens - start) / (end - start)))  # 1 at the start, 0 at the end
+            swing = 0.5 * (
+                1 + math.cos(math.pi * (tokens - start) / (end - start))
+            )  # 1 at the start, 0 at the end
             return self.cosine_ratio + (1 - self.cosine_ratio) * swing
         return self.cosine_ratio if tokens < self._bound(self.tail_until) else self.tail_ratio
 
@@ -78,11 +98,15 @@ class Schedule:
 
     def mtp_weight_at(self, tokens: int) -> float:
         """lambda of V3 eq. 25."""
-        return self.mtp_weight if tokens < self._bound(self.constant_until) else self.mtp_weight_late
+        return (
+            self.mtp_weight if tokens < self._bound(self.constant_until) else self.mtp_weight_late
+        )
 
     def bias_speed_at(self, tokens: int) -> float:
         """gamma: how far a router bias moves after this step."""
         if self.bias_decay:
             start = self._bound(self.constant_until)
-            return self.bias_speed * min(1.0, max(0, self.total_tokens - tokens) / max(1, self.total_tokens - start))
+            return self.bias_speed * min(
+                1.0, max(0, self.total_tokens - tokens) / max(1, self.total_tokens - start)
+            )
         return self.bias_speed if tokens < self._bound(self.cosine_until) else 0.0

@@ -48,7 +48,9 @@ class SFTConfig:
     warmup_steps: int = 0
     mtp_weight: float = 0.1  # of the loss of MTP modules, if the model has any: V3's later value
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    micro_rows: int | None = 2  # as many positions at once as so many rows of a batch's longest have; None: all. The result is the same
+    micro_rows: int | None = (
+        2  # as many positions at once as so many rows of a batch's longest have; None: all. The result is the same
+    )
     compute: str = "float32"  # of the blocks: float32 | bfloat16 | auto; weights stay float32
     recompute: bool = False  # less memory, more time
     average_decay: float = 0.0  # averaged weights, judged at validation; 0: none are kept
@@ -103,7 +105,10 @@ class DocumentStream:
     def _place(self, n: int) -> int:
         epoch, place = divmod(n, len(self.documents))
         if epoch != self._epoch:
-            self._epoch, self._order = epoch, shuffled(random_stream(self.seed, _ORDER, epoch), range(len(self.documents)))
+            self._epoch, self._order = (
+                epoch,
+                shuffled(random_stream(self.seed, _ORDER, epoch), range(len(self.documents))),
+            )
         return self._order[place]
 
     def state(self) -> dict[str, Any]:
@@ -112,14 +117,18 @@ class DocumentStream:
     def restore(self, state: dict[str, Any]) -> None:
         for name, ours in (("data", self._data), ("seed", self.seed)):
             if state[name] != ours:
-                raise ValueError(f"the run was started with other documents or another order ({name} {state[name]}, now {ours})")
+                raise ValueError(
+                    f"the run was started with other documents or another order ({name} {state[name]}, now {ours})"
+                )
         self._read = state["read"]
 
 
 def _fingerprint(documents: Sequence[Document]) -> str:
     digest = hashlib.sha256()
     for document in documents:
-        digest.update(document.ids_T.numpy().tobytes() + document.targets_T.numpy().tobytes() + b"|")
+        digest.update(
+            document.ids_T.numpy().tobytes() + document.targets_T.numpy().tobytes() + b"|"
+        )
     return digest.hexdigest()[:16]
 
 
@@ -128,7 +137,10 @@ def describe(documents: Sequence[Document], config: SFTConfig) -> str:
     stream, computed = DocumentStream(documents, 1, 0), 0
     steps = -(-len(documents) // config.batch_rows)
     for _ in range(steps):
-        computed += sum(piece.inputs_BS.numel() for piece in stream.batch(config.batch_rows).split(config.micro_rows))
+        computed += sum(
+            piece.inputs_BS.numel()
+            for piece in stream.batch(config.batch_rows).split(config.micro_rows)
+        )
     targets = sum(int(document.targets_T.sum()) for document in documents)
     return (
         f"{len(documents):,} documents, {stream.total_tokens:,} tokens, {targets / stream.total_tokens:.0%} of them targets; an epoch takes "
@@ -142,7 +154,9 @@ def require_ends(documents: Sequence[Document], tokenizer: Tokenizer) -> None:
     for place, document in enumerate(documents):
         if not torch.isin(document.ids_T[1:][document.targets_T[1:]], ends).any():
             names = [tokenizer.token(index) for index in tokenizer.stop_ids]
-            raise ValueError(f"document {place} has none of the end tokens {names} among its targets, so the model would never stop")
+            raise ValueError(
+                f"document {place} has none of the end tokens {names} among its targets, so the model would never stop"
+            )
 
 
 def sft(
@@ -163,6 +177,8 @@ def sft(
     end token is no target."""
     require_ends(documents, tokenizer)
     stream = DocumentStream(documents, config.epochs, seed)
-    held_out = [make_batch(validation[start : start + 16]) for start in range(0, len(validation), 16)]
+    held_out = [
+        make_batch(validation[start : start + 16]) for start in range(0, len(validation), 16)
+    ]
     return pretrain(config.training(stream.total_tokens), model, stream, tokenizer, run_dir, tracker, stage=stage,
                     validation=held_out, callback=callback, progress=progress)  # fmt: skip

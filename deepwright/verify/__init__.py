@@ -8,7 +8,17 @@ from deepwright.config.refusals import expect
 from deepwright.verify import checks_model, checks_rl, checks_training, checks_weights
 from deepwright.verify.check import CHECKS, Check, Result, require
 
-__all__ = ["CHECKS", "Check", "Result", "checks_model", "checks_rl", "checks_training", "checks_weights", "require", "run"]
+__all__ = [
+    "CHECKS",
+    "Check",
+    "Result",
+    "checks_model",
+    "checks_rl",
+    "checks_training",
+    "checks_weights",
+    "require",
+    "run",
+]
 
 
 def run(report: Callable[[str], None] = print, part: str | None = None) -> int:
@@ -23,7 +33,11 @@ def run(report: Callable[[str], None] = print, part: str | None = None) -> int:
         results = [found.reported(report) for found in chosen]
     finally:
         torch.set_num_threads(threads)
-    failed = [found.name for found, result in zip(chosen, results) if result is not None and not result.passed]
+    failed = [
+        found.name
+        for found, result in zip(chosen, results)
+        if result is not None and not result.passed
+    ]
     skipped = results.count(None)
     report(
         f"{len(chosen)} checks: {len(chosen) - len(failed) - skipped} passed, {skipped} skipped, {len(failed)} failed {' '.join(failed)}"

@@ -18,10 +18,26 @@ _SMALL = dict(
     num_attention_heads=4, n_routed_experts=8, n_shared_experts=1, num_experts_per_tok=2, kv_lora_rank=20, qk_nope_head_dim=12,
     qk_rope_head_dim=8, v_head_dim=10, n_group=4, topk_group=2, routed_scaling_factor=2.5, max_position_embeddings=64,
 )  # fmt: skip
-_V2 = dict(model_type="deepseek_v2", scoring_func="softmax", norm_topk_prob=False, n_group=1, topk_group=1, topk_method="greedy")
+_V2 = dict(
+    model_type="deepseek_v2",
+    scoring_func="softmax",
+    norm_topk_prob=False,
+    n_group=1,
+    topk_group=1,
+    topk_method="greedy",
+)
 _YARN = RopeScaling(factor=8, original_max_position_embeddings=8, mscale=1.0, mscale_all_dim=1.0)
-_YARN_ON_COSINES = RopeScaling(factor=8, original_max_position_embeddings=8, mscale=1.0, mscale_all_dim=0.0)
-_YARN_UNEQUAL = RopeScaling(factor=8, original_max_position_embeddings=8, beta_fast=16, beta_slow=2, mscale=0.707, mscale_all_dim=0.5)
+_YARN_ON_COSINES = RopeScaling(
+    factor=8, original_max_position_embeddings=8, mscale=1.0, mscale_all_dim=0.0
+)
+_YARN_UNEQUAL = RopeScaling(
+    factor=8,
+    original_max_position_embeddings=8,
+    beta_fast=16,
+    beta_slow=2,
+    mscale=0.707,
+    mscale_all_dim=0.5,
+)
 
 
 def _case(**changes) -> ModelConfig:
@@ -41,36 +57,67 @@ CASES = {
     "v3 two shared experts": _case(n_shared_experts=2, rms_norm_eps=1e-3),
     "v3 tied embedding": _case(tie_word_embeddings=True),
     "v3 dense": _case(first_k_dense_replace=3),
-    "v3 every layer with experts, top-4": _case(first_k_dense_replace=0, n_routed_experts=12, n_group=3, num_experts_per_tok=4),
+    "v3 every layer with experts, top-4": _case(
+        first_k_dense_replace=0, n_routed_experts=12, n_group=3, num_experts_per_tok=4
+    ),
     "v3 two MTP modules": _case(num_nextn_predict_layers=2, rope_scaling=_YARN),
     "v2-lite": _case(**_V2, n_shared_experts=2, routed_scaling_factor=1.0, num_experts_per_tok=3),
-    "v2": _case(**_V2 | dict(n_group=4, topk_group=2, topk_method="group_limited_greedy"), q_lora_rank=14, n_shared_experts=2),
-    "v2 yarn": _case(**_V2, rope_scaling=RopeScaling(8, 8, mscale=0.707, mscale_all_dim=0.707), routed_scaling_factor=16.0),
-    "v2 yarn, magnitude on cosines": _case(**_V2, rope_scaling=_YARN_ON_COSINES, tie_word_embeddings=True),
+    "v2": _case(
+        **_V2 | dict(n_group=4, topk_group=2, topk_method="group_limited_greedy"),
+        q_lora_rank=14,
+        n_shared_experts=2,
+    ),
+    "v2 yarn": _case(
+        **_V2,
+        rope_scaling=RopeScaling(8, 8, mscale=0.707, mscale_all_dim=0.707),
+        routed_scaling_factor=16.0,
+    ),
+    "v2 yarn, magnitude on cosines": _case(
+        **_V2, rope_scaling=_YARN_ON_COSINES, tie_word_embeddings=True
+    ),
 }
 
 
-_LLAMA3 = Llama3Scaling(factor=8, original_max_position_embeddings=16)  # width 12 at theta 100: channels of all three kinds
+_LLAMA3 = Llama3Scaling(
+    factor=8, original_max_position_embeddings=16
+)  # width 12 at theta 100: channels of all three kinds
 
 
 def _dense(kind: str, heads: int = 4, groups: int = 2, **changes) -> ModelConfig:
-    sizes = dict(vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=3, head_dim=8, max_position_embeddings=128)
-    return ModelConfig(model_type=kind, num_attention_heads=heads, num_key_value_heads=groups, **sizes | changes)
+    sizes = dict(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        head_dim=8,
+        max_position_embeddings=128,
+    )
+    return ModelConfig(
+        model_type=kind, num_attention_heads=heads, num_key_value_heads=groups, **sizes | changes
+    )
 
 
 DENSE_CASES = {
     "llama": _dense("llama"),
-    "llama, llama3 stretching": _dense("llama", head_dim=12, rope_theta=100.0, rope_scaling=_LLAMA3, tie_word_embeddings=True),
+    "llama, llama3 stretching": _dense(
+        "llama", head_dim=12, rope_theta=100.0, rope_scaling=_LLAMA3, tie_word_embeddings=True
+    ),
     "llama, one key head": _dense("llama", groups=1, rms_norm_eps=1e-3, rope_theta=500.0),
     "llama, biases everywhere": _dense("llama", groups=4, attention_bias=True),
     "qwen2": _dense("qwen2"),
-    "qwen2, tied": _dense("qwen2", heads=8, groups=2, head_dim=4, tie_word_embeddings=True, rope_theta=1e6),
+    "qwen2, tied": _dense(
+        "qwen2", heads=8, groups=2, head_dim=4, tie_word_embeddings=True, rope_theta=1e6
+    ),
     "qwen2, yarn": _dense("qwen2", groups=1, rope_scaling=RopeScaling(4, 16)),
     "qwen2, as many key heads": _dense("qwen2", groups=4, rms_norm_eps=1e-5),
     "qwen3": _dense("qwen3", head_dim=16),
-    "qwen3, tied": _dense("qwen3", heads=6, groups=3, head_dim=10, tie_word_embeddings=True, rope_theta=1e6),
+    "qwen3, tied": _dense(
+        "qwen3", heads=6, groups=3, head_dim=10, tie_word_embeddings=True, rope_theta=1e6
+    ),
     "qwen3, biases": _dense("qwen3", groups=4, attention_bias=True, rms_norm_eps=1e-3),
-    "qwen3, yarn": _dense("qwen3", groups=1, rope_scaling=RopeScaling(8, 8, beta_fast=16, beta_slow=2)),
+    "qwen3, yarn": _dense(
+        "qwen3", groups=1, rope_scaling=RopeScaling(8, 8, beta_fast=16, beta_slow=2)
+    ),
 }
 ALL_CASES = CASES | DENSE_CASES
 
@@ -92,7 +139,9 @@ def random_model(config: ModelConfig, seed: int = 0) -> Transformer:
                 parameter.mul_(parameter.shape[-1] ** -0.5)
         for name, buffer in model.named_buffers():
             if name.endswith("router.bias"):
-                buffer.uniform_(-1.5, -0.5, generator=generator)  # all scores + bias negative for some tokens: 0 would win over them
+                buffer.uniform_(
+                    -1.5, -0.5, generator=generator
+                )  # all scores + bias negative for some tokens: 0 would win over them
     return model
 
 
@@ -108,5 +157,8 @@ def ragged_rows(batch: int = 3, length: int = LENGTH) -> Tensor:
 
 def relative_error(ours: Tensor, theirs: Tensor) -> float:
     """max |ours - theirs| / max |theirs|; 0 when both are zero everywhere, infinite when only theirs is."""
-    difference, scale = (ours.double() - theirs.double()).abs().max().item(), theirs.double().abs().max().item()
+    difference, scale = (
+        (ours.double() - theirs.double()).abs().max().item(),
+        theirs.double().abs().max().item(),
+    )
     return difference / scale if scale else (0.0 if difference == 0 else float("inf"))

@@ -28,7 +28,9 @@ class Check:
     compares: str  # what is compared with what, and how the error is measured
     leaves_open: str  # what a pass does not establish
     run: Callable[[], Result]
-    needs: tuple[str, ...] = ()  # packages without which it is skipped, as "name" or "name>=major.minor"
+    needs: tuple[
+        str, ...
+    ] = ()  # packages without which it is skipped, as "name" or "name>=major.minor"
 
     @property
     def part(self) -> str:
@@ -47,7 +49,9 @@ class Check:
         start, r = time.perf_counter(), self.run()
         seconds, word = time.perf_counter() - start, "ok      " if r.passed else "FAILED  "
         detail = f" ({r.detail})" if r.detail else ""
-        report(f"{word} {self.name}: error {r.error:.2g}, bound {r.bound:.2g}{detail}, {seconds:.1f} s")
+        report(
+            f"{word} {self.name}: error {r.error:.2g}, bound {r.bound:.2g}{detail}, {seconds:.1f} s"
+        )
         report(f"         {self.compares}")
         report(f"         Not established: {self.leaves_open}")
         return r
@@ -67,7 +71,9 @@ def _numbers(version: str) -> tuple[int, ...]:
 CHECKS: dict[str, Check] = {}
 
 
-def check(compares: str, leaves_open: str, needs: tuple[str, ...] = ()) -> Callable[[Callable[[], Result]], Callable[[], Result]]:
+def check(
+    compares: str, leaves_open: str, needs: tuple[str, ...] = ()
+) -> Callable[[Callable[[], Result]], Callable[[], Result]]:
     """Registers a plain function as the check of its own name."""
 
     def register(run: Callable[[], Result]) -> Callable[[], Result]:
@@ -81,10 +87,14 @@ def check(compares: str, leaves_open: str, needs: tuple[str, ...] = ()) -> Calla
 def require(name: str) -> None:
     """Runs one check; AssertionError when it fails."""
     result = CHECKS[name].run()
-    assert result.passed, f"{name}: error {result.error:.3g} exceeds {result.bound:.3g} {result.detail}"
+    assert result.passed, (
+        f"{name}: error {result.error:.3g} exceeds {result.bound:.3g} {result.detail}"
+    )
 
 
 def largest(errors: dict[str, float], bound: float) -> Result:
     """The result of many comparisons under one bound: the worst, by name. A NaN is the worst of all."""
-    worst = max(errors, key=lambda name: float("inf") if errors[name] != errors[name] else errors[name])
+    worst = max(
+        errors, key=lambda name: float("inf") if errors[name] != errors[name] else errors[name]
+    )
     return Result(errors[worst], bound, f"largest at {worst}, of {len(errors)}")

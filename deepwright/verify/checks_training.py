@@ -15,7 +15,14 @@ from deepwright.inference.engine import Engine
 from deepwright.model import Transformer
 from deepwright.sampler import Sampling
 from deepwright.train import objective
-from deepwright.verify.cases import ALL_CASES, CASES, DENSE_CASES, random_model, random_tokens, relative_error
+from deepwright.verify.cases import (
+    ALL_CASES,
+    CASES,
+    DENSE_CASES,
+    random_model,
+    random_tokens,
+    relative_error,
+)
 from deepwright.verify.check import Result, check, largest
 from deepwright.verify.checks_model import BOUND, reference_of
 from deepwright.verify.transformers_twin import ORACLE, twin_of
@@ -29,10 +36,17 @@ def model_with_mtp() -> Transformer:
 
 
 def gradients(model: Transformer) -> dict[str, Tensor]:
-    return {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
+    return {
+        name: parameter.grad.clone()
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
 
 
-@check("Main and MTP losses of a batch with those of the float64 reference: which token each position predicts.", "that the loss falls.")
+@check(
+    "Main and MTP losses of a batch with those of the float64 reference: which token each position predicts.",
+    "that the loss falls.",
+)
 def losses_equal_reference() -> Result:
     model, tokens = model_with_mtp(), random_tokens(2, 24)
     sums = objective.accumulate_gradients(model, objective.Batch(tokens), TERMS)
@@ -44,7 +58,10 @@ def losses_equal_reference() -> Result:
         for k, logits in enumerate(reference.multi_token(seen.final, inputs), 1):
             mtp += F.cross_entropy(logits, row[k + 1 :], reduction="sum").item() / 2
     count = tokens[:, 1:].numel()
-    errors = {"main": abs(sums.loss - main / count) / (main / count), "mtp": abs(sums.mtp_loss - mtp / count) / (mtp / count)}
+    errors = {
+        "main": abs(sums.loss - main / count) / (main / count),
+        "mtp": abs(sums.mtp_loss - mtp / count) / (mtp / count),
+    }
     return largest(errors, BOUND)
 
 
@@ -56,12 +73,26 @@ def training_gradient_ignores_micro_batches() -> Result:
     tokens, found = random_tokens(4, 16), {}
     weights = torch.ones(4, 15)
     weights[1, 3:] = 0.0  # a row with few targets: a mean per micro-batch would count them more
-    for name, rows, recompute in (("whole", None, False), ("rows of 1", 1, False), ("3 and 1", 3, False), ("recomputed", 2, True)):
+    for name, rows, recompute in (
+        ("whole", None, False),
+        ("rows of 1", 1, False),
+        ("3 and 1", 3, False),
+        ("recomputed", 2, True),
+    ):
         model = model_with_mtp()
-        objective.accumulate_gradients(model, objective.Batch(tokens, weights), TERMS, micro_rows=rows, recompute=recompute)
+        objective.accumulate_gradients(
+            model, objective.Batch(tokens, weights), TERMS, micro_rows=rows, recompute=recompute
+        )
         found[name] = gradients(model)
     whole = found.pop("whole")
-    return largest({f"{name}, {key}": relative_error(grads[key], whole[key]) for name, grads in found.items() for key in whole}, BOUND)
+    return largest(
+        {
+            f"{name}, {key}": relative_error(grads[key], whole[key])
+            for name, grads in found.items()
+            for key in whole
+        },
+        BOUND,
+    )
 
 
 @check(
@@ -73,7 +104,9 @@ def loads_count_every_choice_once() -> Result:
     for rows, recompute in ((None, False), (1, False), (2, True)):
         model = model_with_mtp()
         before = {layer: router.bias.clone() for layer, router in objective.routers(model).items()}
-        loads = objective.accumulate_gradients(model, objective.Batch(tokens), TERMS, micro_rows=rows, recompute=recompute).loads
+        loads = objective.accumulate_gradients(
+            model, objective.Batch(tokens), TERMS, micro_rows=rows, recompute=recompute
+        ).loads
         objective.update_biases(model, loads, 0.001)
         for layer, router in objective.routers(model).items():
             depth = max(0, layer - model.config.num_hidden_layers + 1)
@@ -98,7 +131,9 @@ def engine_equals_whole_forward() -> Result:
         ids = list(prompt)
         for _ in range(sampling.max_tokens):
             ids.append(int(model(torch.tensor([ids]))[0, -1].argmax()))
-        different += sum(a != b for c in group for a, b in zip(c.token_ids, ids[len(prompt) :], strict=True))
+        different += sum(
+            a != b for c in group for a, b in zip(c.token_ids, ids[len(prompt) :], strict=True)
+        )
     return Result(float(different), 0.0)
 
 
@@ -116,7 +151,10 @@ def group_equals_alone() -> Result:
         engine.add(prompt, dataclasses.replace(sampling, n=1), prompt_index=index)
         while engine.has_work:
             ended += engine.step()
-        different += sum(a != b for a, b in zip(groups[index][0].token_ids, ended[0].completion.token_ids, strict=True))
+        different += sum(
+            a != b
+            for a, b in zip(groups[index][0].token_ids, ended[0].completion.token_ids, strict=True)
+        )
     return Result(float(different), 0.0)
 
 
@@ -131,9 +169,18 @@ def greedy_tokens_equal_transformers() -> Result:
     for name in GREEDY_CASES:
         model = random_model(dataclasses.replace(ALL_CASES[name], max_position_embeddings=128))
         prompts = [random_tokens(1, length, seed=length)[0].tolist() for length in (1, 5, 17)]
-        ours, theirs = Engine(model, block=4).sample(prompts, Sampling(max_tokens=GREEDY_TOKENS, temperature=0.0)), twin_of(model)
+        ours, theirs = (
+            Engine(model, block=4).sample(
+                prompts, Sampling(max_tokens=GREEDY_TOKENS, temperature=0.0)
+            ),
+            twin_of(model),
+        )
         for prompt, (completion,) in zip(prompts, ours, strict=True):
-            logits_SV = theirs(torch.tensor([[*prompt, *completion.token_ids]]), use_cache=False).logits[0]
+            logits_SV = theirs(
+                torch.tensor([[*prompt, *completion.token_ids]]), use_cache=False
+            ).logits[0]
             chosen = logits_SV[len(prompt) - 1 : -1].argmax(-1).tolist()
-            different[f"{name}, {len(prompt)}"] = float(sum(a != b for a, b in zip(completion.token_ids, chosen, strict=True)))
+            different[f"{name}, {len(prompt)}"] = float(
+                sum(a != b for a, b in zip(completion.token_ids, chosen, strict=True))
+            )
     return largest(different, 0.0)

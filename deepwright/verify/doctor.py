@@ -40,12 +40,26 @@ def machine() -> list[Finding]:
     flags = numerics.compiled.processor_flags().split()
     return [
         Finding("python", platform.python_version(), platform.platform(terse=True)),
-        Finding("torch", torch.__version__, f"CPU kernels for {torch.backends.cpu.get_cpu_capability()}"),
-        Finding("threads", str(torch.get_num_threads()), f"of {len(os.sched_getaffinity(0))} cores"),
+        Finding(
+            "torch", torch.__version__, f"CPU kernels for {torch.backends.cpu.get_cpu_capability()}"
+        ),
+        Finding(
+            "threads", str(torch.get_num_threads()), f"of {len(os.sched_getaffinity(0))} cores"
+        ),
         Finding("cpu flags", " ".join(flag for flag in CPU_FLAGS if flag in flags) or "unknown"),
-        Finding("accelerator", torch.cuda.get_device_name() if torch.cuda.is_available() else "none", "not needed"),
-        Finding("memory", f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB"),
-        Finding("free disk", f"{shutil.disk_usage(Path.cwd()).free / 2**30:.1f} GiB", "where runs/ would be"),
+        Finding(
+            "accelerator",
+            torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+            "not needed",
+        ),
+        Finding(
+            "memory", f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB"
+        ),
+        Finding(
+            "free disk",
+            f"{shutil.disk_usage(Path.cwd()).free / 2**30:.1f} GiB",
+            "where runs/ would be",
+        ),
     ]
 
 
@@ -76,8 +90,12 @@ def rates() -> list[Finding]:
     fp32, bf16 = gemm_rate(torch.float32), gemm_rate(torch.bfloat16)
     return [
         Finding("fp32 matrix product", f"{fp32 / 1e9:,.0f} GFLOP/s"),
-        Finding("bf16 matrix product", f"{bf16 / 1e9:,.0f} GFLOP/s", f"{bf16 / fp32:.1f} times fp32"),
-        Finding("memory bandwidth", f"{bandwidth() / 1e9:,.1f} GB/s", "copy, bytes read and written"),
+        Finding(
+            "bf16 matrix product", f"{bf16 / 1e9:,.0f} GFLOP/s", f"{bf16 / fp32:.1f} times fp32"
+        ),
+        Finding(
+            "memory bandwidth", f"{bandwidth() / 1e9:,.1f} GB/s", "copy, bytes read and written"
+        ),
     ]
 
 
@@ -90,6 +108,8 @@ def examine() -> dict[str, list[Finding]]:
     return {
         "machine": machine(),
         "measured rates": rates(),
-        "optional packages": [Finding(name, version_of(name), use) for name, use in OPTIONAL.items()],
+        "optional packages": [
+            Finding(name, version_of(name), use) for name, use in OPTIONAL.items()
+        ],
         "what runs for each operation": [Finding(*row) for row in numerics.table()],
     }

@@ -51,20 +51,35 @@ class Reference:
             layer = self.config.num_hidden_layers + k - 1
             prefix = f"model.layers.{layer}."
             embedded = self.tensors["model.embed_tokens.weight"][tokens_S[k:]]
-            joined = (self._norm(embedded, prefix + "enorm.weight"), self._norm(previous[: len(embedded)], prefix + "hnorm.weight"))
+            joined = (
+                self._norm(embedded, prefix + "enorm.weight"),
+                self._norm(previous[: len(embedded)], prefix + "hnorm.weight"),
+            )
             merged = torch.cat(joined, dim=-1) @ self.tensors[prefix + "eh_proj.weight"].T
-            previous = self._norm(self._block(prefix, layer, merged, Pass()), prefix + "shared_head.norm.weight")
+            previous = self._norm(
+                self._block(prefix, layer, merged, Pass()), prefix + "shared_head.norm.weight"
+            )
             out.append(previous @ self._head().T)
         return out
 
     def _head(self) -> Tensor:
-        return self.tensors["model.embed_tokens.weight" if self.config.tie_word_embeddings else "lm_head.weight"]
+        return self.tensors[
+            "model.embed_tokens.weight" if self.config.tie_word_embeddings else "lm_head.weight"
+        ]
 
     def _norm(self, x: Tensor, name: str, eps: float | None = None) -> Tensor:
-        return self.tensors[name] * x / torch.sqrt((x * x).mean(-1, keepdim=True) + (self.config.rms_norm_eps if eps is None else eps))
+        return (
+            self.tensors[name]
+            * x
+            / torch.sqrt(
+                (x * x).mean(-1, keepdim=True) + (self.config.rms_norm_eps if eps is None else eps)
+            )
+        )
 
     def _block(self, prefix: str, layer: int, x_SD: Tensor, result: Pass) -> Tensor:
-        x_SD = x_SD + self._attention(prefix + "self_attn.", self._norm(x_SD, prefix + "input_layernorm.weight"))
+        x_SD = x_SD + self._attention(
+            prefix + "self_attn.", self._norm(x_SD, prefix + "input_layernorm.weight")
+        )
         h_SD = self._norm(x_SD, prefix + "post_attention_layernorm.weight")
         if not self.config.is_moe(layer):
             return x_SD + self._mlp(prefix + "mlp.", h_SD)
@@ -75,7 +90,10 @@ class Reference:
         if c.q_lora_rank is None:
             q = h_SD @ w("q_proj").T
         else:
-            q = self._norm(h_SD @ w("q_a_proj").T, prefix + "q_a_layernorm.weight", 1e-6) @ w("q_b_proj").T
+            q = (
+                self._norm(h_SD @ w("q_a_proj").T, prefix + "q_a_layernorm.weight", 1e-6)
+                @ w("q_b_proj").T
+            )
         a = h_SD @ w("kv_a_proj_with_mqa").T
         latent = self._norm(a[:, : c.kv_lora_rank], prefix + "kv_a_layernorm.weight", 1e-6)
         key_rope = rotated(a[:, c.kv_lora_rank :], c)  # one for all heads, not normed
@@ -83,26 +101,45 @@ class Reference:
         n, r, v = c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim
         heads = []
         for head in range(c.num_attention_heads):
-            q_h, kv_h = q[:, head * (n + r) : (head + 1) * (n + r)], kv[:, head * (n + v) : (head + 1) * (n + v)]
+            q_h, kv_h = (
+                q[:, head * (n + r) : (head + 1) * (n + r)],
+                kv[:, head * (n + v) : (head + 1) * (n + v)],
+            )
             score = q_h[:, :n] @ kv_h[:, :n].T + rotated(q_h[:, n:], c) @ key_rope.T
             score = score * (n + r) ** -0.5 * softmax_magnitude(c)
-            rows = [torch.softmax(score[i, : i + 1], dim=0) @ kv_h[: i + 1, n:] for i in range(len(h_SD))]
+            rows = [
+                torch.softmax(score[i, : i + 1], dim=0) @ kv_h[: i + 1, n:]
+                for i in range(len(h_SD))
+            ]
             heads.append(torch.stack(rows))
         return torch.cat(heads, dim=-1) @ w("o_proj").T
 
     def _mlp(self, prefix: str, h: Tensor) -> Tensor:
-        gate, up, down = (self.tensors[f"{prefix}{name}_proj.weight"] for name in ("gate", "up", "down"))
+        gate, up, down = (
+            self.tensors[f"{prefix}{name}_proj.weight"] for name in ("gate", "up", "down")
+        )
         z = h @ gate.T
         return (z * torch.sigmoid(z) * (h @ up.T)) @ down.T
 
     def _experts(self, prefix: str, h_SD: Tensor, result: Pass) -> Tensor:
         c, rows, choices = self.config, [], []
-        bias = self.tensors[prefix + "gate.e_score_correction_bias"].tolist() if c.topk_method == "noaux_tc" else None
+        bias = (
+            self.tensors[prefix + "gate.e_score_correction_bias"].tolist()
+            if c.topk_method == "noaux_tc"
+            else None
+        )
         for h_D in h_SD:
             logits = self.tensors[prefix + "gate.weight"] @ h_D
-            scores = torch.sigmoid(logits) if c.scoring_func == "sigmoid" else torch.softmax(logits, dim=0)
+            scores = (
+                torch.sigmoid(logits)
+                if c.scoring_func == "sigmoid"
+                else torch.softmax(logits, dim=0)
+            )
             ids = chosen_experts(scores.tolist(), bias, c)
-            y = sum(combine_weight(scores, ids, e, c) * self._mlp(f"{prefix}experts.{e}.", h_D) for e in ids)
+            y = sum(
+                combine_weight(scores, ids, e, c) * self._mlp(f"{prefix}experts.{e}.", h_D)
+                for e in ids
+            )
             if c.n_shared_experts:
                 y = y + self._mlp(prefix + "shared_experts.", h_D)
             rows.append(y)
@@ -140,7 +177,10 @@ def yarn_frequency(k: int, c: ModelConfig) -> float:
     if s is None:
         return f
     low, high = (
-        width * math.log(s.original_max_position_embeddings / (2 * math.pi * n)) / (2 * math.log(base)) for n in (s.beta_fast, s.beta_slow)
+        width
+        * math.log(s.original_max_position_embeddings / (2 * math.pi * n))
+        / (2 * math.log(base))
+        for n in (s.beta_fast, s.beta_slow)
     )
     low, high = max(math.floor(low), 0), min(math.ceil(high), width - 1)
     ramp = min(max((k - low) / (high - low if high != low else 0.001), 0.0), 1.0)
@@ -150,7 +190,11 @@ def yarn_frequency(k: int, c: ModelConfig) -> float:
 def softmax_magnitude(c: ModelConfig) -> float:
     """YaRN's m^2 in the softmax scale."""
     s = c.rope_scaling
-    return 1.0 if s is None or s.factor <= 1 else (0.1 * s.mscale_all_dim * math.log(s.factor) + 1) ** 2
+    return (
+        1.0
+        if s is None or s.factor <= 1
+        else (0.1 * s.mscale_all_dim * math.log(s.factor) + 1) ** 2
+    )
 
 
 def rotated(x_SR: Tensor, c: ModelConfig) -> Tensor:
@@ -158,11 +202,16 @@ def rotated(x_SR: Tensor, c: ModelConfig) -> Tensor:
     s, half = c.rope_scaling, c.qk_rope_head_dim // 2
     length = 1.0
     if s is not None and s.factor > 1:
-        length = (0.1 * s.mscale * math.log(s.factor) + 1) / (0.1 * s.mscale_all_dim * math.log(s.factor) + 1)
+        length = (0.1 * s.mscale * math.log(s.factor) + 1) / (
+            0.1 * s.mscale_all_dim * math.log(s.factor) + 1
+        )
     out = [x_SR[:, j] for j in range(2 * half)]
     positions = torch.arange(len(x_SR), dtype=torch.float64)
     for k in range(half):
         i, j = (2 * k, 2 * k + 1) if c.rope_interleave else (k, k + half)
-        cos, sin = torch.cos(positions * yarn_frequency(k, c)) * length, torch.sin(positions * yarn_frequency(k, c)) * length
+        cos, sin = (
+            torch.cos(positions * yarn_frequency(k, c)) * length,
+            torch.sin(positions * yarn_frequency(k, c)) * length,
+        )
         out[i], out[j] = x_SR[:, i] * cos - x_SR[:, j] * sin, x_SR[:, i] * sin + x_SR[:, j] * cos
     return torch.stack(out, dim=-1)

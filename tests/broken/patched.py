@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 
-def must_reject(check: Callable[..., None], owner: Any, name: str, wrong: Callable[[Any], Any], folder: Path) -> None:
+def must_reject(
+    check: Callable[..., None], owner: Any, name: str, wrong: Callable[[Any], Any], folder: Path
+) -> None:
     """`wrong` makes the twin of what `owner` has as `name`. A check that takes an argument is given a folder of its own each time."""
 
     def asked(place: str) -> list[Path]:

@@ -58,14 +58,21 @@ def every_answer_in_a_call_of_its_own(original):
     """Each is then prompt 0, and all draw the same numbers."""
 
     def alone(inner, prompts, sampling):
-        return inner.sample(prompts, sampling) if sampling.n > 1 else [inner.sample([prompt], sampling)[0] for prompt in prompts]
+        return (
+            inner.sample(prompts, sampling)
+            if sampling.n > 1
+            else [inner.sample([prompt], sampling)[0] for prompt in prompts]
+        )
 
     return lambda self, *asked: original(replace(self, sampler=Bent(self.sampler, alone)), *asked)
 
 
 def seed_of_the_thought(original):
     def same(self, prompts, sampling):
-        bent = Bent(self.sampler, lambda inner, prompts, one: inner.sample(prompts, replace(one, seed=sampling.seed)))
+        bent = Bent(
+            self.sampler,
+            lambda inner, prompts, one: inner.sample(prompts, replace(one, seed=sampling.seed)),
+        )
         return original(replace(self, sampler=bent), prompts, sampling)
 
     return same
@@ -91,7 +98,9 @@ def first_record_counts(original):
 
 
 def errors_twice(original):
-    return lambda line, *rest: original(replace(line, errors=[error and 2 * error for error in line.errors]), *rest)
+    return lambda line, *rest: original(
+        replace(line, errors=[error and 2 * error for error in line.errors]), *rest
+    )
 
 
 def vote_of_one_forgotten(original):
@@ -99,7 +108,9 @@ def vote_of_one_forgotten(original):
 
 
 def budgets_in_the_headline(_):
-    return property(lambda self: [e for e in self.evaluations if e.get("split", "held_out") == "held_out"])
+    return property(
+        lambda self: [e for e in self.evaluations if e.get("split", "held_out") == "held_out"]
+    )
 
 
 TWINS = [
@@ -122,6 +133,8 @@ TWINS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("check, owner, name, wrong", TWINS, ids=[twin[3].__name__ for twin in TWINS])
+@pytest.mark.parametrize(
+    "check, owner, name, wrong", TWINS, ids=[twin[3].__name__ for twin in TWINS]
+)
 def test_the_check_rejects_the_twin_and_passes_without_it(check, owner, name, wrong, tmp_path):
     must_reject(check, owner, name, wrong, tmp_path)

@@ -9,15 +9,21 @@ pytestmark = checks.pytestmark
 
 
 def one_key_too_many(original):
-    return lambda q, keys, table, block, kv_b, scale, positions, rotary: original(q, keys, table, block, kv_b, scale, positions + 1, rotary)
+    return lambda q, keys, table, block, kv_b, scale, positions, rotary: original(
+        q, keys, table, block, kv_b, scale, positions + 1, rotary
+    )
 
 
 def blocks_in_place_of_the_table(original):
-    return lambda q, keys, table, *rest: original(q, keys, table.sort(dim=1).values.flip(1).contiguous(), *rest)
+    return lambda q, keys, table, *rest: original(
+        q, keys, table.sort(dim=1).values.flip(1).contiguous(), *rest
+    )
 
 
 def scale_forgotten(original):
-    return lambda q, keys, table, block, kv_b, scale, positions, rotary: original(q, keys, table, block, kv_b, 1.0, positions, rotary)
+    return lambda q, keys, table, block, kv_b, scale, positions, rotary: original(
+        q, keys, table, block, kv_b, 1.0, positions, rotary
+    )
 
 
 def keys_turned_twice(original):
@@ -32,7 +38,11 @@ def keys_turned_twice(original):
 def bias_in_the_weights(original):
     def mixture(x, router, bias, *rest):
         y, (ids, weights, scores) = original(x, router, bias, *rest)
-        return y if bias is None else y * (1 + bias[ids].sum(-1, keepdim=True)), (ids, weights, scores)
+        return y if bias is None else y * (1 + bias[ids].sum(-1, keepdim=True)), (
+            ids,
+            weights,
+            scores,
+        )
 
     return mixture
 

@@ -35,7 +35,11 @@ def rotated_before_the_norm(original):
         norms, after = (self.q_norm, self.k_norm), grouped_attention.rotate
         with pytest.MonkeyPatch.context() as patch:
             queue = iter(norms)
-            patch.setattr(grouped_attention, "rotate", lambda x, turn, interleave: next(queue)(after(x, turn, interleave)))
+            patch.setattr(
+                grouped_attention,
+                "rotate",
+                lambda x, turn, interleave: next(queue)(after(x, turn, interleave)),
+            )
             self.q_norm = self.k_norm = torch.nn.Identity()
             try:
                 return original(self, x, positions, turn, cache, form, branch)
@@ -46,7 +50,9 @@ def rotated_before_the_norm(original):
 
 
 def bias_forgotten(_):
-    return lambda self, x: numerics.linear(x, self.weight) + (0 if self.bias is None else 0 * self.bias)
+    return lambda self, x: (
+        numerics.linear(x, self.weight) + (0 if self.bias is None else 0 * self.bias)
+    )
 
 
 def stretching_ignored(_):
@@ -71,19 +77,64 @@ def values_first_in_the_cache(original):
 
 def key_rows_saved_as_value_rows(original):
     swapped = {"k_proj": "v_proj", "v_proj": "k_proj"}
-    return lambda c, ours: ((re.sub("[kv]_proj", lambda m: swapped[m[0]], name), part) for name, part in original(c, ours))
+    return lambda c, ours: (
+        (re.sub("[kv]_proj", lambda m: swapped[m[0]], name), part)
+        for name, part in original(c, ours)
+    )
 
 
 ATTENTION = grouped_attention.GroupedAttention
 TWINS = [
-    Twin("heads dealt out to groups", "network_equals_transformers", numerics, "grouped_attention", heads_dealt_out_to_groups),
-    Twin("rotary pairs of neighbours", "network_equals_transformers", grouped_attention, "rotate", pairs_of_neighbours),
-    Twin("rotated before the norm", "network_equals_transformers", ATTENTION, "forward", rotated_before_the_norm),
+    Twin(
+        "heads dealt out to groups",
+        "network_equals_transformers",
+        numerics,
+        "grouped_attention",
+        heads_dealt_out_to_groups,
+    ),
+    Twin(
+        "rotary pairs of neighbours",
+        "network_equals_transformers",
+        grouped_attention,
+        "rotate",
+        pairs_of_neighbours,
+    ),
+    Twin(
+        "rotated before the norm",
+        "network_equals_transformers",
+        ATTENTION,
+        "forward",
+        rotated_before_the_norm,
+    ),
     Twin("bias forgotten", "network_equals_transformers", layers.Linear, "forward", bias_forgotten),
-    Twin("llama3 stretching ignored", "network_equals_transformers", rope, "_llama3", stretching_ignored),
-    Twin("llama3 stretching everywhere", "network_equals_transformers", rope, "_llama3", stretched_everywhere),
-    Twin("values first in the cache", "chunked_equals_whole", numerics, "cached_grouped_attention", values_first_in_the_cache),
-    Twin("cached mask off by one", "chunked_equals_whole", causal, "attention_at", cached_one_position_ahead),
+    Twin(
+        "llama3 stretching ignored",
+        "network_equals_transformers",
+        rope,
+        "_llama3",
+        stretching_ignored,
+    ),
+    Twin(
+        "llama3 stretching everywhere",
+        "network_equals_transformers",
+        rope,
+        "_llama3",
+        stretched_everywhere,
+    ),
+    Twin(
+        "values first in the cache",
+        "chunked_equals_whole",
+        numerics,
+        "cached_grouped_attention",
+        values_first_in_the_cache,
+    ),
+    Twin(
+        "cached mask off by one",
+        "chunked_equals_whole",
+        causal,
+        "attention_at",
+        cached_one_position_ahead,
+    ),
     Twin(
         "values first in the engine's cache",
         "greedy_tokens_equal_transformers",
@@ -91,7 +142,13 @@ TWINS = [
         "cached_grouped_attention",
         values_first_in_the_cache,
     ),
-    Twin("key rows saved as value rows", "folder_opens_in_transformers", saving, "official", key_rows_saved_as_value_rows),
+    Twin(
+        "key rows saved as value rows",
+        "folder_opens_in_transformers",
+        saving,
+        "official",
+        key_rows_saved_as_value_rows,
+    ),
 ]
 
 

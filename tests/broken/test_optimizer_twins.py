@@ -27,10 +27,16 @@ def cut_off_instead_of_rounded(original):
 
 
 def decay_without_the_rate(original):
-    return lambda *tensors, rate, decay, **rest: original(*tensors, rate=rate, decay=decay / 10, **rest)
+    return lambda *tensors, rate, decay, **rest: original(
+        *tensors, rate=rate, decay=decay / 10, **rest
+    )
 
 
-@pytest.mark.parametrize("wrong", [rounded_before_use, cut_off_instead_of_rounded, decay_without_the_rate], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "wrong",
+    [rounded_before_use, cut_off_instead_of_rounded, decay_without_the_rate],
+    ids=lambda f: f.__name__,
+)
 def test_twin_is_rejected(wrong, monkeypatch):
     monkeypatch.setattr(optimizer, "adamw_half_", wrong(optimizer.adamw_half_))
     with pytest.raises(AssertionError):

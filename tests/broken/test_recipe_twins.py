@@ -24,11 +24,15 @@ def no_stage_is_the_last(original):
 
 def votes_of_a_budget_too(original):
     """Every figure gets the samples that are meant for votes."""
-    return lambda self, stage, step, name, samples, *rest: original(self, stage, step, name, max(samples, self.asked.votes), *rest)
+    return lambda self, stage, step, name, samples, *rest: original(
+        self, stage, step, name, max(samples, self.asked.votes), *rest
+    )
 
 
 def usual_votes(original):
-    return lambda self, problems, samples, temperature, ks=None: original(self, problems, samples, temperature)
+    return lambda self, problems, samples, temperature, ks=None: original(
+        self, problems, samples, temperature
+    )
 
 
 def nothing_is_remembered(_):
@@ -87,22 +91,84 @@ TWINS = [
     (PAIRS, align, "preference", always_the_best),
     (PAIRS, align, "readable", anything_can_be_read),
     (PAIRS, align, "OUTSIDE", malformed_ones_too),
-    (stage_checks.test_samples_with_a_token_that_is_no_word_are_not_kept, harvest, "readable", anything_can_be_read),
+    (
+        stage_checks.test_samples_with_a_token_that_is_no_word_are_not_kept,
+        harvest,
+        "readable",
+        anything_can_be_read,
+    ),
     (WINS, align, "over_problems", answers_as_requests),
-    (checks.test_short_evaluations_after_the_step_gone_back_to_are_made_again, journal, "rewind_records", gone_on_with),
-    (checks.test_short_evaluations_after_the_step_gone_back_to_are_made_again, journal, "rewind_records", whole_stage_anew),
-    (checks.test_short_evaluations_after_the_step_gone_back_to_are_made_again, journal, "rewind_records", every_stage_anew),
-    (checks.test_last_stage_is_judged_at_each_budget_and_by_more_votes, judge, "Budgeted", never_closed),
-    (checks.test_last_stage_is_judged_at_each_budget_and_by_more_votes, judge.Judge, "in_full", every_stage_is_the_last),
-    (checks.test_last_stage_is_judged_at_each_budget_and_by_more_votes, judge.Judge, "in_full", no_stage_is_the_last),
-    (checks.test_last_stage_is_judged_at_each_budget_and_by_more_votes, judge.Judge, "_once", votes_of_a_budget_too),
-    (checks.test_last_stage_is_judged_at_each_budget_and_by_more_votes, judge.Judge, "measure", usual_votes),
-    (checks.test_what_is_in_the_journal_is_not_asked_again_and_a_budget_can_be_added, judge.Journal, "find", nothing_is_remembered),
-    (checks.test_a_rise_is_that_over_the_model_that_was_pre_trained, judge, "STUDENTS", students_rise_over_the_base),
-    (checks.test_another_task_is_judged_as_the_model_is, judge.Judge, "in_full", other_tasks_at_budgets_too),
+    (
+        checks.test_short_evaluations_after_the_step_gone_back_to_are_made_again,
+        journal,
+        "rewind_records",
+        gone_on_with,
+    ),
+    (
+        checks.test_short_evaluations_after_the_step_gone_back_to_are_made_again,
+        journal,
+        "rewind_records",
+        whole_stage_anew,
+    ),
+    (
+        checks.test_short_evaluations_after_the_step_gone_back_to_are_made_again,
+        journal,
+        "rewind_records",
+        every_stage_anew,
+    ),
+    (
+        checks.test_last_stage_is_judged_at_each_budget_and_by_more_votes,
+        judge,
+        "Budgeted",
+        never_closed,
+    ),
+    (
+        checks.test_last_stage_is_judged_at_each_budget_and_by_more_votes,
+        judge.Judge,
+        "in_full",
+        every_stage_is_the_last,
+    ),
+    (
+        checks.test_last_stage_is_judged_at_each_budget_and_by_more_votes,
+        judge.Judge,
+        "in_full",
+        no_stage_is_the_last,
+    ),
+    (
+        checks.test_last_stage_is_judged_at_each_budget_and_by_more_votes,
+        judge.Judge,
+        "_once",
+        votes_of_a_budget_too,
+    ),
+    (
+        checks.test_last_stage_is_judged_at_each_budget_and_by_more_votes,
+        judge.Judge,
+        "measure",
+        usual_votes,
+    ),
+    (
+        checks.test_what_is_in_the_journal_is_not_asked_again_and_a_budget_can_be_added,
+        judge.Journal,
+        "find",
+        nothing_is_remembered,
+    ),
+    (
+        checks.test_a_rise_is_that_over_the_model_that_was_pre_trained,
+        judge,
+        "STUDENTS",
+        students_rise_over_the_base,
+    ),
+    (
+        checks.test_another_task_is_judged_as_the_model_is,
+        judge.Judge,
+        "in_full",
+        other_tasks_at_budgets_too,
+    ),
 ]
 
 
-@pytest.mark.parametrize("check, owner, name, wrong", TWINS, ids=[twin[3].__name__ for twin in TWINS])
+@pytest.mark.parametrize(
+    "check, owner, name, wrong", TWINS, ids=[twin[3].__name__ for twin in TWINS]
+)
 def test_the_check_rejects_the_twin_and_passes_without_it(check, owner, name, wrong, tmp_path):
     must_reject(check, owner, name, wrong, tmp_path)

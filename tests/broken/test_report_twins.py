@@ -31,7 +31,9 @@ def always_as_published(original):
 
 
 def published_is_always_higher(original):
-    return lambda one, new, old: original(replace(one, benchmark="AIME 2024", new="align", old="base"), new, old)
+    return lambda one, new, old: original(
+        replace(one, benchmark="AIME 2024", new="align", old="base"), new, old
+    )
 
 
 def order_of_the_alphabet(original):
@@ -47,7 +49,9 @@ def shares_of_what_was_kept(original):
 
 
 def training_samples_too(original):
-    return lambda run: original(replace(run, samples=[{**one, "split": "held_out"} for one in run.samples]))
+    return lambda run: original(
+        replace(run, samples=[{**one, "split": "held_out"} for one in run.samples])
+    )
 
 
 def every_stage_from_the_base(original):
@@ -63,7 +67,9 @@ def no_win_at_the_start(original):
 
 
 def requests_are_problems(_):
-    return property(lambda self: [e for e in self.evaluations if " budget=" not in str(e.get("label"))])
+    return property(
+        lambda self: [e for e in self.evaluations if " budget=" not in str(e.get("label"))]
+    )
 
 
 def shortest_entry_counts(original):
@@ -98,7 +104,9 @@ def runs_that_have_it(original):
 
 
 def any_side_counts(original):
-    return lambda figures, even=0.0: original([found and (found[0], 0.0) for found in figures], even)
+    return lambda figures, even=0.0: original(
+        [found and (found[0], 0.0) for found in figures], even
+    )
 
 
 def compared_with_nothing(original):
@@ -133,7 +141,13 @@ TWINS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("check, owner, name, wrong", TWINS, ids=[twin[3].__name__ for twin in TWINS])
-def test_the_check_rejects_the_twin_and_passes_without_it(check, owner, name, wrong, tmp_path, monkeypatch):
-    monkeypatch.setattr(chinese, "chinese", chinese.chinese.__wrapped__)  # it remembers what it looked up, a twin's finds as well
+@pytest.mark.parametrize(
+    "check, owner, name, wrong", TWINS, ids=[twin[3].__name__ for twin in TWINS]
+)
+def test_the_check_rejects_the_twin_and_passes_without_it(
+    check, owner, name, wrong, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        chinese, "chinese", chinese.chinese.__wrapped__
+    )  # it remembers what it looked up, a twin's finds as well
     must_reject(check, owner, name, wrong, tmp_path)

@@ -157,7 +157,9 @@ def ties_count_as_right(_):
 
 
 def the_same_order_in_every_epoch(original):
-    return lambda size, count, seed, round_: [place % size for place in range(round_ * count, (round_ + 1) * count)]
+    return lambda size, count, seed, round_: [
+        place % size for place in range(round_ * count, (round_ + 1) * count)
+    ]
 
 
 def moments_forgotten(original):
@@ -188,11 +190,15 @@ def a_new_head_when_opened(original):
 
 
 def alarm_by_the_reward_alone(_):
-    return lambda records, c: "up" if records[-1]["reward"] - records[0]["reward"] > c.reward_rise else None
+    return lambda records, c: (
+        "up" if records[-1]["reward"] - records[0]["reward"] > c.reward_rise else None
+    )
 
 
 def alarm_by_the_whole_reward(original):
-    return lambda records, c: original([{k: v for k, v in record.items() if k != "reward_helpful"} for record in records], c)
+    return lambda records, c: original(
+        [{k: v for k, v in record.items() if k != "reward_helpful"} for record in records], c
+    )
 
 
 def alarm_by_any_two_evaluations(original):
@@ -205,7 +211,11 @@ def judged_from_the_first_round(_):
     def found(records, c, judge, paid, by_halves=False):
         judged = [record[judge] for record in records if judge in record][-c.evaluations :]
         values = [record[paid] for record in records if paid in record]
-        return (judged[0], judged[-1], values[0], values[-1]) if len(judged) == c.evaluations and judged == sorted(judged)[::-1] else None
+        return (
+            (judged[0], judged[-1], values[0], values[-1])
+            if len(judged) == c.evaluations and judged == sorted(judged)[::-1]
+            else None
+        )
 
     return found
 
@@ -233,7 +243,12 @@ TWINS = [
     Twin(reward_model, "pairwise_loss", mean_of_each_micro_batch, gradient),
     Twin(reward_model, "_texts", labels_from_the_other_end, gradient_of_labels),
     Twin(reward_model, "micro_batches", a_pair_as_large_as_one_text, budget),
-    Twin(Labelled, "texts", lambda original: lambda self: [(self.ids, not self.good)], gradient_of_labels),
+    Twin(
+        Labelled,
+        "texts",
+        lambda original: lambda self: [(self.ids, not self.good)],
+        gradient_of_labels,
+    ),
     Twin(tests, "ranked_right", ties_count_as_right, ranking),
     Twin(reward_model, "problem_indices", the_same_order_in_every_epoch, order),
     Twin(reward_model, "_resume", moments_forgotten, resume),
@@ -257,6 +272,8 @@ def test_twin_is_rejected(twin, tmp_path):
             twin.check(tmp_path)
 
 
-@pytest.mark.parametrize("check", sorted({twin.check for twin in TWINS}, key=lambda check: check.__name__))
+@pytest.mark.parametrize(
+    "check", sorted({twin.check for twin in TWINS}, key=lambda check: check.__name__)
+)
 def test_check_passes_without_its_twins(check, tmp_path):
     check(tmp_path)

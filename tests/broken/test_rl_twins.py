@@ -14,7 +14,11 @@ from deepwright.rl.alarms import AlarmConfig
 from deepwright.rl.losses import VARIANTS
 from tests.rl.test_alarms import FAULTS, healthy, rung
 
-FORMULAS, SPLITS, PADDING = "variants_equal_published_losses", "policy_gradient_ignores_micro_batches", "padding_leaves_log_probs"
+FORMULAS, SPLITS, PADDING = (
+    "variants_equal_published_losses",
+    "policy_gradient_ignores_micro_batches",
+    "padding_leaves_log_probs",
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,10 @@ def mean_kept_in_its_own_baseline(rewards):
 
 def std_with_ddof_one(rewards):
     """TRL's: a group of 3 differs by sqrt(2/3)."""
-    return [a * ((len(rewards) - 1) / len(rewards)) ** 0.5 for a in advantages.group_standardised(rewards)]
+    return [
+        a * ((len(rewards) - 1) / len(rewards)) ** 0.5
+        for a in advantages.group_standardised(rewards)
+    ]
 
 
 def mean_over_completions(values, lengths):
@@ -79,7 +86,9 @@ def one_epsilon_for_both_sides(_):
 def kl_averaged_before_the_weights(_):
     def clipped(terms, c, ratio_of=losses.ratio):
         rho = ratio_of(terms)
-        policy = torch.minimum(rho * terms.advantages_T, rho.clamp(*c.interval) * terms.advantages_T)
+        policy = torch.minimum(
+            rho * terms.advantages_T, rho.clamp(*c.interval) * terms.advantages_T
+        )
         return policy - c.beta * losses.k3(terms.log_probs_T, terms.reference_log_probs_T).mean()
 
     return clipped
@@ -103,22 +112,53 @@ def rows_numbered_by_length(original):
 
 TWINS = [
     Bent("std with ddof 1", "grpo", {"advantage": std_with_ddof_one}),
-    Bent("a token counted whatever its completion's length", "grpo", {"token_weights": losses.token_mean}),
-    Bent("mean of the completions' means", "grpo_token_mean", {"token_weights": losses.sequence_mean}),
+    Bent(
+        "a token counted whatever its completion's length",
+        "grpo",
+        {"token_weights": losses.token_mean},
+    ),
+    Bent(
+        "mean of the completions' means", "grpo_token_mean", {"token_weights": losses.sequence_mean}
+    ),
     Bent("dapo by completions", "dapo", {"token_weights": losses.sequence_mean}),
     Bent("dr_grpo with the std after all", "dr_grpo", {"advantage": advantages.group_standardised}),
-    Bent("dr_grpo by the longest completion there is", "dr_grpo", {"token_weights": longest_of_the_update}),
+    Bent(
+        "dr_grpo by the longest completion there is",
+        "dr_grpo",
+        {"token_weights": longest_of_the_update},
+    ),
     Bent("gspo with the product without its root", "gspo", {"ratio": losses.sequence_product}),
     Bent("gspo with the mean of the ratios", "gspo", {"ratio": arithmetic_mean_of_ratios}),
-    Bent("gspo with one root for the whole micro-batch", "gspo", {"ratio": root_over_all_tokens}, SPLITS),
-    Bent("rloo with its own reward in the baseline", "rloo", {"advantage": mean_kept_in_its_own_baseline}),
+    Bent(
+        "gspo with one root for the whole micro-batch",
+        "gspo",
+        {"ratio": root_over_all_tokens},
+        SPLITS,
+    ),
+    Bent(
+        "rloo with its own reward in the baseline",
+        "rloo",
+        {"advantage": mean_kept_in_its_own_baseline},
+    ),
     Bent("rloo token by token", "rloo", {"ratio": losses.ratio}),
     Bent("reinforce_baseline without the batch", "reinforce_baseline", {"over_batch": None}),
-    Bent("reinforce_baseline over completions", "reinforce_baseline", {"over_batch": mean_over_completions}),
+    Bent(
+        "reinforce_baseline over completions",
+        "reinforce_baseline",
+        {"over_batch": mean_over_completions},
+    ),
     Twin("clip_high ignored", losses.Coefficients, "interval", one_epsilon_for_both_sides),
     Twin("KL averaged before the weights", losses, "clipped", kl_averaged_before_the_weights),
-    Twin("end token masked where it is the padding", types, "pad_rows", end_token_masked_where_it_is_the_padding, PADDING),
-    Twin("sequences of a micro-batch mixed up", update, "pad_rows", rows_numbered_by_length, SPLITS),
+    Twin(
+        "end token masked where it is the padding",
+        types,
+        "pad_rows",
+        end_token_masked_where_it_is_the_padding,
+        PADDING,
+    ),
+    Twin(
+        "sequences of a micro-batch mixed up", update, "pad_rows", rows_numbered_by_length, SPLITS
+    ),
 ]
 
 
@@ -126,7 +166,9 @@ TWINS = [
 def test_twin_is_rejected(twin):
     with pytest.MonkeyPatch.context() as patch:
         twin.apply(patch)
-        with pytest.raises((AssertionError, RuntimeError), match=None if twin.check == PADDING else twin.check):
+        with pytest.raises(
+            (AssertionError, RuntimeError), match=None if twin.check == PADDING else twin.check
+        ):
             verify.require(twin.check)
 
 
@@ -149,6 +191,8 @@ def test_an_alarm_that_looks_at_single_rounds_rings_in_a_healthy_run():
 
 def test_an_alarm_that_looks_at_the_mean_alone_misses_the_kind(monkeypatch):
     monkeypatch.setitem(
-        alarms.RULES, "kind_falls", lambda records, c: None if records[-1]["accuracy"] >= records[0]["accuracy"] else "fell"
+        alarms.RULES,
+        "kind_falls",
+        lambda records, c: None if records[-1]["accuracy"] >= records[0]["accuracy"] else "fell",
     )
     assert rung(FAULTS["kind_falls"]) == {}

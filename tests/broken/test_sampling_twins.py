@@ -12,9 +12,13 @@ from tests.numerics import test_precision
 def place_that_forgets_what_came_before(weights_RV, u_R):
     """Looks inside the right stretch for the whole threshold, not for what is left of it."""
     width = sampling.STRETCH
-    padded = torch.nn.functional.pad(weights_RV, (0, -weights_RV.shape[1] % width)).view(len(weights_RV), -1, width)
+    padded = torch.nn.functional.pad(weights_RV, (0, -weights_RV.shape[1] % width)).view(
+        len(weights_RV), -1, width
+    )
     ends = padded.sum(-1, dtype=torch.float64).cumsum(-1)
-    stretch = torch.searchsorted(ends, u_R[:, None] * ends[:, -1:], right=True).clamp(max=padded.shape[1] - 1)
+    stretch = torch.searchsorted(ends, u_R[:, None] * ends[:, -1:], right=True).clamp(
+        max=padded.shape[1] - 1
+    )
     inside = padded[torch.arange(len(padded)), stretch[:, 0]].double().cumsum(-1)
     place = torch.searchsorted(inside, u_R[:, None] * ends[:, -1:], right=True)
     return (stretch * width + place)[:, 0].clamp(max=weights_RV.shape[1] - 1)

@@ -15,9 +15,16 @@ def rewards_hold(tmp_path):
     """No attack on numbers, words or sums is paid in full."""
     rows = []
     for n in range(20):
-        rows += [{"prompt": f"How many are {n} + {n + 1}?", "answer": str(2 * n + 1)}, {"prompt": f"City {n}?", "answer": "Paris"}]
+        rows += [
+            {"prompt": f"How many are {n} + {n + 1}?", "answer": str(2 * n + 1)},
+            {"prompt": f"City {n}?", "answer": "Paris"},
+        ]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    for reward in (make_task(f"file:{tmp_path / 'rows.jsonl'}", held_out_of=2), make_task("calc3"), make_task("countdown")):
+    for reward in (
+        make_task(f"file:{tmp_path / 'rows.jsonl'}", held_out_of=2),
+        make_task("calc3"),
+        make_task("countdown"),
+    ):
         lines, held = report(reward, 8)
         assert held, lines
 
@@ -25,7 +32,10 @@ def rewards_hold(tmp_path):
 def maths_holds(tmp_path):
     """The same for expressions, which math-verify compares."""
     pytest.importorskip("math_verify", reason="the extra `tasks` is not installed")
-    rows = [{"problem": f"Expand (x+{n})^2 - {n * n} .", "answer": f"x^2+{2 * n}x"} for n in range(2, 30)]
+    rows = [
+        {"problem": f"Expand (x+{n})^2 - {n * n} .", "answer": f"x^2+{2 * n}x"}
+        for n in range(2, 30)
+    ]
     (tmp_path / "maths.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     lines, held = report(make_task(f"file:{tmp_path / 'maths.jsonl'}", seconds=1.5), 1)
     assert held, lines
@@ -39,13 +49,18 @@ def sides_are_disjoint(tmp_path):
         (make_task(f"file:{tmp_path / 'rows.jsonl'}", held_out_of=2),) * 2,
         (make_task("calc3"), make_task("calc3", seed=1)),
     ):
-        train, held_out = ({t.problem(i, split).prompt for i in range(t.size(split))} for t, split in ((one, "train"), (other, "held_out")))
+        train, held_out = (
+            {t.problem(i, split).prompt for i in range(t.size(split))}
+            for t, split in ((one, "train"), (other, "held_out"))
+        )
         assert train and held_out and not train & held_out
 
 
 def failures_are_named(tmp_path):
     """A broken verifier says nothing about the answer."""
-    (tmp_path / "r.py").write_text("def f(completions, **columns):\n    return [float('nan')] * len(completions)\n")
+    (tmp_path / "r.py").write_text(
+        "def f(completions, **columns):\n    return [float('nan')] * len(completions)\n"
+    )
     broken = make_task("calc3", reward=f"{tmp_path / 'r.py'}:f")
     assert broken.score(broken.problem(0, "train"), "x").verdict is Verdict.FAILED
     assert task.scored(None, "hung", 0.1).verdict is Verdict.FAILED
@@ -57,9 +72,13 @@ def code_is_confined(tmp_path):
         pytest.skip("neither bwrap nor unshare works on this machine")
     limits = sandbox.Limits(seconds=4, cpu_seconds=2)
     route = sandbox.run_code(
-        "print(open('/proc/net/route').read().count('\\n'), len(open('/proc/net/dev').read().splitlines()))", "", limits
+        "print(open('/proc/net/route').read().count('\\n'), len(open('/proc/net/dev').read().splitlines()))",
+        "",
+        limits,
     )
-    routes, devices = map(int, route.output.split())  # the heading of an empty table is not written by every kernel
+    routes, devices = map(
+        int, route.output.split()
+    )  # the heading of an empty table is not written by every kernel
     assert routes <= 1 and devices == 3, "more than the loopback device"
     many = sandbox.run_code(
         "import os, time\nn = 0\ntry:\n while n < 40:\n  if not os.fork(): time.sleep(9)\n  n += 1\nexcept OSError: pass\nprint(n)",
@@ -68,10 +87,22 @@ def code_is_confined(tmp_path):
     )
     assert int(many.output) < 20
     (tmp_path / "secret").write_text("1")
-    assert "1" not in sandbox.run_code(f"import os; print(int(os.path.exists({str(tmp_path / 'secret')!r})))", "", limits).output
+    assert (
+        "1"
+        not in sandbox.run_code(
+            f"import os; print(int(os.path.exists({str(tmp_path / 'secret')!r})))", "", limits
+        ).output
+    )
     assert "PATH" in sandbox.run_code("import os; print(list(os.environ))", "", limits).output
-    assert not code.judge_code("import os\nos.write(1, b'\"3\"\\n')\nos._exit(0)", code.read_tests(["assert f(1) == 2"]), limits, False)[0]
-    assert not code.judge_code("import os\nos._exit(0)", code.read_tests(["assert f(1) == 2"]), limits, False)[0]
+    assert not code.judge_code(
+        "import os\nos.write(1, b'\"3\"\\n')\nos._exit(0)",
+        code.read_tests(["assert f(1) == 2"]),
+        limits,
+        False,
+    )[0]
+    assert not code.judge_code(
+        "import os\nos._exit(0)", code.read_tests(["assert f(1) == 2"]), limits, False
+    )[0]
 
 
 # --- the mistakes
@@ -109,7 +140,9 @@ def split_by_python_hash(_):
     from itertools import count
 
     counter = count()
-    return lambda text: next(counter)  # by position, so a question that stands twice may fall on both sides
+    return lambda text: next(
+        counter
+    )  # by position, so a question that stands twice may fall on both sides
 
 
 def failed_is_wrong(original):
@@ -117,16 +150,22 @@ def failed_is_wrong(original):
 
 
 def with_the_hosts_network(original):
-    return lambda *args: [word for word in original(*args) if word not in ("--unshare-net", "--net")]
+    return lambda *args: [
+        word for word in original(*args) if word not in ("--unshare-net", "--net")
+    ]
 
 
 def without_a_count_of_processes(original):
-    return lambda argv, limits, *rest: original(argv, dataclasses.replace(limits, processes=1000), *rest)
+    return lambda argv, limits, *rest: original(
+        argv, dataclasses.replace(limits, processes=1000), *rest
+    )
 
 
 def a_quiet_end_is_a_pass(original):
     def judge(program, calls, limits, unconfined):
-        _, ended = code.call_results(program, [call for call, _ in calls], limits, unconfined=unconfined)
+        _, ended = code.call_results(
+            program, [call for call, _ in calls], limits, unconfined=unconfined
+        )
         return ended.status == 0, "ended well"
 
     return judge
@@ -148,6 +187,8 @@ TWINS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("check, owner, name, wrong", TWINS, ids=[twin[3].__name__ for twin in TWINS])
+@pytest.mark.parametrize(
+    "check, owner, name, wrong", TWINS, ids=[twin[3].__name__ for twin in TWINS]
+)
 def test_the_check_rejects_the_twin_and_passes_without_it(check, owner, name, wrong, tmp_path):
     must_reject(check, owner, name, wrong, tmp_path)

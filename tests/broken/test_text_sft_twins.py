@@ -20,7 +20,11 @@ def tokenizers(folder):
 
 
 def rules(_folder):
-    [mark] = [mark for mark in test_thoughts.test_the_stated_rules.pytestmark if mark.name == "parametrize"]
+    [mark] = [
+        mark
+        for mark in test_thoughts.test_the_stated_rules.pytestmark
+        if mark.name == "parametrize"
+    ]
     for case in mark.args[1]:
         test_thoughts.test_the_stated_rules(*case)
     for cut in range(20):
@@ -49,7 +53,9 @@ def completions(folder):
 
 def turns(folder):
     for name in ("smollm", "llama", "marked"):
-        test_conversations.test_ids_are_those_of_the_rendered_text_and_of_each_prompt(tokenizers(folder), name)
+        test_conversations.test_ids_are_those_of_the_rendered_text_and_of_each_prompt(
+            tokenizers(folder), name
+        )
 
 
 def border(folder):
@@ -57,29 +63,39 @@ def border(folder):
 
 
 def mask_off_by_one(original):
-    return lambda documents: original([dataclasses.replace(d, targets_T=d.targets_T.roll(1)) for d in documents])
+    return lambda documents: original(
+        [dataclasses.replace(d, targets_T=d.targets_T.roll(1)) for d in documents]
+    )
 
 
 def loss_on_the_prompt_too(original):
-    return lambda documents: original([dataclasses.replace(d, targets_T=d.targets_T | True) for d in documents])
+    return lambda documents: original(
+        [dataclasses.replace(d, targets_T=d.targets_T | True) for d in documents]
+    )
 
 
 def padding_trained_on(original):
     def batch(documents):
         made = original(documents)
-        return dataclasses.replace(made, weights_BS=made.weights_BS.masked_fill(~made.valid_BS, 1.0))
+        return dataclasses.replace(
+            made, weights_BS=made.weights_BS.masked_fill(~made.valid_BS, 1.0)
+        )
 
     return batch
 
 
 def end_token_masked_as_padding(original):
-    return lambda documents: original([dataclasses.replace(d, targets_T=d.targets_T & (d.ids_T != 1)) for d in documents])
+    return lambda documents: original(
+        [dataclasses.replace(d, targets_T=d.targets_T & (d.ids_T != 1)) for d in documents]
+    )
 
 
 def html_escaped(_):
     def compiled(template):
         environment = templates.ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[templates._Generation, "jinja2.ext.loopcontrols"]
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=[templates._Generation, "jinja2.ext.loopcontrols"],
         )
         environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
         return environment.from_string(template)  # jinja2's own tojson
@@ -89,7 +105,9 @@ def html_escaped(_):
 
 def blocks_not_trimmed(original):
     def compiled(template):
-        made = original.__wrapped__(template).environment.overlay(trim_blocks=False, lstrip_blocks=False)
+        made = original.__wrapped__(template).environment.overlay(
+            trim_blocks=False, lstrip_blocks=False
+        )
         return made.from_string(template)
 
     return compiled
@@ -110,7 +128,10 @@ def last_closing_tag_counts(original):
     def feed(self, piece):
         head, tag, rest = piece.rpartition("</think>")
         earlier = original(self, head.replace("</think>", "\0") + tag)
-        return thoughts.Delta(earlier.reasoning.replace("\0", "</think>"), earlier.content + original(self, rest).content)
+        return thoughts.Delta(
+            earlier.reasoning.replace("\0", "</think>"),
+            earlier.content + original(self, rest).content,
+        )
 
     return feed
 
@@ -140,24 +161,74 @@ def whole_text_cut_at_token_counts(_):
 
 
 def completion_without_end(original):
-    return lambda pieces: original([*pieces[:-1], [index for index in pieces[-1] if index != pieces[-1][-1]]])
+    return lambda pieces: original(
+        [*pieces[:-1], [index for index in pieces[-1] if index != pieces[-1][-1]]]
+    )
 
 
 TWINS = {
     "mask off by one": (loss, finetuning, "make_batch", mask_off_by_one, test_sft),
     "loss on the prompt": (loss, finetuning, "make_batch", loss_on_the_prompt_too, test_sft),
     "padding trained on": (loss, finetuning, "make_batch", padding_trained_on, test_sft),
-    "EOS masked as padding": (loss, finetuning, "make_batch", end_token_masked_as_padding, test_sft),
+    "EOS masked as padding": (
+        loss,
+        finetuning,
+        "make_batch",
+        end_token_masked_as_padding,
+        test_sft,
+    ),
     "blocks not trimmed": (characters, templates, "_compile", blocks_not_trimmed, None),
     "HTML escaped": (characters, templates, "_compile", html_escaped, None),
-    "a tag cut in two is missed": (rules, thoughts.ThoughtParser, "feed", tag_only_within_one_piece, None),
-    "the last closing tag counts": (rules, thoughts.ThoughtParser, "feed", last_closing_tag_counts, None),
-    "the prompt's open thought forgotten": (rules, thoughts.ThoughtParser, "__init__", starts_outside_whatever_the_prompt, None),
+    "a tag cut in two is missed": (
+        rules,
+        thoughts.ThoughtParser,
+        "feed",
+        tag_only_within_one_piece,
+        None,
+    ),
+    "the last closing tag counts": (
+        rules,
+        thoughts.ThoughtParser,
+        "feed",
+        last_closing_tag_counts,
+        None,
+    ),
+    "the prompt's open thought forgotten": (
+        rules,
+        thoughts.ThoughtParser,
+        "__init__",
+        starts_outside_whatever_the_prompt,
+        None,
+    ),
     "BOS twice": (one_bos, tokenizer.Tokenizer, "_with_one_bos", bos_added_always, None),
-    "turns without their end": (turns, conversations, "_to_the_end", turn_ends_are_not_targets, None),
-    "the break after a turn trained on": (turns, conversations, "_to_the_end", line_break_after_the_turn_trained_on, None),
-    "a token across the border": (border, tokenizer.Tokenizer, "encode_pieces", whole_text_cut_at_token_counts, None),
-    "completions without end": (completions, conversations, "_document", completion_without_end, None),
+    "turns without their end": (
+        turns,
+        conversations,
+        "_to_the_end",
+        turn_ends_are_not_targets,
+        None,
+    ),
+    "the break after a turn trained on": (
+        turns,
+        conversations,
+        "_to_the_end",
+        line_break_after_the_turn_trained_on,
+        None,
+    ),
+    "a token across the border": (
+        border,
+        tokenizer.Tokenizer,
+        "encode_pieces",
+        whole_text_cut_at_token_counts,
+        None,
+    ),
+    "completions without end": (
+        completions,
+        conversations,
+        "_document",
+        completion_without_end,
+        None,
+    ),
 }
 
 

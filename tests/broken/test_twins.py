@@ -23,7 +23,9 @@ from deepwright.train import objective
 from deepwright.verify.check import CHECKS
 from deepwright.weights import saving
 
-causal = importlib.import_module("deepwright.numerics.attention")  # the package exports a function of the same name
+causal = importlib.import_module(
+    "deepwright.numerics.attention"
+)  # the package exports a function of the same name
 
 
 @dataclass(frozen=True)
@@ -91,17 +93,25 @@ def weights_by_taking_the_bias_off_again(original):
     def route(logits, bias, c):
         ids, _, scores = original(logits, bias, c)
         chosen = ((scores + bias) - bias).gather(1, ids)  # fp32 cancels a small score to nothing
-        return ids, chosen / (chosen.sum(-1, keepdim=True) + 1e-20) * c.routed_scaling_factor, scores
+        return (
+            ids,
+            chosen / (chosen.sum(-1, keepdim=True) + 1e-20) * c.routed_scaling_factor,
+            scores,
+        )
 
     return route
 
 
 def ties_to_the_highest_index(_):
-    return lambda score, k: score.shape[1] - 1 - score.flip(1).sort(dim=1, descending=True, stable=True).indices[:, :k]
+    return lambda score, k: (
+        score.shape[1] - 1 - score.flip(1).sort(dim=1, descending=True, stable=True).indices[:, :k]
+    )
 
 
 def router_in_low_precision(_):
-    return lambda self, x: experts.route(numerics.linear(x.bfloat16(), self.weight.bfloat16()).float(), self.bias, self.config)
+    return lambda self, x: experts.route(
+        numerics.linear(x.bfloat16(), self.weight.bfloat16()).float(), self.bias, self.config
+    )
 
 
 def shared_expert_dropped(original):
@@ -118,7 +128,9 @@ def padding_counted(original):
 
 
 def balance_without_gradient(original):
-    return lambda routing, sequences: tuple(x.detach().requires_grad_() for x in original(routing, sequences))
+    return lambda routing, sequences: tuple(
+        x.detach().requires_grad_() for x in original(routing, sequences)
+    )
 
 
 # --- attention and positions
@@ -134,7 +146,8 @@ def scale_by_the_value_width(original):
 
 def cosines_scaled_by_one_mscale(original):
     return lambda c, positions: (
-        original(c, positions) * (c.rope_scaling.magnitude(c.rope_scaling.mscale_all_dim) if c.rope_scaling else 1.0)
+        original(c, positions)
+        * (c.rope_scaling.magnitude(c.rope_scaling.mscale_all_dim) if c.rope_scaling else 1.0)
     )
 
 
@@ -153,7 +166,9 @@ def half_split_pairs(original):
 def rotary_key_normed(original):
     """The key has no head axis; queries have."""
     return lambda x, turn, interleave: original(
-        x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) if x.ndim == 3 else x, turn, interleave
+        x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) if x.ndim == 3 else x,
+        turn,
+        interleave,
     )
 
 
@@ -213,7 +228,9 @@ def token_of_the_same_position(original):
 
 
 def target_shift_off_by_one(original):
-    return lambda model, h, piece, depth, tokens: original(model, h[:, 1:] if depth else h, piece, depth + (depth > 0), tokens)
+    return lambda model, h, piece, depth, tokens: original(
+        model, h[:, 1:] if depth else h, piece, depth + (depth > 0), tokens
+    )
 
 
 # --- training and reinforcement learning
@@ -221,7 +238,12 @@ def target_shift_off_by_one(original):
 
 def mean_per_micro_batch(original):
     def piece_loss(model, piece, terms, tokens, share, recompute, sums):
-        return original(model, piece, terms, float(piece.target_weights().sum()), share, recompute, sums) * share
+        return (
+            original(
+                model, piece, terms, float(piece.target_weights().sum()), share, recompute, sums
+            )
+            * share
+        )
 
     return piece_loss
 
@@ -238,7 +260,10 @@ def advantage_over_the_batch(original):
     def training_rows(groups, variant, *, drop_zero_variance):
         made = original(groups, variant, drop_zero_variance=drop_zero_variance)
         everyone = variant.advantage([reward for group in groups for reward in group.rewards])
-        return [dataclasses.replace(row, advantage=advantage) for row, advantage in zip(made, everyone, strict=True)]
+        return [
+            dataclasses.replace(row, advantage=advantage)
+            for row, advantage in zip(made, everyone, strict=True)
+        ]
 
     return training_rows
 
@@ -260,12 +285,16 @@ def log_probs_divided_by_temperature(original):
 
 
 def log_probs_off_by_one(original):
-    return lambda model, batch, *rest: original(model, dataclasses.replace(batch, tokens_BS=batch.tokens_BS.roll(-1, dims=1)), *rest)
+    return lambda model, batch, *rest: original(
+        model, dataclasses.replace(batch, tokens_BS=batch.tokens_BS.roll(-1, dims=1)), *rest
+    )
 
 
 def old_policy_not_held_fixed(original):
     """The ratio is 1 and so is the loss's value, but the gradient vanishes."""
-    return lambda log_probs, batch: dataclasses.replace(original(log_probs, batch), old_log_probs_T=log_probs)
+    return lambda log_probs, batch: dataclasses.replace(
+        original(log_probs, batch), old_log_probs_T=log_probs
+    )
 
 
 def kl_of_the_inverse_ratio(original):
@@ -274,7 +303,9 @@ def kl_of_the_inverse_ratio(original):
 
 def always_clipped(_):
     def clipped(terms, c, ratio_of=losses.ratio):
-        return ratio_of(terms).clamp(*c.interval) * terms.advantages_T - c.beta * losses.k3(terms.log_probs_T, terms.reference_log_probs_T)
+        return ratio_of(terms).clamp(*c.interval) * terms.advantages_T - c.beta * losses.k3(
+            terms.log_probs_T, terms.reference_log_probs_T
+        )
 
     return clipped
 
@@ -300,32 +331,119 @@ def random_numbers_by_row(_):
 
 
 def biases_saved_as_zeros(original):
-    return lambda model: ((name, tensor * ("correction_bias" not in name)) for name, tensor in original(model))
+    return lambda model: (
+        (name, tensor * ("correction_bias" not in name)) for name, tensor in original(model)
+    )
 
 
 def fused_rows_saved_up_first(original):
     swapped = {"gate_proj": "up_proj", "up_proj": "gate_proj"}
-    return lambda c, ours: ((re.sub("gate_proj|up_proj", lambda m: swapped[m[0]], name), part) for name, part in original(c, ours))
+    return lambda c, ours: (
+        (re.sub("gate_proj|up_proj", lambda m: swapped[m[0]], name), part)
+        for name, part in original(c, ours)
+    )
 
 
 TWINS = [
-    Twin("0 instead of -inf for excluded groups", "choices_equal_reference", experts, "limit_groups", zero_for_excluded_groups),
-    Twin("a group scored by its best expert", "choices_equal_reference", experts, "limit_groups", best_expert_scores_its_group),
-    Twin("ties to the highest index", "choices_equal_reference", experts, "top_ids", ties_to_the_highest_index),
+    Twin(
+        "0 instead of -inf for excluded groups",
+        "choices_equal_reference",
+        experts,
+        "limit_groups",
+        zero_for_excluded_groups,
+    ),
+    Twin(
+        "a group scored by its best expert",
+        "choices_equal_reference",
+        experts,
+        "limit_groups",
+        best_expert_scores_its_group,
+    ),
+    Twin(
+        "ties to the highest index",
+        "choices_equal_reference",
+        experts,
+        "top_ids",
+        ties_to_the_highest_index,
+    ),
     Twin("bias in the weights", "weights_ignore_the_bias", experts, "route", bias_in_the_weights),
-    Twin("bias added and taken off again", "weights_ignore_the_bias", experts, "route", weights_by_taking_the_bias_off_again),
-    Twin("no scaling factor", "logits_equal_reference", experts, "route", lambda f: bent(f, {"routed_scaling_factor": 1.0})),
-    Twin("no normalisation of the weights", "logits_equal_reference", experts, "route", lambda f: bent(f, {"norm_topk_prob": False})),
-    Twin("router in bf16", "logits_equal_reference", experts.Router, "forward", router_in_low_precision),
-    Twin("shared expert dropped", "logits_equal_reference", experts.MixtureOfExperts, "forward", shared_expert_dropped),
-    Twin("padding counted as load", "padding_changes_nothing", transformer, "record", padding_counted),
-    Twin("bias rule of the wrong sign", "balance_equals_hand_numbers", experts, "update_bias", bias_sign_flipped),
-    Twin("balance loss without gradient", "balance_equals_hand_numbers", experts, "_frequency_and_share", balance_without_gradient),
-    Twin("missing mscale", "logits_equal_reference", config.ModelConfig, "softmax_scale", scale_without_magnitude),
-    Twin("softmax scale of the value width", "logits_equal_reference", config.ModelConfig, "softmax_scale", scale_by_the_value_width),
-    Twin("cosines scaled by one mscale", "logits_equal_reference", transformer, "rotation", cosines_scaled_by_one_mscale),
+    Twin(
+        "bias added and taken off again",
+        "weights_ignore_the_bias",
+        experts,
+        "route",
+        weights_by_taking_the_bias_off_again,
+    ),
+    Twin(
+        "no scaling factor",
+        "logits_equal_reference",
+        experts,
+        "route",
+        lambda f: bent(f, {"routed_scaling_factor": 1.0}),
+    ),
+    Twin(
+        "no normalisation of the weights",
+        "logits_equal_reference",
+        experts,
+        "route",
+        lambda f: bent(f, {"norm_topk_prob": False}),
+    ),
+    Twin(
+        "router in bf16",
+        "logits_equal_reference",
+        experts.Router,
+        "forward",
+        router_in_low_precision,
+    ),
+    Twin(
+        "shared expert dropped",
+        "logits_equal_reference",
+        experts.MixtureOfExperts,
+        "forward",
+        shared_expert_dropped,
+    ),
+    Twin(
+        "padding counted as load", "padding_changes_nothing", transformer, "record", padding_counted
+    ),
+    Twin(
+        "bias rule of the wrong sign",
+        "balance_equals_hand_numbers",
+        experts,
+        "update_bias",
+        bias_sign_flipped,
+    ),
+    Twin(
+        "balance loss without gradient",
+        "balance_equals_hand_numbers",
+        experts,
+        "_frequency_and_share",
+        balance_without_gradient,
+    ),
+    Twin(
+        "missing mscale",
+        "logits_equal_reference",
+        config.ModelConfig,
+        "softmax_scale",
+        scale_without_magnitude,
+    ),
+    Twin(
+        "softmax scale of the value width",
+        "logits_equal_reference",
+        config.ModelConfig,
+        "softmax_scale",
+        scale_by_the_value_width,
+    ),
+    Twin(
+        "cosines scaled by one mscale",
+        "logits_equal_reference",
+        transformer,
+        "rotation",
+        cosines_scaled_by_one_mscale,
+    ),
     Twin("YaRN's ramp upside down", "logits_equal_reference", rope, "_yarn", ramp_upside_down),
-    Twin("half-split rotary pairs", "logits_equal_reference", attention, "rotate", half_split_pairs),
+    Twin(
+        "half-split rotary pairs", "logits_equal_reference", attention, "rotate", half_split_pairs
+    ),
     Twin("rotary key normed", "logits_equal_reference", attention, "rotate", rotary_key_normed),
     Twin(
         "latent norms with the config's epsilon",
@@ -334,11 +452,35 @@ TWINS = [
         "__init__",
         latent_norms_follow_the_config,
     ),
-    Twin("values before keys", "logits_equal_reference", numerics, "expanded_attention", values_before_keys),
-    Twin("causal mask off by one", "logits_equal_reference", numerics, "expanded_attention", one_position_ahead),
-    Twin("cached mask off by one", "chunked_equals_whole", causal, "attention_at", cached_one_position_ahead),
+    Twin(
+        "values before keys",
+        "logits_equal_reference",
+        numerics,
+        "expanded_attention",
+        values_before_keys,
+    ),
+    Twin(
+        "causal mask off by one",
+        "logits_equal_reference",
+        numerics,
+        "expanded_attention",
+        one_position_ahead,
+    ),
+    Twin(
+        "cached mask off by one",
+        "chunked_equals_whole",
+        causal,
+        "attention_at",
+        cached_one_position_ahead,
+    ),
     Twin("gate and up swapped", "logits_equal_reference", pointwise, "swiglu", gate_and_up_swapped),
-    Twin("MTP reads [hidden; embedding]", "losses_equal_reference", multi_token.MultiTokenModule, "merge", hidden_before_embedding),
+    Twin(
+        "MTP reads [hidden; embedding]",
+        "losses_equal_reference",
+        multi_token.MultiTokenModule,
+        "merge",
+        hidden_before_embedding,
+    ),
     Twin(
         "MTP sees the token of its own position",
         "losses_equal_reference",
@@ -346,7 +488,13 @@ TWINS = [
         "mtp_hidden",
         token_of_the_same_position,
     ),
-    Twin("MTP target shift off by one", "losses_equal_reference", objective, "_token_loss", target_shift_off_by_one),
+    Twin(
+        "MTP target shift off by one",
+        "losses_equal_reference",
+        objective,
+        "_token_loss",
+        target_shift_off_by_one,
+    ),
     Twin(
         "token mean per micro-batch in pre-training",
         "training_gradient_ignores_micro_batches",
@@ -354,19 +502,69 @@ TWINS = [
         "_piece_loss",
         mean_per_micro_batch,
     ),
-    Twin("loads counted twice", "loads_count_every_choice_once", objective, "add_loads", loads_counted_twice),
-    Twin("advantage over the batch", "variants_equal_published_losses", rollout, "training_rows", advantage_over_the_batch),
-    Twin("token mean per micro-batch in RL", "policy_gradient_ignores_micro_batches", update, "policy_loss", token_mean_per_micro_batch),
     Twin(
-        "temperature only in the sampler", "sampled_log_probs_equal_trainers", update, "selected_log_probs", temperature_in_the_sampler_only
+        "loads counted twice",
+        "loads_count_every_choice_once",
+        objective,
+        "add_loads",
+        loads_counted_twice,
     ),
     Twin(
-        "log-probabilities divided by T", "policy_gradient_equals_autograd", update, "selected_log_probs", log_probs_divided_by_temperature
+        "advantage over the batch",
+        "variants_equal_published_losses",
+        rollout,
+        "training_rows",
+        advantage_over_the_batch,
     ),
-    Twin("log-probabilities off by one", "sampled_log_probs_equal_trainers", update, "policy_log_probs", log_probs_off_by_one),
-    Twin("old policy not held fixed", "policy_gradient_equals_autograd", update, "loss_terms", old_policy_not_held_fixed),
-    Twin("KL of the inverse ratio", "variants_equal_published_losses", losses, "k3", kl_of_the_inverse_ratio),
-    Twin("clipped without the minimum", "variants_equal_published_losses", losses, "clipped", always_clipped),
+    Twin(
+        "token mean per micro-batch in RL",
+        "policy_gradient_ignores_micro_batches",
+        update,
+        "policy_loss",
+        token_mean_per_micro_batch,
+    ),
+    Twin(
+        "temperature only in the sampler",
+        "sampled_log_probs_equal_trainers",
+        update,
+        "selected_log_probs",
+        temperature_in_the_sampler_only,
+    ),
+    Twin(
+        "log-probabilities divided by T",
+        "policy_gradient_equals_autograd",
+        update,
+        "selected_log_probs",
+        log_probs_divided_by_temperature,
+    ),
+    Twin(
+        "log-probabilities off by one",
+        "sampled_log_probs_equal_trainers",
+        update,
+        "policy_log_probs",
+        log_probs_off_by_one,
+    ),
+    Twin(
+        "old policy not held fixed",
+        "policy_gradient_equals_autograd",
+        update,
+        "loss_terms",
+        old_policy_not_held_fixed,
+    ),
+    Twin(
+        "KL of the inverse ratio",
+        "variants_equal_published_losses",
+        losses,
+        "k3",
+        kl_of_the_inverse_ratio,
+    ),
+    Twin(
+        "clipped without the minimum",
+        "variants_equal_published_losses",
+        losses,
+        "clipped",
+        always_clipped,
+    ),
     Twin(
         "temperature missing in the engine's log-probabilities",
         "sampled_log_probs_equal_trainers",
@@ -374,10 +572,28 @@ TWINS = [
         "draw",
         log_probs_before_temperature,
     ),
-    Twin("a shared block written by two", "engine_equals_whole_forward", paged_cache.BlockPool, "copy", no_copy_on_write),
+    Twin(
+        "a shared block written by two",
+        "engine_equals_whole_forward",
+        paged_cache.BlockPool,
+        "copy",
+        no_copy_on_write,
+    ),
     Twin("random numbers by row", "group_equals_alone", rows, "stream_keys", random_numbers_by_row),
-    Twin("router biases saved as zeros", "folder_comes_back_bit_exact", saving, "official_tensors", biases_saved_as_zeros),
-    Twin("gate and up swapped in the file", "folder_opens_in_transformers", saving, "official", fused_rows_saved_up_first),
+    Twin(
+        "router biases saved as zeros",
+        "folder_comes_back_bit_exact",
+        saving,
+        "official_tensors",
+        biases_saved_as_zeros,
+    ),
+    Twin(
+        "gate and up swapped in the file",
+        "folder_opens_in_transformers",
+        saving,
+        "official",
+        fused_rows_saved_up_first,
+    ),
 ]
 
 

@@ -16,7 +16,10 @@ SAID = [
     {"role": "user", "content": "c"},
     {"role": "assistant", "content": "d", "reasoning_content": "second"},
 ]
-PLAIN = [{name: text for name, text in message.items() if name != "reasoning_content"} for message in SAID]
+PLAIN = [
+    {name: text for name, text in message.items() if name != "reasoning_content"}
+    for message in SAID
+]
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +30,10 @@ def tokenizers(tmp_path_factory) -> dict[str, Tokenizer]:
 def targets(tokenizer: Tokenizer, document) -> list[str]:
     """The trained stretches as text."""
     text, out = "", []
-    for index, target in [*zip(document.ids_T.tolist(), document.targets_T.tolist(), strict=True), (None, False)]:
+    for index, target in [
+        *zip(document.ids_T.tolist(), document.targets_T.tolist(), strict=True),
+        (None, False),
+    ]:
         if target:
             text += tokenizer.decode([index], specials=True)
         elif text:
@@ -50,9 +56,19 @@ THOUGHT = "<think>\n{}\n</think>\n\n"
         ("r1", PLAIN, "last", None),  # the prompt opens a thought that the turn does not have
         ("marked", PLAIN, "all", [["b<|im_end|>", "d<|im_end|>"]]),
         ("marked", PLAIN, "last", [["d<|im_end|>"]]),
-        ("smollm", SAID, "all", [[THOUGHT.format("first") + "b<|im_end|>", THOUGHT.format("second") + "d<|im_end|>"]]),
+        (
+            "smollm",
+            SAID,
+            "all",
+            [[THOUGHT.format("first") + "b<|im_end|>", THOUGHT.format("second") + "d<|im_end|>"]],
+        ),
         ("qwen", SAID, "all", None),  # an earlier thought disappears when a question follows
-        ("qwen", SAID, "each", [[THOUGHT.format("first") + "b<|im_end|>"], [THOUGHT.format("second") + "d<|im_end|>"]]),
+        (
+            "qwen",
+            SAID,
+            "each",
+            [[THOUGHT.format("first") + "b<|im_end|>"], [THOUGHT.format("second") + "d<|im_end|>"]],
+        ),
         ("qwen", SAID, "last", [[THOUGHT.format("second") + "d<|im_end|>"]]),
         ("qwen", SAID[:2], "all", [[THOUGHT.format("first") + "b<|im_end|>"]]),
         ("r1", SAID, "each", None),
@@ -61,7 +77,9 @@ THOUGHT = "<think>\n{}\n</think>\n\n"
 def test_what_is_trained_on(tokenizers, name, messages, turns, expected):
     tokenizer = tokenizers[name]
     if expected is None:
-        with pytest.raises(ValueError, match="does not keep the prompt|changes the turn when others follow"):
+        with pytest.raises(
+            ValueError, match="does not keep the prompt|changes the turn when others follow"
+        ):
             documents_of({"messages": messages}, tokenizer, turns)
     else:
         documents = documents_of({"messages": messages}, tokenizer, turns)
@@ -71,20 +89,28 @@ def test_what_is_trained_on(tokenizers, name, messages, turns, expected):
 @pytest.mark.parametrize("name", ["smollm", "llama", "qwen", "marked"])
 def test_ids_are_those_of_the_rendered_text_and_of_each_prompt(tokenizers, name):
     tokenizer = tokenizers[name]
-    for end, document in zip((2, 4), documents_of({"messages": PLAIN}, tokenizer, "each"), strict=True):
+    for end, document in zip(
+        (2, 4), documents_of({"messages": PLAIN}, tokenizer, "each"), strict=True
+    ):
         prompt = tokenizer.encode(tokenizer.render(PLAIN[: end - 1]))
         whole = tokenizer.encode(tokenizer.render(PLAIN[:end], False))
         ids = document.ids_T.tolist()
         assert ids == whole[: len(ids)] and ids[: len(prompt)] == prompt
-        assert document.targets_T.tolist() == [False] * len(prompt) + [True] * (len(ids) - len(prompt))
-        assert ids[-1] == tokenizer.eos_id and len(whole) - len(ids) <= 1  # the line break after the turn is left out
+        assert document.targets_T.tolist() == [False] * len(prompt) + [True] * (
+            len(ids) - len(prompt)
+        )
+        assert (
+            ids[-1] == tokenizer.eos_id and len(whole) - len(ids) <= 1
+        )  # the line break after the turn is left out
 
 
 def test_a_token_never_reaches_from_the_prompt_into_the_turn(tokenizers):
     messages = [PLAIN[0], {"role": "assistant", "content": "\nx"}]
     [document] = documents_of({"messages": messages}, tokenizers["smollm"])
     prompt = tokenizers["smollm"].encode(tokenizers["smollm"].render(messages[:1]))
-    assert document.ids_T.tolist()[: len(prompt)] == prompt and targets(tokenizers["smollm"], document) == ["\nx<|im_end|>"]
+    assert document.ids_T.tolist()[: len(prompt)] == prompt and targets(
+        tokenizers["smollm"], document
+    ) == ["\nx<|im_end|>"]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -93,9 +119,13 @@ def test_a_completion_follows_its_prompt_untouched(tokenizers, name):
     [document] = documents_of({"prompt": "a", "completion": completion}, tokenizer)
     assert targets(tokenizer, document) == [completion + tokenizer.eos]
     assert texts(tokenizer, document) == tokenizer.render(PLAIN[:1]) + completion + tokenizer.eos
-    [again] = documents_of({"prompt": PLAIN[:1], "completion": completion + tokenizer.eos}, tokenizer)
+    [again] = documents_of(
+        {"prompt": PLAIN[:1], "completion": completion + tokenizer.eos}, tokenizer
+    )
     assert again.ids_T.tolist() == document.ids_T.tolist()
-    assert document.ids_T.tolist().count(tokenizer.bos_id) == (2 + (name == "smollm") if name == "smollm" else int(name in ("llama", "r1")))
+    assert document.ids_T.tolist().count(tokenizer.bos_id) == (
+        2 + (name == "smollm") if name == "smollm" else int(name in ("llama", "r1"))
+    )
 
 
 def test_messages_as_completion_train_only_its_turns(tokenizers):
@@ -104,7 +134,11 @@ def test_messages_as_completion_train_only_its_turns(tokenizers):
 
 
 def test_tools_and_other_words_reach_the_template(tokenizers):
-    row = {"messages": PLAIN, "tools": [{"name": "hammer"}], "chat_template_kwargs": {"date_string": "1 Jan"}}
+    row = {
+        "messages": PLAIN,
+        "tools": [{"name": "hammer"}],
+        "chat_template_kwargs": {"date_string": "1 Jan"},
+    }
     text = texts(tokenizers["llama"], documents_of(row, tokenizers["llama"])[0])
     assert "hammer" in text and "Today: 1 Jan" in text
 
@@ -112,7 +146,11 @@ def test_tools_and_other_words_reach_the_template(tokenizers):
 def test_the_small_vocabulary_of_words():
     tokenizer = number_tokenizer(make_task("countdown").tokenizer_words(), 99)
     [document] = documents_of(
-        {"prompt": "nums 3 4 make 7 :", "completion": "<think> 3 + 4 = 7 </think> <answer> 3 + 4 </answer>"}, tokenizer
+        {
+            "prompt": "nums 3 4 make 7 :",
+            "completion": "<think> 3 + 4 = 7 </think> <answer> 3 + 4 </answer>",
+        },
+        tokenizer,
     )
     assert document.ids_T[0] == tokenizer.bos_id and document.ids_T[-1] == tokenizer.eos_id
     assert int(document.targets_T.sum()) == 13 and len(document.ids_T) == 1 + 6 + 13
@@ -120,15 +158,29 @@ def test_the_small_vocabulary_of_words():
 
 def test_a_template_that_ends_with_a_token_the_model_does_not_stop_at(tokenizers, tmp_path):
     folder = families.write(tmp_path, "qwen")
-    for name, key in (("tokenizer_config.json", "eos_token"), ("generation_config.json", "eos_token_id")):
+    for name, key in (
+        ("tokenizer_config.json", "eos_token"),
+        ("generation_config.json", "eos_token_id"),
+    ):
         values = json.loads((folder / name).read_text())
-        (folder / name).write_text(json.dumps(values | {key: "<|endoftext|>" if key == "eos_token" else 0}))
+        (folder / name).write_text(
+            json.dumps(values | {key: "<|endoftext|>" if key == "eos_token" else 0})
+        )
     base = Tokenizer.load(folder)  # a base model: it ends documents, not turns
-    with pytest.raises(ValueError, match=r"b<\|im_end\|>\\n', without one of the model's end tokens \['<\|endoftext\|>'\]"):
+    with pytest.raises(
+        ValueError,
+        match=r"b<\|im_end\|>\\n', without one of the model's end tokens \['<\|endoftext\|>'\]",
+    ):
         documents_of({"messages": PLAIN[:2]}, base)
     taught = base.also_stopping_at("<|im_end|>")
-    assert targets(taught, documents_of({"messages": PLAIN[:2]}, taught)[0]) == ["<think>\n\n</think>\n\nb<|im_end|>"]
-    assert (base.turn_end_id, taught.turn_end_id, taught.eos_id) == (base.eos_id, taught.encode("<|im_end|>")[0], base.eos_id)
+    assert targets(taught, documents_of({"messages": PLAIN[:2]}, taught)[0]) == [
+        "<think>\n\n</think>\n\nb<|im_end|>"
+    ]
+    assert (base.turn_end_id, taught.turn_end_id, taught.eos_id) == (
+        base.eos_id,
+        taught.encode("<|im_end|>")[0],
+        base.eos_id,
+    )
     taught.save(tmp_path / "taught")
     assert Tokenizer.load(tmp_path / "taught").stop_ids == taught.stop_ids
     with pytest.raises(ValueError, match="cannot be an end token"):
@@ -137,7 +189,9 @@ def test_a_template_that_ends_with_a_token_the_model_does_not_stop_at(tokenizers
 
 def test_what_the_template_drops_is_said(tokenizers, tmp_path):
     folder = families.write(tmp_path, "r1")
-    template = FAMILIES["r1"].replace("<｜Assistant｜><think>\\n", "<｜Assistant｜>")  # R1's first release: the prompt opens no thought
+    template = FAMILIES["r1"].replace(
+        "<｜Assistant｜><think>\\n", "<｜Assistant｜>"
+    )  # R1's first release: the prompt opens no thought
     (folder / "chat_template.jinja").write_text(template)
     with pytest.raises(ValueError, match="message 1: 'first' is lost"):
         documents_of({"messages": SAID[:2]}, Tokenizer.load(folder))
@@ -156,7 +210,12 @@ def test_what_the_template_drops_is_said(tokenizers, tmp_path):
         ({"messages": "hello"}, "expected a list of at least one"),
         ({"messages": [{"role": "user"}]}, "whose role and content are texts"),
         (
-            {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "a", "thinking": 7}]},
+            {
+                "messages": [
+                    {"role": "user", "content": "a"},
+                    {"role": "assistant", "content": "a", "thinking": 7},
+                ]
+            },
             "role and content are texts",
         ),
         ({"messages": PLAIN, "chat_template_kwargs": {"messages": []}}, "chat_template_kwargs is"),

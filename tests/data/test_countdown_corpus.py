@@ -16,7 +16,11 @@ CORPUS = CountdownCorpus(TASK, seed=5)
 TOKENIZER = number_tokenizer(TASK.tokenizer_words(), TASK.largest_number)
 N = 20_000
 DOCUMENTS = [CORPUS.labelled(i) for i in range(N)]
-PROMPTED = [(kind, *re.match(r"(nums .*? make \d+ :) (.*)$", text).groups()) for kind, text in DOCUMENTS if kind != "facts"]
+PROMPTED = [
+    (kind, *re.match(r"(nums .*? make \d+ :) (.*)$", text).groups())
+    for kind, text in DOCUMENTS
+    if kind != "facts"
+]
 
 
 def near(share, wanted, n):
@@ -38,9 +42,13 @@ def test_every_equation_is_true_and_every_fact_is_seen():
     for kind, text in DOCUMENTS:
         found = re.findall(r"\d+ [-+*] \d+ = \d+", text)
         facts.update(found if kind == "facts" else [])
-        assert all(right for check in self_checks(text) for right in check.equations_right) and text.count("=") == len(found)
+        assert all(
+            right for check in self_checks(text) for right in check.equations_right
+        ) and text.count("=") == len(found)
     assert set(facts) == set(TASK.equations)  # about 15 times each in this sample
-    assert all(eval(left) == int(right) for left, right in (fact.split(" = ") for fact in TASK.equations))
+    assert all(
+        eval(left) == int(right) for left, right in (fact.split(" = ") for fact in TASK.equations)
+    )
 
 
 def test_marks_are_true_and_no_searcher_repeats_an_attempt():
@@ -57,7 +65,9 @@ def test_marks_are_true_and_no_searcher_repeats_an_attempt():
 
 def unordered(attempt):
     """An attempt with the operands of + and * sorted."""
-    return re.sub(r"(\d+) ([+*]) (\d+)", lambda m: f"{min(m[1], m[3])} {m[2]} {max(m[1], m[3])}", attempt)
+    return re.sub(
+        r"(\d+) ([+*]) (\d+)", lambda m: f"{min(m[1], m[3])} {m[2]} {max(m[1], m[3])}", attempt
+    )
 
 
 def test_shares_are_those_of_the_knobs():
@@ -67,15 +77,28 @@ def test_shares_are_those_of_the_knobs():
     answered = rest - counts["exercises"]
     for kind, share in (("direct", 0.30), ("single", 0.25), ("searchers", 0.45)):
         assert near(counts[kind] / answered, share, answered)
-    scores = [TASK.score(Problem(0, prompt, "", ""), text) for kind, prompt, text in PROMPTED if kind != "exercises"]
+    scores = [
+        TASK.score(Problem(0, prompt, "", ""), text)
+        for kind, prompt, text in PROMPTED
+        if kind != "exercises"
+    ]
     shaped = sum(score.verdict is not Verdict.MALFORMED for score in scores) / answered
-    assert near(shaped, 0.60 * (1 - 0.30 * 0.25), answered)  # in the tags, less the direct ones that do not think
-    assert 0.4 < shaped * answered / rest < 0.55  # about half of what follows a prompt has the right format
+    assert near(
+        shaped, 0.60 * (1 - 0.30 * 0.25), answered
+    )  # in the tags, less the direct ones that do not think
+    assert (
+        0.4 < shaped * answered / rest < 0.55
+    )  # about half of what follows a prompt has the right format
     assert sum(score.verdict is Verdict.CORRECT for score in scores) / rest < 0.15
 
 
 def test_half_of_the_marked_exercises_are_right():
-    words = Counter(check.word for kind, _, rest in PROMPTED if kind == "exercises" for check in self_checks(rest))
+    words = Counter(
+        check.word
+        for kind, _, rest in PROMPTED
+        if kind == "exercises"
+        for check in self_checks(rest)
+    )
     assert set(words) == {"yes", "wait"} and near(words["yes"] / words.total(), 0.5, words.total())
 
 
@@ -93,17 +116,43 @@ def test_short_exercises_have_one_equation_and_mixed_authors_take_words_of_both_
     both = replace(CORPUS, task=make_task("countdown", seed=1, languages=["en", "zh"]))
     for mixed, low, high in ((0.0, 0.0, 0.0), (0.5, 0.1, 0.4)):
         documents = [replace(both, mixed=mixed).document(i) for i in range(1000)]
-        share = sum(any(w in d for w in ("等等", "对")) and any(w in d for w in ("wait", "yes")) for d in documents) / 1000
+        share = (
+            sum(
+                any(w in d for w in ("等等", "对")) and any(w in d for w in ("wait", "yes"))
+                for d in documents
+            )
+            / 1000
+        )
         assert low <= share <= high
-    assert 0.4 < sum("得" in d for d in documents) / sum("得" in d or "make" in d for d in documents) < 0.6
+    assert (
+        0.4
+        < sum("得" in d for d in documents) / sum("得" in d or "make" in d for d in documents)
+        < 0.6
+    )
     short = replace(CORPUS, facts=0.0, exercises=1.0, short_exercises=1.0)
-    assert all(len(check.equations_right) == 1 for i in range(200) for check in self_checks(short.document(i)))
+    assert all(
+        len(check.equations_right) == 1
+        for i in range(200)
+        for check in self_checks(short.document(i))
+    )
 
 
 def test_heuristic_searchers_need_fewer_attempts():
     def attempts(heuristic):
-        corpus = replace(CORPUS, facts=0.0, exercises=0.0, direct=0.0, single=0.0, searchers=1.0, heuristic=heuristic, give_up=(0.0,))
-        return sum(len([c for c in self_checks(corpus.document(i)) if c.word]) for i in range(1000)) / 1000
+        corpus = replace(
+            CORPUS,
+            facts=0.0,
+            exercises=0.0,
+            direct=0.0,
+            single=0.0,
+            searchers=1.0,
+            heuristic=heuristic,
+            give_up=(0.0,),
+        )
+        return (
+            sum(len([c for c in self_checks(corpus.document(i)) if c.word]) for i in range(1000))
+            / 1000
+        )
 
     assert attempts(1.0) < 0.8 * attempts(0.0)
 
@@ -114,7 +163,9 @@ def test_other_difficulties_have_a_corpus_too(count):
     corpus = CountdownCorpus(task)
     tokenizer = number_tokenizer(task.tokenizer_words(), task.largest_number)
     for i in range(300):
-        assert all(right for check in self_checks(corpus.document(i)) for right in check.equations_right)
+        assert all(
+            right for check in self_checks(corpus.document(i)) for right in check.equations_right
+        )
         tokenizer.encode(corpus.document(i))
 
 

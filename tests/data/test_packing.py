@@ -40,7 +40,12 @@ def test_rows_by_hand():
 
 
 @pytest.mark.invariant
-@given(st.lists(st.integers(1, 5), min_size=1, max_size=6), st.integers(0, 5), st.sampled_from([3, 17, 64]), st.sampled_from([0, 1, 2]))
+@given(
+    st.lists(st.integers(1, 5), min_size=1, max_size=6),
+    st.integers(0, 5),
+    st.sampled_from([3, 17, 64]),
+    st.sampled_from([0, 1, 2]),
+)
 def test_resume_anywhere_equals_the_unbroken_stream(rows, cut, length, extra):
     def fresh():
         return PackedStream(CORPUS, TOKENIZER, length, seed=9, extra=extra)
@@ -53,7 +58,9 @@ def test_resume_anywhere_equals_the_unbroken_stream(rows, cut, length, extra):
     second = fresh()
     second.restore(json.loads(json.dumps(first.state())))
     assert all(torch.equal(second.batch(n), wanted) for n, wanted in zip(rows[cut:], whole[cut:]))
-    assert torch.equal(torch.cat(whole), fresh().batch(sum(rows)))  # how rows are grouped into batches changes nothing
+    assert torch.equal(
+        torch.cat(whole), fresh().batch(sum(rows))
+    )  # how rows are grouped into batches changes nothing
 
 
 def test_each_document_has_one_bos_and_one_eos_and_each_token_is_an_input_once():
@@ -83,10 +90,16 @@ def test_fill_in_the_middle_is_prefix_suffix_middle_at_its_rate():
             continue
         moved += 1
         assert body[0] == begin and [body.count(t) for t in BPE.fim_ids] == [1, 1, 1]
-        prefix, suffix, middle = body[1 : body.index(hole)], body[body.index(hole) + 1 : body.index(end)], body[body.index(end) + 1 :]
+        prefix, suffix, middle = (
+            body[1 : body.index(hole)],
+            body[body.index(hole) + 1 : body.index(end)],
+            body[body.index(end) + 1 :],
+        )
         assert BPE.decode(prefix) + BPE.decode(middle) + BPE.decode(suffix) == text
     assert abs(moved / 2000 - 0.1) < 5 * (0.1 * 0.9 / 2000) ** 0.5  # five standard deviations
-    assert stream.document_tokens(17) == PackedStream(Listed(texts), BPE, 99, fim_rate=0.1, seed=4).document_tokens(17)
+    assert stream.document_tokens(17) == PackedStream(
+        Listed(texts), BPE, 99, fim_rate=0.1, seed=4
+    ).document_tokens(17)
 
 
 def test_bad_settings_are_one_sentence():
@@ -103,7 +116,12 @@ def test_bad_settings_are_one_sentence():
 
 
 def write_tree(folder):
-    for name in [f"m{i}.py" for i in range(60)] + ["test/x.py", "site-packages/y.py", "pkg/tests/z.py", "notes.txt"]:
+    for name in [f"m{i}.py" for i in range(60)] + [
+        "test/x.py",
+        "site-packages/y.py",
+        "pkg/tests/z.py",
+        "notes.txt",
+    ]:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(f"# {name}\r\n".encode() + b"x = 1\n" * 20)
@@ -111,8 +129,14 @@ def write_tree(folder):
 
 def test_text_corpus_splits_by_file_and_covers_every_character(tmp_path):
     write_tree(tmp_path)
-    train, validation = (TextCorpus(split, folder=str(tmp_path), longest=50, validation_every=5) for split in ("train", "validation"))
-    assert not set(train.files) & set(validation.files) and len(train.files) + len(validation.files) == 60
+    train, validation = (
+        TextCorpus(split, folder=str(tmp_path), longest=50, validation_every=5)
+        for split in ("train", "validation")
+    )
+    assert (
+        not set(train.files) & set(validation.files)
+        and len(train.files) + len(validation.files) == 60
+    )
     assert list(train.files) == sorted(train.files) and 3 < len(validation.files) < 25
     assert all(len(text) <= 50 and text.endswith("\n") and "\r" not in text for text in train.texts)
     assert "".join(train.texts) == "".join(f"# {name}\n" + "x = 1\n" * 20 for name in train.files)

@@ -39,7 +39,10 @@ class Author:
 
     def sample(self, prompts, sampling):
         self.calls.append(sampling)
-        return [[self._continue(list(prompt[len(self.prompt) :]), sampling)] * sampling.n for prompt in prompts]
+        return [
+            [self._continue(list(prompt[len(self.prompt) :]), sampling)] * sampling.n
+            for prompt in prompts
+        ]
 
     def _continue(self, begun: list[int], sampling: Sampling) -> Completion:
         assert begun[-1:] != [WORDS.eos_id], "a completion that has ended goes on"
@@ -47,7 +50,11 @@ class Author:
         while len(begun) - start < sampling.max_tokens and begun[-1:] != [WORDS.eos_id]:
             begun.append(self._next(begun))
         new = tuple(begun[start:])
-        return Completion(new, (-0.5,) * len(new), StopReason.STOP if new[-1] == WORDS.eos_id else StopReason.LENGTH)
+        return Completion(
+            new,
+            (-0.5,) * len(new),
+            StopReason.STOP if new[-1] == WORDS.eos_id else StopReason.LENGTH,
+        )
 
     def _next(self, begun: list[int]) -> int:
         (tag,) = ids("</think>")
@@ -58,9 +65,13 @@ class Author:
         return ending[len(begun) - (begun.index(tag) + 1 if tag in begun else len(self.thought))]
 
 
-def thinking(budget: int, author: Author | None = None, answer_tokens: int = 20, n: int = 1) -> list[Completion]:
+def thinking(
+    budget: int, author: Author | None = None, answer_tokens: int = 20, n: int = 1
+) -> list[Completion]:
     author = author or Author()
-    return Budgeted(author, WORDS, budget, answer_tokens).sample([author.prompt], Sampling(99, 0.0, stop_ids=WORDS.stop_ids, n=n))[0]
+    return Budgeted(author, WORDS, budget, answer_tokens).sample(
+        [author.prompt], Sampling(99, 0.0, stop_ids=WORDS.stop_ids, n=n)
+    )[0]
 
 
 def test_thought_over_its_budget_is_closed_by_force():
@@ -74,7 +85,10 @@ def test_thought_over_its_budget_is_closed_by_force():
 
 def test_thought_closed_in_time_goes_on_as_it_is():
     (found,) = thinking(28)  # the tag is token 26, <answer> token 27
-    assert WORDS.decode(found.token_ids) == f"{SEARCH} <answer> {RIGHT} </answer>" and 0.0 not in found.log_probs
+    assert (
+        WORDS.decode(found.token_ids) == f"{SEARCH} <answer> {RIGHT} </answer>"
+        and 0.0 not in found.log_probs
+    )
 
 
 def test_tag_at_the_very_end_of_the_budget_is_not_repeated():
@@ -86,13 +100,19 @@ def test_tag_at_the_very_end_of_the_budget_is_not_repeated():
 
 def test_completions_that_stopped_stay_and_need_no_second_call():
     author, plain = Author(), Author()
-    assert thinking(99, author, n=3) == plain.sample([plain.prompt], Sampling(99, stop_ids=WORDS.stop_ids, n=3))[0]
+    assert (
+        thinking(99, author, n=3)
+        == plain.sample([plain.prompt], Sampling(99, stop_ids=WORDS.stop_ids, n=3))[0]
+    )
     assert len(author.calls) == 1
 
 
 def test_answer_has_its_own_limit():
     (found,) = thinking(5, answer_tokens=3)
-    assert WORDS.decode(found.token_ids) == "<think> 3 + 7 = </think> <answer> 3 +" and found.stop is StopReason.LENGTH
+    assert (
+        WORDS.decode(found.token_ids) == "<think> 3 + 7 = </think> <answer> 3 +"
+        and found.stop is StopReason.LENGTH
+    )
 
 
 def test_greedy_and_closed_in_time_equals_the_plain_sampler():
@@ -111,7 +131,10 @@ def test_prompt_that_opened_the_thought():
 
 def test_completion_that_never_opens_a_thought_has_none_to_close():
     (found,) = thinking(4, Author("3 + 7 = 10 yes"))
-    assert WORDS.decode(found.token_ids) == f"3 + 7 = 10 yes <answer> {GUESS} </answer>" and 0.0 not in found.log_probs
+    assert (
+        WORDS.decode(found.token_ids) == f"3 + 7 = 10 yes <answer> {GUESS} </answer>"
+        and 0.0 not in found.log_probs
+    )
     (found,) = thinking(4, Author("3 + <think> 7 = 10 yes"))  # a tag within content is text
     assert 0.0 not in found.log_probs
 
@@ -130,12 +153,16 @@ class Script:
 
 def text_of(tokenizer: Tokenizer, *begun: int) -> str:
     sampling = Sampling(999, stop_ids=tokenizer.stop_ids)
-    found = Budgeted(Script(tokenizer, *begun), tokenizer, len(begun), 999).sample([tokenizer.encode_prompt("x")], sampling)
+    found = Budgeted(Script(tokenizer, *begun), tokenizer, len(begun), 999).sample(
+        [tokenizer.encode_prompt("x")], sampling
+    )
     return tokenizer.decode(found[0][0].token_ids)
 
 
 def test_tag_of_several_tokens():
-    bytewise = train_bpe(["aa"], 263)  # 256 bytes, special tokens, no merges: one token for each character of a tag
+    bytewise = train_bpe(
+        ["aa"], 263
+    )  # 256 bytes, special tokens, no merges: one token for each character of a tag
     assert len(ids("</think>", bytewise)) == 8
     for begun, wanted in (
         ("<think>so", "<think>so</think>"),
@@ -161,18 +188,29 @@ class Dice:
     """Every token is drawn from the stream (seed, prompt, sample) at its place in the completion, whatever the prompt says."""
 
     def sample(self, prompts, sampling):
-        return [[self._roll(p, j, sampling) for j in range(sampling.n)] for p in range(len(prompts))]
+        return [
+            [self._roll(p, j, sampling) for j in range(sampling.n)] for p in range(len(prompts))
+        ]
 
     def _roll(self, p: int, j: int, sampling: Sampling) -> Completion:
         rng = random.Random(f"{sampling.seed} {p} {j}")
-        return Completion(tuple(rng.choices(ids("3 7 + - wait"), k=sampling.max_tokens)), (-1.6,) * sampling.max_tokens, StopReason.LENGTH)
+        return Completion(
+            tuple(rng.choices(ids("3 7 + - wait"), k=sampling.max_tokens)),
+            (-1.6,) * sampling.max_tokens,
+            StopReason.LENGTH,
+        )
 
 
 def test_answers_have_streams_of_their_own():
     """No two samples share one, and none is that of a thought: streams count positions from the start of each call."""
     opened = WORDS.encode_prompt(f"{PROMPT} <think>")
     sampled = Budgeted(Dice(), WORDS, 30, 30).sample([opened, opened], Sampling(60, n=4, seed=3))
-    parts = [part for of_prompt in sampled for one in of_prompt for part in (one.token_ids[:30], one.token_ids[31:])]
+    parts = [
+        part
+        for of_prompt in sampled
+        for one in of_prompt
+        for part in (one.token_ids[:30], one.token_ids[31:])
+    ]
     assert len(parts) == 16 == len(set(parts))
     other = Budgeted(Dice(), WORDS, 30, 30).sample([opened], Sampling(60, n=4, seed=4))[0]
     assert not {one.token_ids[31:] for one in other} & set(parts)
@@ -181,7 +219,11 @@ def test_answers_have_streams_of_their_own():
 @pytest.fixture(scope="module")
 def model():
     config = dataclasses.replace(
-        preset("laptop"), vocab_size=WORDS.vocab_size, hidden_size=32, num_hidden_layers=2, num_nextn_predict_layers=0
+        preset("laptop"),
+        vocab_size=WORDS.vocab_size,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_nextn_predict_layers=0,
     )
     return Transformer(config, torch.Generator().manual_seed(0)).eval()
 
@@ -190,7 +232,9 @@ def greedy(model: Transformer, begun: list[int], tokens: int) -> tuple[int, ...]
     """The likeliest token, again and again, each time from the whole text."""
     begun = list(begun)
     for _ in range(tokens):
-        begun.append(int((model.hidden(torch.tensor([begun]))[0, -1] @ model.head_weight.T).argmax()))
+        begun.append(
+            int((model.hidden(torch.tensor([begun]))[0, -1] @ model.head_weight.T).argmax())
+        )
         if begun[-1] in WORDS.stop_ids:
             break
     return tuple(begun)
@@ -212,7 +256,9 @@ def test_engine_without_a_thought_equals_the_plain_engine(model):
     sampling = Sampling(24, 0.0, stop_ids=WORDS.stop_ids, n=2)
     plain = Engine(model, WORDS).sample(prompts, sampling)
     limited = Budgeted(Engine(model, WORDS), WORDS, 10, 14).sample(prompts, sampling)
-    assert [[one.token_ids for one in n] for n in limited] == [[one.token_ids for one in n] for n in plain]
+    assert [[one.token_ids for one in n] for n in limited] == [
+        [one.token_ids for one in n] for n in plain
+    ]
 
 
 class OneProblem(Countdown):
@@ -223,14 +269,23 @@ class OneProblem(Countdown):
 def test_accuracy_rises_where_the_budget_reaches_the_solution():
     asked = {"problems": 2, "samples": 2, "max_tokens": 50, "ks": [2]}
     for budget, right in ((1, 0.0), (8, 0.0), (24, 0.0), (25, 1.0), (26, 1.0), (50, 1.0)):
-        found = evaluate(Budgeted(Author(), WORDS, budget, 20), WORDS, OneProblem(held_out=20), **asked)
-        assert found.pass_at_1 == right and found.cons_at_k["2"] == right and found.truncated_rate == 0
-    assert found == evaluate(Author(), WORDS, OneProblem(held_out=20), **asked)  # 50: a budget that no completion reaches
+        found = evaluate(
+            Budgeted(Author(), WORDS, budget, 20), WORDS, OneProblem(held_out=20), **asked
+        )
+        assert (
+            found.pass_at_1 == right and found.cons_at_k["2"] == right and found.truncated_rate == 0
+        )
+    assert found == evaluate(
+        Author(), WORDS, OneProblem(held_out=20), **asked
+    )  # 50: a budget that no completion reaches
 
 
 @pytest.mark.parametrize(
     ("limits", "words"),
-    [((0, 9), "budget is 0, expected at least 1 token"), ((9, -2), "answer_tokens is -2, expected at least 1 token")],
+    [
+        ((0, 9), "budget is 0, expected at least 1 token"),
+        ((9, -2), "answer_tokens is -2, expected at least 1 token"),
+    ],
 )
 def test_limits_below_one_token_are_refused(limits, words):
     with pytest.raises(ValueError, match=words):
@@ -242,7 +297,10 @@ def test_vocabulary_without_the_tag_is_refused():
         Budgeted(Author(), number_tokenizer(["make"], 9), 5, 5)
     backend = tokenizers.Tokenizer(models.WordLevel({"[UNK]": 0, "end": 1}, unk_token="[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    with pytest.raises(ValueError, match="'</think>' is not in the vocabulary, so no thought can be closed by force"):
+    with pytest.raises(
+        ValueError,
+        match="'</think>' is not in the vocabulary, so no thought can be closed by force",
+    ):
         Budgeted(Author(), Tokenizer(backend, "", None, "end"), 5, 5)
 
 
@@ -253,8 +311,12 @@ def generation(problem: int, sample: int, answer: str, verdict: str = "") -> Gen
 
 def crowd(*answers_Pn: str, failed: int = -1) -> list[Generation]:
     """One problem for each text of answers; "-" abstains; every answer to problem `failed` broke the verifier."""
-    given = [(p, j, word) for p, text in enumerate(answers_Pn) for j, word in enumerate(text.split())]
-    return [generation(p, j, word.strip("-"), "failed" if p == failed else "") for p, j, word in given]
+    given = [
+        (p, j, word) for p, text in enumerate(answers_Pn) for j, word in enumerate(text.split())
+    ]
+    return [
+        generation(p, j, word.strip("-"), "failed" if p == failed else "") for p, j, word in given
+    ]
 
 
 def test_votes_by_hand():
@@ -265,7 +327,9 @@ def test_votes_by_hand():
     for k, per_problem in values.items():
         mean = sum(per_problem) / 3
         spread = (sum((value - mean) ** 2 for value in per_problem) / 2 / 3) ** 0.5
-        assert found[k].value == pytest.approx(mean) and found[k].standard_error == pytest.approx(spread)
+        assert found[k].value == pytest.approx(mean) and found[k].standard_error == pytest.approx(
+            spread
+        )
 
 
 def test_votes_are_counted_as_far_as_there_are_samples():

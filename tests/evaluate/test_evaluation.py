@@ -44,12 +44,17 @@ class Script:
 
     def sample(self, prompts, sampling):
         assert all(prompt[0] == TOKENIZER.bos_id for prompt in prompts)
-        return [[self._completion(self.texts[j % len(self.texts)]) for j in range(sampling.n)] for _ in prompts]
+        return [
+            [self._completion(self.texts[j % len(self.texts)]) for j in range(sampling.n)]
+            for _ in prompts
+        ]
 
     def _completion(self, text: str) -> Completion:
         cut = text.startswith("*")
         ids = TOKENIZER.encode(text.removeprefix("*")) + ([] if cut else [TOKENIZER.eos_id])
-        return Completion(tuple(ids), (-1.0,) * len(ids), StopReason.LENGTH if cut else StopReason.STOP)
+        return Completion(
+            tuple(ids), (-1.0,) * len(ids), StopReason.LENGTH if cut else StopReason.STOP
+        )
 
 
 def measured(*texts: str, task=None, **options) -> Evaluation:
@@ -59,13 +64,24 @@ def measured(*texts: str, task=None, **options) -> Evaluation:
 
 def test_every_figure_by_hand():
     result = measured(RIGHT_AT_ONCE, SEARCHED, FALSE_YES, NO_FORMAT, "*" + RIGHT_AT_ONCE, ks=[1, 5])
-    assert result.pass_at_1 == pytest.approx(2 / 5) and result.pass_at_1_se == 0  # both problems alike
-    assert result.format_rate == pytest.approx(3 / 5) and result.truncated_rate == pytest.approx(1 / 5)
+    assert (
+        result.pass_at_1 == pytest.approx(2 / 5) and result.pass_at_1_se == 0
+    )  # both problems alike
+    assert result.format_rate == pytest.approx(3 / 5) and result.truncated_rate == pytest.approx(
+        1 / 5
+    )
     assert result.pass_at_k == {"1": pytest.approx(2 / 5), "5": 1.0}
-    assert result.cons_at_k["5"] == 1.0  # 20, 20, 11; the answer without format and the cut one abstain
+    assert (
+        result.cons_at_k["5"] == 1.0
+    )  # 20, 20, 11; the answer without format and the cut one abstain
     assert result.by_kind == {"1 solution": (pytest.approx(2 / 5), 2)}
-    assert result.self_check_rate == pytest.approx(1 / 5) and result.self_checks_per_answer == pytest.approx(1 / 5)
-    assert result.accuracy_with_self_check == 1.0 and result.accuracy_without_self_check == pytest.approx(1 / 4)
+    assert result.self_check_rate == pytest.approx(
+        1 / 5
+    ) and result.self_checks_per_answer == pytest.approx(1 / 5)
+    assert (
+        result.accuracy_with_self_check == 1.0
+        and result.accuracy_without_self_check == pytest.approx(1 / 4)
+    )
     assert result.turned_right_rate == pytest.approx(1 / 5) and result.turned_right_share == 1.0
     # verdicts: yes on 20 four times (one of them cut), wait on 11 once, yes on 12 once; equations: 11 of 12 right
     assert result.checker_yes == 1.0 and result.checker_no == 0.5
@@ -75,14 +91,27 @@ def test_every_figure_by_hand():
 
 def test_a_format_that_pays_nothing_is_kept_all_the_same():
     """format_reward = 0 once made every answer look malformed, and right answers outside the format a contradiction."""
-    found, again = (measured(RIGHT_AT_ONCE, NO_FORMAT, task=OneProblem(held_out=20, format_reward=pay)) for pay in (0.0, 0.1))
+    found, again = (
+        measured(RIGHT_AT_ONCE, NO_FORMAT, task=OneProblem(held_out=20, format_reward=pay))
+        for pay in (0.0, 0.1)
+    )
     assert found.format_rate == again.format_rate == 0.5 and found.pass_at_1 == 0.5
     assert decompose(found, found).parts == decompose(again, again).parts
 
 
 REASONING = Reasoning()
 GENERATION = Generation(
-    problem=0, sample=0, kind="all", prompt="", text="", verdict="wrong", value=0.0, detail="", formatted=True, truncated=False, length=1
+    problem=0,
+    sample=0,
+    kind="all",
+    prompt="",
+    text="",
+    verdict="wrong",
+    value=0.0,
+    detail="",
+    formatted=True,
+    truncated=False,
+    length=1,
 )
 
 
@@ -93,7 +122,11 @@ def test_lengths_count_the_stop_token():
 def test_a_record_comes_back_and_holds_only_json():
     result = measured(RIGHT_AT_ONCE, FALSE_YES, ks=[2])
     record = json.loads(json.dumps(result.record("base", 0, "base T=0.6"), allow_nan=False))
-    assert record["stage"] == "base" and record["label"] == "base T=0.6" and record["by_kind"] == {"1 solution": [0.5, 2]}
+    assert (
+        record["stage"] == "base"
+        and record["label"] == "base T=0.6"
+        and record["by_kind"] == {"1 solution": [0.5, 2]}
+    )
     assert Evaluation.from_record(record) == result
     with pytest.raises(ValueError, match="unknown key 'odd'"):
         Evaluation.from_record(record | {"odd": 1})
@@ -106,12 +139,17 @@ def test_the_error_of_language_consistency_is_that_of_the_mean_over_problems():
     """By hand: problems keep to their language in 0.8, 0.5 and (of one thought with words) 1.0; mean 23/30, sd / sqrt(3)."""
     kept = [(0.6, 1.0), (0.5, 0.5), (None, 1.0), (None, None)]
     generations = [
-        [replace(GENERATION, problem=p, reasoning=replace(REASONING, consistency=c)) for c in of_problem]
+        [
+            replace(GENERATION, problem=p, reasoning=replace(REASONING, consistency=c))
+            for c in of_problem
+        ]
         for p, of_problem in enumerate(kept)
     ]
     found = measure(generations, [1])
     assert found["language_consistency"] == pytest.approx((0.6 + 1.0 + 0.5 + 0.5 + 1.0) / 5)
-    assert found["language_consistency_se"] == pytest.approx(((1 / 30) ** 2 + (8 / 30) ** 2 + (7 / 30) ** 2) ** 0.5 / 2**0.5 / 3**0.5)
+    assert found["language_consistency_se"] == pytest.approx(
+        ((1 / 30) ** 2 + (8 / 30) ** 2 + (7 / 30) ** 2) ** 0.5 / 2**0.5 / 3**0.5
+    )
     assert measure([[replace(GENERATION, reasoning=None)]], [1])["language_consistency_se"] is None
 
 
@@ -145,7 +183,11 @@ class AlwaysBroken(OneProblem):
 
 def test_problems_with_a_failed_verifier_are_left_out_and_counted():
     result = measured(RIGHT_AT_ONCE, SEARCHED, task=SometimesBroken(held_out=20))
-    assert result.pass_at_1 == 1.0 and result.verifier_failures == 1 and result.by_kind["1 solution"][1] == 1
+    assert (
+        result.pass_at_1 == 1.0
+        and result.verifier_failures == 1
+        and result.by_kind["1 solution"][1] == 1
+    )
     with pytest.raises(ValueError, match=r"failed on 4 completions.*lost its connection"):
         measured(RIGHT_AT_ONCE, SEARCHED, task=AlwaysBroken(held_out=20))
 
@@ -168,7 +210,11 @@ class Plain:
 
 def test_a_task_that_cannot_be_read_is_not_described():
     result = measured("yes", "wait", task=Plain())
-    assert result.pass_at_1 == 0.5 and result.self_check_rate is None and result.turned_right_rate is None
+    assert (
+        result.pass_at_1 == 0.5
+        and result.self_check_rate is None
+        and result.turned_right_rate is None
+    )
 
 
 def test_generations_are_saved_whole(tmp_path):
@@ -180,7 +226,10 @@ def test_generations_are_saved_whole(tmp_path):
     assert lines[0]["reasoning"]["attempts"] == 1 and not list(tmp_path.glob("*.draft"))
 
 
-@pytest.mark.parametrize("texts", [("1,200", "1200", "$1200$", "1200.0"), ("1/2", "0.5", "\\frac{1}{2}"), ("Paris", "paris.")])
+@pytest.mark.parametrize(
+    "texts",
+    [("1,200", "1200", "$1200$", "1200.0"), ("1/2", "0.5", "\\frac{1}{2}"), ("Paris", "paris.")],
+)
 def test_answers_that_a_check_takes_for_equal_vote_together(texts):
     assert len({answer_value(f"so \\boxed{{{text}}}") for text in texts}) == 1
 
@@ -197,27 +246,45 @@ def test_reading_of_reasoning():
     direct = analyse(TASK, PROBLEM, NO_ATTEMPT)
     assert (direct.attempts, direct.self_checks, direct.first_failed) == (0, 0, False)
     nothing = habits([(direct, False)])
-    assert nothing.accuracy_with_self_check is None and nothing.checker_yes is None and nothing.turned_right_share is None
+    assert (
+        nothing.accuracy_with_self_check is None
+        and nothing.checker_yes is None
+        and nothing.turned_right_share is None
+    )
 
 
 def test_a_rise_is_accounted_for_exactly_by_hand():
-    base = measured(RIGHT_AT_ONCE, FALSE_YES, NO_FORMAT, NO_FORMAT)  # format 1/2; right given format 1/2, all without search
-    after = measured(RIGHT_AT_ONCE, SEARCHED, SEARCHED, FALSE_YES)  # format 1; guessed 1/4, searched 1/2
+    base = measured(
+        RIGHT_AT_ONCE, FALSE_YES, NO_FORMAT, NO_FORMAT
+    )  # format 1/2; right given format 1/2, all without search
+    after = measured(
+        RIGHT_AT_ONCE, SEARCHED, SEARCHED, FALSE_YES
+    )  # format 1; guessed 1/4, searched 1/2
     found = decompose(base, after)
     assert found.rise == pytest.approx(0.5)
     assert found.format == pytest.approx((1 - 0.5) * 0.5)
     assert found.guessing == pytest.approx(1 * (0.25 - 0.5))
     assert found.searching == pytest.approx(0.5)
     assert sum(found.parts.values()) == pytest.approx(found.rise, abs=1e-12)
-    for words in ("from 25.0% to 75.0%", "+25.0 are format", "-25.0 are answers right without", "+50.0 are answers found after"):
+    for words in (
+        "from 25.0% to 75.0%",
+        "+25.0 are format",
+        "-25.0 are answers right without",
+        "+50.0 are answers found after",
+    ):
         assert words in found.sentence
     assert found.record()["parts"]["searching"] == pytest.approx(0.5)
 
 
-@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=2))
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=2)
+)
 def test_parts_always_sum_to_the_rise(shares):
     blank = measured(RIGHT_AT_ONCE)
-    pair = [replace(blank, format_rate=f, pass_at_1=f * a, turned_right_rate=f * a * s) for f, a, s in shares]
+    pair = [
+        replace(blank, format_rate=f, pass_at_1=f * a, turned_right_rate=f * a * s)
+        for f, a, s in shares
+    ]
     found = decompose(*pair)
     assert sum(found.parts.values()) == pytest.approx(found.rise, abs=1e-9)
 
@@ -231,6 +298,16 @@ def test_only_like_is_compared_with_like():
 
 
 def test_shares_have_the_glossarys_meaning():
-    for name in ("pass_at_1", "pass_at_k", "cons_at_k", "format_rate", "self_check_rate", "turned_right_rate"):
+    for name in (
+        "pass_at_1",
+        "pass_at_k",
+        "cons_at_k",
+        "format_rate",
+        "self_check_rate",
+        "turned_right_rate",
+    ):
         assert name in GLOSSARY
-    assert "Share of completions whose first attempt was wrong" in GLOSSARY["turned_right_rate"].sentence
+    assert (
+        "Share of completions whose first attempt was wrong"
+        in GLOSSARY["turned_right_rate"].sentence
+    )

@@ -17,7 +17,10 @@ from tests.inference.tiny import CONTEXT, VOCAB, full_log_probs, same, tiny_dens
 # fp32 rounds at 2**-24 = 6e-8 of a value. A log-probability here is a difference of logits of size up to about 30, each the end of
 # ~10 matrix products of inner width <= 48 in another order (batch size, absorbed or expanded form): 30 * 6e-8 * sqrt(10 * 48) = 4e-5.
 TOLERANCE = 1e-4
-GREEDY, WARM = Sampling(max_tokens=12, temperature=0.0), Sampling(max_tokens=12, temperature=0.6, seed=3)
+GREEDY, WARM = (
+    Sampling(max_tokens=12, temperature=0.0),
+    Sampling(max_tokens=12, temperature=0.6, seed=3),
+)
 
 
 @pytest.fixture(scope="module", params=[tiny_model, tiny_dense], ids=["latent", "grouped"])
@@ -46,13 +49,17 @@ def alone(model, prompt, sampling: Sampling, prompt_index: int, sample: int) -> 
 def test_batched_equals_alone_and_shared_equals_separate(model, sampling):
     prompts = prompts_of(1, 9)
     prompts.append(prompts[0])  # an equal prompt is computed once, but samples from its own stream
-    grouped = Engine(model).sample(prompts, Sampling(**{**vars(sampling), "n": 4, "stop_ids": (7,)}))
+    grouped = Engine(model).sample(
+        prompts, Sampling(**{**vars(sampling), "n": 4, "stop_ids": (7,)})
+    )
     one = Sampling(**{**vars(sampling), "n": 4, "stop_ids": (7,)})
     for index, (prompt, group) in enumerate(zip(prompts, grouped)):
         for sample in (0, 3):
             assert same(group[sample], alone(model, prompt, one, index, sample), TOLERANCE)
         single = alone(model, prompt, Sampling(**{**vars(one), "n": 1}), index, 0)
-        assert same(group[0], single, TOLERANCE), "a prompt of its own gives what the shared one gave"
+        assert same(group[0], single, TOLERANCE), (
+            "a prompt of its own gives what the shared one gave"
+        )
     if sampling.temperature:
         assert grouped[0] != grouped[-1], "equal prompts must not share random numbers"
 
@@ -61,7 +68,9 @@ def test_batched_equals_alone_and_shared_equals_separate(model, sampling):
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_log_probs_are_those_of_a_full_forward(model, temperature):
     prompts = prompts_of(2, 6)
-    groups = Engine(model, block=4, prefill_chunk=7).sample(prompts, Sampling(max_tokens=30, temperature=temperature, n=2, top_k=5))
+    groups = Engine(model, block=4, prefill_chunk=7).sample(
+        prompts, Sampling(max_tokens=30, temperature=temperature, n=2, top_k=5)
+    )
     for prompt, group in zip(prompts, groups):
         for completion in group:
             expected = full_log_probs(model, prompt, completion.token_ids, temperature)
@@ -94,13 +103,21 @@ def test_stop_ids_and_length(model):
     free = Engine(model).sample([[1, 2, 3]], Sampling(max_tokens=20, temperature=0.0))[0][0]
     assert free.stop is StopReason.LENGTH and len(free.token_ids) == 20
     first, later = free.token_ids[0], next(t for t in free.token_ids if t != free.token_ids[0])
-    stops = tuple(t for t in range(VOCAB) if t not in free.token_ids)[:3]  # several EOS ids; the first ones never come
-    cut = Engine(model).sample([[1, 2, 3]], Sampling(max_tokens=20, temperature=0.0, stop_ids=(*stops, later)))[0][0]
+    stops = tuple(t for t in range(VOCAB) if t not in free.token_ids)[
+        :3
+    ]  # several EOS ids; the first ones never come
+    cut = Engine(model).sample(
+        [[1, 2, 3]], Sampling(max_tokens=20, temperature=0.0, stop_ids=(*stops, later))
+    )[0][0]
     assert cut.stop is StopReason.STOP
     assert cut.token_ids == free.token_ids[: free.token_ids.index(later) + 1]
-    at_once = Engine(model).sample([[1, 2, 3]], Sampling(max_tokens=20, temperature=0.0, stop_ids=(first,)))[0][0]
+    at_once = Engine(model).sample(
+        [[1, 2, 3]], Sampling(max_tokens=20, temperature=0.0, stop_ids=(first,))
+    )[0][0]
     assert at_once.token_ids == (first,) and at_once.stop is StopReason.STOP
-    last = Engine(model).sample([[1, 2, 3]], Sampling(max_tokens=1, temperature=0.0, stop_ids=(first,)))[0][0]
+    last = Engine(model).sample(
+        [[1, 2, 3]], Sampling(max_tokens=1, temperature=0.0, stop_ids=(first,))
+    )[0][0]
     assert last.stop is StopReason.STOP, "a stop token at the length limit is a stop"
 
 
@@ -137,8 +154,12 @@ def test_weights_changed_under_running_requests():
         ended += engine.step()
     completion = ended[0].completion
     expected = full_log_probs(model, prompt, completion.token_ids, 1.0)
-    assert torch.allclose(torch.tensor(completion.log_probs[4:]).double(), expected[4:], atol=TOLERANCE)
-    assert not torch.allclose(torch.tensor(completion.log_probs[:4]).double(), expected[:4], atol=TOLERANCE)
+    assert torch.allclose(
+        torch.tensor(completion.log_probs[4:]).double(), expected[4:], atol=TOLERANCE
+    )
+    assert not torch.allclose(
+        torch.tensor(completion.log_probs[:4]).double(), expected[:4], atol=TOLERANCE
+    )
 
 
 def test_training_works_after_sampling(model):
@@ -187,7 +208,9 @@ def test_generate_text(model):
         Engine(model).generate("a", GREEDY)
     engine = Engine(model, Letters())
     text = engine.generate(["hi", "you"], GREEDY)
-    ids = engine.generate([[0, ord("h") % VOCAB, ord("i") % VOCAB], [0, *Letters().encode("you")]], GREEDY)
+    ids = engine.generate(
+        [[0, ord("h") % VOCAB, ord("i") % VOCAB], [0, *Letters().encode("you")]], GREEDY
+    )
     assert text == ids and len(engine.generate("hi", Sampling(max_tokens=2, n=3))) == 3
     everything = tuple(range(VOCAB))
     assert len(engine.generate("hi", Sampling(max_tokens=9, stop_ids=everything))[0].token_ids) == 1
@@ -200,7 +223,10 @@ def test_abort_keeps_what_was_produced(model):
     for _ in range(3):
         assert engine.step() == []
     (ended,) = engine.abort(number)
-    assert ended.completion.stop is StopReason.ABORT and ended.completion.token_ids == whole.token_ids[:3]
+    assert (
+        ended.completion.stop is StopReason.ABORT
+        and ended.completion.token_ids == whole.token_ids[:3]
+    )
     assert not engine.has_work and engine.abort(number) == []
 
 
@@ -226,8 +252,14 @@ def test_a_small_call_after_a_large_one(model):
     """Tables of the large call point at blocks that the small call's pool does not have; nothing may read them."""
     engine = Engine(model, block=2, max_batch=64)
     engine.sample([[1, 2, 3]] * 40, Sampling(max_tokens=60, n=1, seed=1))
-    long_and_short = [list(range(1, 41)), [4]]  # the short row's table is read as far as the long one's reaches
-    numbers = [engine.add(prompt, Sampling(max_tokens=20, seed=2), index) for index, prompt in enumerate(long_and_short)]
+    long_and_short = [
+        list(range(1, 41)),
+        [4],
+    ]  # the short row's table is read as far as the long one's reaches
+    numbers = [
+        engine.add(prompt, Sampling(max_tokens=20, seed=2), index)
+        for index, prompt in enumerate(long_and_short)
+    ]
     lengths = {}
     while engine.has_work:
         lengths |= {ended.request: len(ended.completion.token_ids) for ended in engine.step()}
@@ -270,7 +302,9 @@ def test_weights_that_an_optimizer_has_moved_start_the_cache_over(model):
         while engine.has_work:
             ended += engine.step()
         head = ended[0].completion.token_ids[:1]  # sampled before the step
-        rest = Engine(model).sample([[1, 2, 3, *head]], Sampling(max_tokens=5, temperature=0.0))[0][0]
+        rest = Engine(model).sample([[1, 2, 3, *head]], Sampling(max_tokens=5, temperature=0.0))[0][
+            0
+        ]
         assert ended[0].completion.token_ids[1:] == rest.token_ids
     finally:
         model.load_state_dict(twin.state_dict())

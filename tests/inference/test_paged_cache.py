@@ -9,7 +9,9 @@ from deepwright.inference.paged_cache import BlockPool, PagedView
 
 
 def pool(tokens=None) -> BlockPool:
-    return BlockPool(layers=2, width=3, block=4, tokens=tokens, dtype=torch.float32, device=torch.device("cpu"))
+    return BlockPool(
+        layers=2, width=3, block=4, tokens=tokens, dtype=torch.float32, device=torch.device("cpu")
+    )
 
 
 def test_blocks_are_counted_and_a_leak_is_seen():
@@ -39,7 +41,10 @@ def test_growing_keeps_what_is_stored():
     view.update(1, torch.arange(4)[None], entries)
     assert growing.room(1000) and growing.total >= 1001
     assert torch.equal(growing.layers[1].view(-1, 4, 3)[block], entries[0])
-    assert len(set(growing.free)) == len(growing.free) == growing.total - 1 and block not in growing.free
+    assert (
+        len(set(growing.free)) == len(growing.free) == growing.total - 1
+        and block not in growing.free
+    )
 
 
 def test_view_gathers_each_rows_keys_in_order_and_padding_touches_nobody():
@@ -47,11 +52,17 @@ def test_view_gathers_each_rows_keys_in_order_and_padding_touches_nobody():
     p.room(8)
     a, b = p.take(2), p.take(1)
     table = torch.tensor([a, [*b, 0]])
-    slots = torch.tensor([[a[0] * 4 + i for i in range(4)] + [a[1] * 4], [b[0] * 4, b[0] * 4 + 1, 0, 0, 0]]).reshape(-1)
+    slots = torch.tensor(
+        [[a[0] * 4 + i for i in range(4)] + [a[1] * 4], [b[0] * 4, b[0] * 4 + 1, 0, 0, 0]]
+    ).reshape(-1)
     entries = torch.randn(2, 5, 3)
     keys = PagedView(p, slots, table).update(0, torch.zeros(2, 5), entries)
     assert keys.shape == (2, 8, 3)
-    assert torch.equal(keys[0, :5], entries[0]) and torch.equal(keys[1, :2], entries[1, :2]) and not keys[1, 2:4].any()
+    assert (
+        torch.equal(keys[0, :5], entries[0])
+        and torch.equal(keys[1, :2], entries[1, :2])
+        and not keys[1, 2:4].any()
+    )
     assert torch.isfinite(keys).all()
 
 

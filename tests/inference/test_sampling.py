@@ -61,7 +61,9 @@ def test_chi_square(temperature):
     seen = expected > 0
     statistic = float(((count - draws * expected)[seen] ** 2 / (draws * expected[seen])).sum())
     assert statistic < 43.8, statistic
-    assert torch.allclose(log_probs.double(), expected.log()[ids], atol=1e-5)  # a few fp32 roundings (6e-8) of numbers below 10
+    assert torch.allclose(
+        log_probs.double(), expected.log()[ids], atol=1e-5
+    )  # a few fp32 roundings (6e-8) of numbers below 10
 
 
 def test_extreme_random_numbers():
@@ -72,7 +74,9 @@ def test_extreme_random_numbers():
         weights[:, 0] = weights[:, -1] = 0
         ids = invert(weights, u)
         assert ids[0] == 1 and weights[1, ids[1]] > 0
-        assert ids[1] > vocab - 2 - vocab * 1e-3  # the last fp32 steps of the running sum may cover several tokens
+        assert (
+            ids[1] > vocab - 2 - vocab * 1e-3
+        )  # the last fp32 steps of the running sum may cover several tokens
     tiny = torch.full((1, 4), 1e-30)
     assert 0 <= int(invert(tiny, u[1:])) < 4
 
@@ -103,28 +107,49 @@ def sorted_truncation(weights: list[float], k: int, p: float) -> list[float]:
 @pytest.mark.parametrize("vocab", [5, 64, 700])
 def test_truncation_against_a_sort(vocab):
     generator = torch.Generator().manual_seed(vocab)
-    rows, exact = 60, 1024  # weights are whole multiples of 1/1024, so every sum is exact, and many weights are equal
+    rows, exact = (
+        60,
+        1024,
+    )  # weights are whole multiples of 1/1024, so every sum is exact, and many weights are equal
     sharp = torch.rand(rows, 1, generator=generator) * 4
-    weights = ((torch.randn(rows, vocab, generator=generator) * sharp).softmax(-1) * exact).round().add(1) / exact
+    weights = (
+        (torch.randn(rows, vocab, generator=generator) * sharp).softmax(-1) * exact
+    ).round().add(1) / exact
     top_k = torch.randint(0, vocab + 3, (rows,), generator=generator)
     top_p = torch.rand(rows, generator=generator).mul(64).round().add(1).div(65).clamp(max=1)
     top_k[::3], top_p[1::3] = 0, 1.0
     got = truncate(weights.clone(), top_k, top_p)
     for row in range(rows):
-        assert got[row].tolist() == sorted_truncation(weights[row].tolist(), int(top_k[row]), float(top_p[row])), row
-    alone = torch.cat([truncate(weights[i : i + 1].clone(), top_k[i : i + 1], top_p[i : i + 1]) for i in range(rows)])
+        assert got[row].tolist() == sorted_truncation(
+            weights[row].tolist(), int(top_k[row]), float(top_p[row])
+        ), row
+    alone = torch.cat(
+        [
+            truncate(weights[i : i + 1].clone(), top_k[i : i + 1], top_p[i : i + 1])
+            for i in range(rows)
+        ]
+    )
     assert torch.equal(got, alone), "a neighbour's rule changed a row"
 
 
 def test_rows_with_different_rules_draw_as_they_would_alone():
     generator = torch.Generator().manual_seed(0)
-    logits, u = torch.randn(6, 300, generator=generator), torch.rand(6, dtype=torch.float64, generator=generator)
+    logits, u = (
+        torch.randn(6, 300, generator=generator),
+        torch.rand(6, dtype=torch.float64, generator=generator),
+    )
     temperature = torch.tensor([0.0, 1.0, 0.6, 1.0, 2.0, 0.0])
     top_k, top_p = torch.tensor([0, 0, 3, 0, 50, 2]), torch.tensor([1.0, 1.0, 1.0, 0.5, 0.9, 0.3])
     ids, log_probs = draw(logits.clone(), u, temperature, top_k, top_p)
     for i in range(6):
-        rules = (None, None) if top_k[i] == 0 and top_p[i] == 1 else (top_k[i : i + 1], top_p[i : i + 1])
-        one_id, one_log_prob = draw(logits[i : i + 1].clone(), u[i : i + 1], float(temperature[i]), *rules)
+        rules = (
+            (None, None)
+            if top_k[i] == 0 and top_p[i] == 1
+            else (top_k[i : i + 1], top_p[i : i + 1])
+        )
+        one_id, one_log_prob = draw(
+            logits[i : i + 1].clone(), u[i : i + 1], float(temperature[i]), *rules
+        )
         assert int(one_id) == int(ids[i]) and abs(float(one_log_prob - log_probs[i])) < 1e-5
     assert ids[0] == logits[0].argmax() and ids[5] == logits[5].argmax()
 
@@ -133,13 +158,19 @@ def check_two_steps_find_what_one_sum_finds():
     """Against a running sum in float64 over vocabularies around the length of a stretch, with most weights 0."""
     draw = torch.Generator().manual_seed(0)
     for vocab in (1, 63, 64, 65, 1000):
-        weights = torch.rand(200, vocab, generator=draw) * (torch.rand(200, vocab, generator=draw) < 0.1)
+        weights = torch.rand(200, vocab, generator=draw) * (
+            torch.rand(200, vocab, generator=draw) < 0.1
+        )
         weights[torch.arange(200), torch.randint(vocab, (200,), generator=draw)] = 0.5
         u = torch.rand(200, dtype=torch.float64, generator=draw)
         u[0], u[1] = 0.0, 1 - 2.0**-53
         ids, sums = invert(weights, u), weights.double().cumsum(1)
         expected = torch.searchsorted(
-            sums, torch.minimum(u * sums[:, -1], sums[:, -1].nextafter(torch.zeros(200).double()))[:, None], right=True
+            sums,
+            torch.minimum(u * sums[:, -1], sums[:, -1].nextafter(torch.zeros(200).double()))[
+                :, None
+            ],
+            right=True,
         )[:, 0]
         assert (weights.gather(1, ids[:, None]) > 0).all()
         assert torch.equal(ids, expected)

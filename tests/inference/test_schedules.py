@@ -24,7 +24,9 @@ def model(dense: bool):
 
 
 @cache
-def reference(dense: bool, prompt: tuple[int, ...], sampling: Sampling, prompt_index: int) -> list[Completion]:
+def reference(
+    dense: bool, prompt: tuple[int, ...], sampling: Sampling, prompt_index: int
+) -> list[Completion]:
     """The same request in an engine of its own, with room for everything and the prompt in one piece."""
     engine, ended = Engine(model(dense)), {}
     engine.add(prompt, sampling, prompt_index)
@@ -40,9 +42,19 @@ def pick_requests(draw: random.Random) -> list[tuple[tuple[int, ...], Sampling, 
         which = random.Random(draw.randrange(12))
         prompt = tuple(which.randrange(VOCAB) for _ in range(which.choice([1, 3, 8, 9, 17])))
         rule = draw.choice(
-            [{"temperature": 0.0}, {"temperature": 1.0}, {"temperature": 0.6, "top_k": 4}, {"temperature": 1.3, "top_p": 0.8}]
+            [
+                {"temperature": 0.0},
+                {"temperature": 1.0},
+                {"temperature": 0.6, "top_k": 4},
+                {"temperature": 1.3, "top_p": 0.8},
+            ]
         )
-        sampling = Sampling(max_tokens=draw.choice([1, 4, 11]), n=draw.choice([1, 2, 5]), stop_ids=draw.choice([(), (5, 6)]), **rule)
+        sampling = Sampling(
+            max_tokens=draw.choice([1, 4, 11]),
+            n=draw.choice([1, 2, 5]),
+            stop_ids=draw.choice([(), (5, 6)]),
+            **rule,
+        )
         chosen.append((prompt, sampling, draw.randrange(2)))
     return chosen
 
@@ -51,7 +63,9 @@ def run(seed: int, dense: bool = False) -> int:
     """One random schedule; returns how many preemptions it took."""
     draw = random.Random(seed)
     requests, block = pick_requests(draw), draw.choice([1, 2, 4, 16])
-    least = max(-(-(len(p) + s.max_tokens - 1) // block) * block for p, s, _ in requests)  # one sequence alone must fit
+    least = max(
+        -(-(len(p) + s.max_tokens - 1) // block) * block for p, s, _ in requests
+    )  # one sequence alone must fit
     cache_tokens = draw.choice([None, least, least + block, least + 2 * block])
     engine = Engine(
         model(dense),
@@ -85,14 +99,22 @@ def run(seed: int, dense: bool = False) -> int:
             got = ended[number, sample]
             if got.stop is StopReason.ABORT:
                 assert number in aborted
-                whole = Completion(whole.token_ids[: len(got.token_ids)], whole.log_probs[: len(got.log_probs)], StopReason.ABORT)
+                whole = Completion(
+                    whole.token_ids[: len(got.token_ids)],
+                    whole.log_probs[: len(got.log_probs)],
+                    StopReason.ABORT,
+                )
             assert same(got, whole, TOLERANCE), (seed, number, sample, got, whole)
-    assert engine.pool.total == 0, "an idle engine holds no cache (drop() has checked that every block came back)"
+    assert engine.pool.total == 0, (
+        "an idle engine holds no cache (drop() has checked that every block came back)"
+    )
     return engine.scheduler.preemptions
 
 
 @pytest.mark.invariant
-@pytest.mark.parametrize(("part", "dense"), [(0, False), (1, False), (2, False), (3, False), (4, True)])
+@pytest.mark.parametrize(
+    ("part", "dense"), [(0, False), (1, False), (2, False), (3, False), (4, True)]
+)
 def test_any_schedule_gives_what_each_request_gives_alone(part, dense):
     preemptions = sum(run(seed, dense) for seed in range(part * 60, part * 60 + 60))
     assert preemptions > 20, f"only {preemptions} preemptions: the schedules do not test them"

@@ -23,7 +23,9 @@ def tiny_model(seed: int = 0, dtype: torch.dtype = torch.float32, **changes) -> 
     return model if dtype == torch.float32 else widened(model)
 
 
-def tiny_dense(seed: int = 0, dtype: torch.dtype = torch.float32, kind: str = "qwen3") -> Transformer:
+def tiny_dense(
+    seed: int = 0, dtype: torch.dtype = torch.float32, kind: str = "qwen3"
+) -> Transformer:
     """The same size with grouped-query attention: three query heads to a key head, biases, norms, YaRN."""
     config = ModelConfig(
         model_type=kind, vocab_size=VOCAB, hidden_size=36, intermediate_size=48, num_hidden_layers=2, num_attention_heads=6,
@@ -32,7 +34,9 @@ def tiny_dense(seed: int = 0, dtype: torch.dtype = torch.float32, kind: str = "q
     )  # fmt: skip
     model = Transformer(config, torch.Generator().manual_seed(seed))
     for block in model.layers:
-        torch.nn.init.normal_(block.attention.qkv.bias, std=0.25, generator=torch.Generator().manual_seed(seed + 1))
+        torch.nn.init.normal_(
+            block.attention.qkv.bias, std=0.25, generator=torch.Generator().manual_seed(seed + 1)
+        )
     return model if dtype == torch.float32 else widened(model)
 
 

@@ -33,7 +33,12 @@ def close(a, b, bound=BOUND):
     assert error <= bound, f"relative error {error:.2e} > {bound:.2e}"
 
 
-VARIED = [{}, {"q_lora_rank": 12}, {"rope_scaling": RopeScaling(8.0, 16, mscale=1.0, mscale_all_dim=1.0)}, {"rope_interleave": False}]
+VARIED = [
+    {},
+    {"q_lora_rank": 12},
+    {"rope_scaling": RopeScaling(8.0, 16, mscale=1.0, mscale_all_dim=1.0)},
+    {"rope_interleave": False},
+]
 
 
 @pytest.mark.parametrize("changes", VARIED)
@@ -43,7 +48,9 @@ def test_absorbed_equals_expanded_with_gradients(changes):
     for form in ("expanded", "absorbed"):
         model.zero_grad()
         h = model.hidden(tokens, form=form)
-        (h * probe).sum().backward()  # a random direction: the norm of h is fixed by the final RMSNorm
+        (
+            h * probe
+        ).sum().backward()  # a random direction: the norm of h is fixed by the final RMSNorm
         outs.append(h.detach())
         grads.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
     close(outs[0], outs[1])
@@ -84,7 +91,9 @@ def test_chunked_with_cache_equals_whole(form):
         cache, start, parts = ContiguousCache(model.config, 2, 40), 0, []
         for end in cuts:
             positions = torch.arange(start, end).expand(2, -1)
-            parts.append(model.hidden(tokens[:, start:end], positions, cache=cache, form=form).detach())
+            parts.append(
+                model.hidden(tokens[:, start:end], positions, cache=cache, form=form).detach()
+            )
             start = end
         close(torch.cat(parts, 1), whole)
 
@@ -106,17 +115,32 @@ def test_rows_do_not_see_each_other_nor_the_future_nor_padding():
 
 
 def test_recomputation_changes_nothing():
-    model, tokens, probe = make(num_nextn_predict_layers=1), torch.randint(0, 50, (2, 16)), torch.randn(2, 16, 32)
+    model, tokens, probe = (
+        make(num_nextn_predict_layers=1),
+        torch.randint(0, 50, (2, 16)),
+        torch.randn(2, 16, 32),
+    )
     results = []
     for recompute in (False, True):
         model.zero_grad()
         routing = []
         h = model.hidden(tokens, routing=routing, recompute=recompute)
         drafted = model.mtp_hidden(h, tokens, routing=routing, recompute=recompute)[0]
-        ((h * probe).sum() + (drafted * probe[:, 1:]).sum() + sum(map(sequence_balance_loss, routing))).backward()
-        results.append(([p.grad.clone() for p in model.parameters() if p.grad is not None], [r.load_E for r in routing]))
+        (
+            (h * probe).sum()
+            + (drafted * probe[:, 1:]).sum()
+            + sum(map(sequence_balance_loss, routing))
+        ).backward()
+        results.append(
+            (
+                [p.grad.clone() for p in model.parameters() if p.grad is not None],
+                [r.load_E for r in routing],
+            )
+        )
     assert all(torch.equal(a, b) for a, b in zip(results[0][0], results[1][0], strict=True))
-    assert len(results[0][1]) == 3 and all(torch.equal(a, b) for a, b in zip(results[0][1], results[1][1], strict=True))
+    assert len(results[0][1]) == 3 and all(
+        torch.equal(a, b) for a, b in zip(results[0][1], results[1][1], strict=True)
+    )
 
 
 def test_balance_losses_by_hand_and_gradient():
@@ -130,7 +154,11 @@ def test_balance_losses_by_hand_and_gradient():
     ids, scores = torch.tensor([[0], [1]]), torch.tensor([[0.6, 0.2, 0.2], [0.1, 0.8, 0.1]])
     by_hand = 3 / 2 * ((0.6 + 0.1) / 2 + (0.2 + 0.8) / 2)
     record = type(routing[0])(0, ids, scores.gather(1, ids), scores, torch.tensor([1, 1, 0]), 1)
-    assert sequence_balance_loss(record).item() == pytest.approx(by_hand) == auxiliary_loss(record).item()
+    assert (
+        sequence_balance_loss(record).item()
+        == pytest.approx(by_hand)
+        == auxiliary_loss(record).item()
+    )
 
 
 def test_sequence_loss_does_not_depend_on_the_micro_batch_split():
@@ -148,10 +176,15 @@ def test_sequence_loss_does_not_depend_on_the_micro_batch_split():
 
 
 def test_bias_rule_and_its_dtype():
-    assert torch.equal(update_bias(torch.zeros(4), torch.tensor([10, 2, 6, 6]), 0.001), torch.tensor([-0.001, 0.001, 0.0, 0.0]))
+    assert torch.equal(
+        update_bias(torch.zeros(4), torch.tensor([10, 2, 6, 6]), 0.001),
+        torch.tensor([-0.001, 0.001, 0.0, 0.0]),
+    )
     model = make()
     weights = [p.grad for p in model.parameters()]
-    assert all(w is None for w in weights) and model.layers[1].ffn.router.bias.dtype == torch.float32
+    assert (
+        all(w is None for w in weights) and model.layers[1].ffn.router.bias.dtype == torch.float32
+    )
     assert "layers.1.ffn.router.bias" in model.state_dict()
 
 
@@ -170,11 +203,15 @@ def test_mtp_sees_the_next_token_and_not_the_one_it_predicts():
 
 def test_both_ways_to_find_the_best_agree_on_ties(monkeypatch):
     """Scores from a few values, so that ties abound, minus infinity among them."""
-    scores = torch.tensor([0.0, 0.25, 0.5, float("-inf")])[torch.randint(0, 4, (200, 12), generator=torch.Generator().manual_seed(5))]
+    scores = torch.tensor([0.0, 0.25, 0.5, float("-inf")])[
+        torch.randint(0, 4, (200, 12), generator=torch.Generator().manual_seed(5))
+    ]
     sorted_once = experts.top_ids(scores, 3)
     monkeypatch.setattr(experts, "SORTED_NUMBERS", 0)
     in_passes = experts.top_ids(scores, 3)
     finite = scores.gather(1, sorted_once) > float("-inf")
-    assert torch.equal(sorted_once[finite], in_passes[finite]) and torch.equal(finite, scores.gather(1, in_passes) > float("-inf"))
+    assert torch.equal(sorted_once[finite], in_passes[finite]) and torch.equal(
+        finite, scores.gather(1, in_passes) > float("-inf")
+    )
     for row, found in zip(scores.tolist(), sorted_once.tolist(), strict=True):
         assert found == sorted(range(12), key=lambda i: (-row[i], i))[:3]

@@ -27,14 +27,22 @@ def names_of(config):
 
 
 def gradients_compared(name):
-    return {part.removeprefix("gradient of ") for part in compare_case(name) if part.startswith("gradient")}
+    return {
+        part.removeprefix("gradient of ")
+        for part in compare_case(name)
+        if part.startswith("gradient")
+    }
 
 
 def test_every_parameter_has_its_gradient_compared():
     """By count: the official tensors that transformers keeps stacked (experts) count once, MTP and biases not at all."""
     pytest.importorskip("transformers")
     config = CASES["v3 query compression"]
-    names = {name for name in names_of(config) if ".experts." not in name and not name.endswith("e_score_correction_bias")}
+    names = {
+        name
+        for name in names_of(config)
+        if ".experts." not in name and not name.endswith("e_score_correction_bias")
+    }
     assert len(gradients_compared("v3 query compression")) == len(names) + 2 * config.moe_layers
 
 
@@ -45,7 +53,12 @@ def test_every_parameter_of_a_dense_model_has_its_gradient_compared(name):
 
 
 @pytest.mark.parametrize(
-    "name", [n for n, c in CHECKS.items() if c.run.__module__.endswith("checks_model") and n != "network_equals_transformers"]
+    "name",
+    [
+        n
+        for n, c in CHECKS.items()
+        if c.run.__module__.endswith("checks_model") and n != "network_equals_transformers"
+    ],
 )
 def test_check(name):
     require(name)

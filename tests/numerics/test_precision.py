@@ -10,7 +10,10 @@ from deepwright.numerics import precision
 
 def check_products_of_kept_weights():
     draw = torch.Generator().manual_seed(0)
-    x, store = torch.randn(4, 5, 48, generator=draw).bfloat16(), {}  # 20 rows: more than the compiled products take
+    x, store = (
+        torch.randn(4, 5, 48, generator=draw).bfloat16(),
+        {},
+    )  # 20 rows: more than the compiled products take
     weights = [torch.randn(rows, 48, generator=draw) for rows in (32, 32, 7)]
     with torch.no_grad(), numerics.keep_casts(store):
         for _ in range(2):  # laid out, then found again
@@ -22,7 +25,10 @@ def check_products_of_kept_weights():
     return store
 
 
-@pytest.mark.skipif(not precision._packs(), reason="this build of torch has no product with weights laid out beforehand")
+@pytest.mark.skipif(
+    not precision._packs(),
+    reason="this build of torch has no product with weights laid out beforehand",
+)
 def test_a_weight_is_laid_out_once_and_the_bits_are_those_of_a_plain_product():
     assert [kind for _, kind in check_products_of_kept_weights()] == ["packed"]
 

@@ -38,7 +38,9 @@ def agree(fast, twin, inputs, extra=(), bound=BOUND):
         out = out[0] if isinstance(out, tuple) else out
         upstream = torch.randn(out.shape, generator=torch.Generator().manual_seed(7))
         results.append((out.detach(), *torch.autograd.grad(out, leaves, upstream.to(out.dtype))))
-    for name, a, b in zip(("output", *(f"gradient {i}" for i in range(len(inputs)))), *results, strict=True):
+    for name, a, b in zip(
+        ("output", *(f"gradient {i}" for i in range(len(inputs)))), *results, strict=True
+    ):
         error = (a - b).abs().max() / b.abs().max().clamp(min=1e-6)
         assert error <= bound, f"{name}: relative error {error:.2e} > {bound:.2e}"
 
@@ -48,7 +50,9 @@ def agree(fast, twin, inputs, extra=(), bound=BOUND):
 def test_rms_norm_and_swiglu(tokens, width, seed):
     g = torch.Generator().manual_seed(seed)
     x, w = torch.randn(tokens, width, generator=g), torch.randn(width, generator=g)
-    agree(lambda a, b: numerics.rms_norm(a, b, 1e-6), lambda a, b: plain.rms_norm(a, b, 1e-6), (x, w))
+    agree(
+        lambda a, b: numerics.rms_norm(a, b, 1e-6), lambda a, b: plain.rms_norm(a, b, 1e-6), (x, w)
+    )
     agree(numerics.swiglu, plain.swiglu, (torch.randn(tokens, 2 * width, generator=g),))
 
 
@@ -58,15 +62,28 @@ def test_expert_mlp(tokens, n_experts, k, seed):
     """Every way to multiply: grouped with and without gradient, batched, and one token alone."""
     g = torch.Generator().manual_seed(seed)
     k = min(k, n_experts)
-    ids = torch.rand(tokens, n_experts, generator=g).pow(4).topk(k, dim=-1).indices  # uneven loads, some experts idle
+    ids = (
+        torch.rand(tokens, n_experts, generator=g).pow(4).topk(k, dim=-1).indices
+    )  # uneven loads, some experts idle
     x, weights = torch.randn(tokens, 24, generator=g), torch.rand(tokens, k, generator=g)
-    gate_up, down = torch.randn(n_experts, 32, 24, generator=g), torch.randn(n_experts, 24, 16, generator=g)
+    gate_up, down = (
+        torch.randn(n_experts, 32, 24, generator=g),
+        torch.randn(n_experts, 24, 16, generator=g),
+    )
     for multiply in (experts._grouped, experts._batched):
-        fast = lambda a, w, u, d, multiply=multiply: multiply(a, ids, w, u.transpose(1, 2), d.transpose(1, 2))  # noqa: E731
-        agree(fast, lambda a, w, u, d: plain.expert_mlp(a, ids, w, u, d), (x, weights, gate_up, down))
+
+        def fast(a, w, u, d, multiply=multiply):
+            return multiply(a, ids, w, u.transpose(1, 2), d.transpose(1, 2))
+
+        agree(
+            fast, lambda a, w, u, d: plain.expert_mlp(a, ids, w, u, d), (x, weights, gate_up, down)
+        )
     reference = plain.expert_mlp(x, ids, weights, gate_up, down)
     with torch.no_grad():
-        whole, one = numerics.expert_mlp(x, ids, weights, gate_up, down), numerics.expert_mlp(x[:1], ids[:1], weights[:1], gate_up, down)
+        whole, one = (
+            numerics.expert_mlp(x, ids, weights, gate_up, down),
+            numerics.expert_mlp(x[:1], ids[:1], weights[:1], gate_up, down),
+        )
     assert (whole - reference).abs().max() <= BOUND * reference.abs().max()
     assert (one - reference[:1]).abs().max() <= BOUND * reference.abs().max()
 
@@ -90,23 +107,40 @@ def test_expert_rows_are_disjoint_and_complete():
     assert row.unique().numel() == 50 and torch.equal(row[:, 0] // rows, ids[:, 0])
     assert torch.equal(token[row[:, 0]], torch.arange(50))
     row, token, load = experts.sorted_rows(ids, 5)
-    assert torch.equal(row.flatten().sort().values, torch.arange(50)) and torch.equal(token[row[:, 0]], torch.arange(50))
+    assert torch.equal(row.flatten().sort().values, torch.arange(50)) and torch.equal(
+        token[row[:, 0]], torch.arange(50)
+    )
     assert torch.equal(ids.flatten()[token], ids.flatten().sort().values) and load.sum() == 50
 
 
 @pytest.mark.parametrize("heads", [1, 3])
 @pytest.mark.parametrize("positions", [1, 2, 63, 64, 65, 150])
 def test_attention(positions, heads):
-    q, k, v = torch.randn(4, positions * heads, 12), torch.randn(4, positions, 12), torch.randn(4, positions, 20)
-    agree(lambda *a: numerics.attention(*a, 0.3, heads), lambda *a: plain.attention(*a, 0.3, heads), (q, k, v))
-    at = numerics.attention_at(q, k, v, 0.3, torch.arange(positions).repeat_interleave(heads).expand(4, -1))
+    q, k, v = (
+        torch.randn(4, positions * heads, 12),
+        torch.randn(4, positions, 12),
+        torch.randn(4, positions, 20),
+    )
+    agree(
+        lambda *a: numerics.attention(*a, 0.3, heads),
+        lambda *a: plain.attention(*a, 0.3, heads),
+        (q, k, v),
+    )
+    at = numerics.attention_at(
+        q, k, v, 0.3, torch.arange(positions).repeat_interleave(heads).expand(4, -1)
+    )
     assert (at - plain.attention(q, k, v, 0.3, heads)).abs().max() <= BOUND * at.abs().max()
 
 
-@pytest.mark.parametrize(("heads", "plain_width", "rotary", "values"), [(3, 12, 8, 10), (1, 32, 16, 32), (2, 5, 2, 7)])
+@pytest.mark.parametrize(
+    ("heads", "plain_width", "rotary", "values"), [(3, 12, 8, 10), (1, 32, 16, 32), (2, 5, 2, 7)]
+)
 @pytest.mark.parametrize("positions", [2, 63, 64, 65, 150])
 def test_expanded_attention(positions, heads, plain_width, rotary, values):
-    q, key = torch.randn(2, positions, heads, plain_width + rotary), torch.randn(2, positions, rotary)
+    q, key = (
+        torch.randn(2, positions, heads, plain_width + rotary),
+        torch.randn(2, positions, rotary),
+    )
     kv = torch.randn(2, positions, heads, plain_width + values)
 
     def twin(q, kv, key):
@@ -117,17 +151,26 @@ def test_expanded_attention(positions, heads, plain_width, rotary, values):
     agree(lambda *a: numerics.expanded_attention(*a, 0.3, None), twin, (q, kv, key))
     with torch.no_grad():
         assert torch.equal(
-            numerics.expanded_attention(q, kv, key, 0.3, None), numerics.expanded_attention(q.requires_grad_(), kv, key, 0.3, None)
+            numerics.expanded_attention(q, kv, key, 0.3, None),
+            numerics.expanded_attention(q.requires_grad_(), kv, key, 0.3, None),
         )
 
 
 @pytest.mark.parametrize("rows_at_a_time", [1, 5, 1000])
 def test_vocabulary_losses(rows_at_a_time, monkeypatch):
     monkeypatch.setattr(loss, "CHUNK_NUMBERS", rows_at_a_time * 30)
-    h, head, targets, weights = torch.randn(17, 8), torch.randn(30, 8), torch.randint(0, 30, (17,)), torch.rand(17)
+    h, head, targets, weights = (
+        torch.randn(17, 8),
+        torch.randn(30, 8),
+        torch.randint(0, 30, (17,)),
+        torch.rand(17),
+    )
     agree(numerics.cross_entropy, plain.cross_entropy, (h, head), (targets, weights))
     agree(numerics.selected_log_probs, plain.selected_log_probs, (h, head), (targets, 0.6))
-    entropy, reference = numerics.selected_log_probs(h, head, targets, 0.6)[1], plain.selected_log_probs(h, head, targets, 0.6)[1]
+    entropy, reference = (
+        numerics.selected_log_probs(h, head, targets, 0.6)[1],
+        plain.selected_log_probs(h, head, targets, 0.6)[1],
+    )
     assert (entropy - reference).abs().max() <= BOUND * reference.max()
     assert numerics.selected_log_probs(h[:0], head, targets[:0], 1.0)[0].shape == (0,)
     found = {}

@@ -19,12 +19,22 @@ ASKED = EvaluationSettings(problems=3, samples=2, also=(0.0,), budgets=(24, 25),
 
 
 def judge_in(folder, **changes) -> Judge:
-    return Judge(dataclasses.replace(ASKED, **changes), OneProblem(held_out=20), Author(), WORDS, Journal(folder), 50, 0)
+    return Judge(
+        dataclasses.replace(ASKED, **changes),
+        OneProblem(held_out=20),
+        Author(),
+        WORDS,
+        Journal(folder),
+        50,
+        0,
+    )
 
 
 class Silent:
     def sample(self, prompts, sampling):
-        return [[Completion((WORDS.eos_id,), (0.0,), StopReason.STOP)] * sampling.n for _ in prompts]
+        return [
+            [Completion((WORDS.eos_id,), (0.0,), StopReason.STOP)] * sampling.n for _ in prompts
+        ]
 
 
 def found_in(folder) -> dict[str, dict]:
@@ -39,14 +49,34 @@ def test_last_stage_is_judged_at_each_budget_and_by_more_votes(tmp_path):
     judge.in_full("zero", 3)
     judge.in_full("align", 7, last=True)
     found = found_in(tmp_path)
-    assert list(found) == ["zero", "zero greedy", "align", "align greedy", "align budget=24", "align budget=25"]
-    assert {label: e["samples"] for label, e in found.items()} == dict(zip(found, (2, 1, 5, 1, 2, 2)))
-    assert {label: e["pass_at_1"] for label, e in found.items()} == dict(zip(found, (1, 1, 1, 1, 0, 1)))
-    assert {label: e["max_tokens"] for label, e in found.items()} == dict(zip(found, (50, 50, 50, 50, 74, 75)))
-    assert found["align"]["cons_at_k"] == {"2": 1, "4": 1} and found["zero"]["cons_at_k"] == found["align budget=24"]["cons_at_k"] == {}
-    assert {(e["stage"], e["step"]) for label, e in found.items() if label.startswith("align")} == {("align", 7)}
+    assert list(found) == [
+        "zero",
+        "zero greedy",
+        "align",
+        "align greedy",
+        "align budget=24",
+        "align budget=25",
+    ]
+    assert {label: e["samples"] for label, e in found.items()} == dict(
+        zip(found, (2, 1, 5, 1, 2, 2))
+    )
+    assert {label: e["pass_at_1"] for label, e in found.items()} == dict(
+        zip(found, (1, 1, 1, 1, 0, 1))
+    )
+    assert {label: e["max_tokens"] for label, e in found.items()} == dict(
+        zip(found, (50, 50, 50, 50, 74, 75))
+    )
+    assert (
+        found["align"]["cons_at_k"] == {"2": 1, "4": 1}
+        and found["zero"]["cons_at_k"] == found["align budget=24"]["cons_at_k"] == {}
+    )
+    assert {(e["stage"], e["step"]) for label, e in found.items() if label.startswith("align")} == {
+        ("align", 7)
+    }
     assert {r["stage"] for r in read_records(tmp_path / "samples.jsonl")} == {"zero", "align"}
-    assert len(read_records(tmp_path / "samples.jsonl")) == 2 * 3  # answers under a budget are no samples of the model as it is
+    assert (
+        len(read_records(tmp_path / "samples.jsonl")) == 2 * 3
+    )  # answers under a budget are no samples of the model as it is
 
 
 def test_what_is_in_the_journal_is_not_asked_again_and_a_budget_can_be_added(tmp_path):
@@ -56,7 +86,9 @@ def test_what_is_in_the_journal_is_not_asked_again_and_a_budget_can_be_added(tmp
     again.in_full("align", 7, last=True)
     written = (tmp_path / "evaluations.jsonl").read_bytes()
     assert (
-        written.startswith(before) and list(found_in(tmp_path))[-1] == "align budget=5" and written.count(b"\n") == before.count(b"\n") + 1
+        written.startswith(before)
+        and list(found_in(tmp_path))[-1] == "align budget=5"
+        and written.count(b"\n") == before.count(b"\n") + 1
     )
     assert [call.max_tokens for call in again.sampler.calls] == [5, 50]
 
@@ -68,8 +100,15 @@ def test_short_evaluations_after_the_step_gone_back_to_are_made_again(tmp_path):
         judge.on_the_way(stage, step)
     judge.in_full("align", 6)
     judge.journal.tracker.rewind("align", 3)
-    left = [(e["stage"], e["step"], e["label"]) for e in read_records(tmp_path / "evaluations.jsonl")]
-    assert left == [("zero", 2, "on the way"), ("align", 2, "on the way"), ("align", 6, "align"), ("align", 6, "align greedy")]
+    left = [
+        (e["stage"], e["step"], e["label"]) for e in read_records(tmp_path / "evaluations.jsonl")
+    ]
+    assert left == [
+        ("zero", 2, "on the way"),
+        ("align", 2, "on the way"),
+        ("align", 6, "align"),
+        ("align", 6, "align greedy"),
+    ]
 
 
 def test_a_torn_line_is_cut_off_before_the_next_evaluation(tmp_path):
@@ -79,7 +118,10 @@ def test_a_torn_line_is_cut_off_before_the_next_evaluation(tmp_path):
             file.write('{"stage": "zero", "st')
     judge_in(tmp_path).in_full("align", 7)
     assert list(found_in(tmp_path)) == ["zero", "zero greedy", "align", "align greedy"]
-    assert {record["stage"] for record in read_records(tmp_path / "samples.jsonl")} == {"zero", "align"}
+    assert {record["stage"] for record in read_records(tmp_path / "samples.jsonl")} == {
+        "zero",
+        "align",
+    }
 
 
 def test_every_stage_is_asked_what_nothing_was_trained_on(tmp_path):
@@ -89,8 +131,14 @@ def test_every_stage_is_asked_what_nothing_was_trained_on(tmp_path):
     judge.in_full("zero", 3)
     found = found_in(tmp_path)
     assert list(found) == ["zero", "zero greedy", "zero on count=4"]
-    assert (found["zero on count=4"]["problems"], found["zero on count=4"]["samples"], found["zero on count=4"]["pass_at_1"]) == (2, 1, 0)
-    assert {r["prompt"] for r in read_records(tmp_path / "samples.jsonl")} <= {OneProblem(held_out=20).problem(0, "held_out").prompt}
+    assert (
+        found["zero on count=4"]["problems"],
+        found["zero on count=4"]["samples"],
+        found["zero on count=4"]["pass_at_1"],
+    ) == (2, 1, 0)
+    assert {r["prompt"] for r in read_records(tmp_path / "samples.jsonl")} <= {
+        OneProblem(held_out=20).problem(0, "held_out").prompt
+    }
     judge.in_full("zero", 3)
     assert len(found_in(tmp_path)) == 3  # and not asked again
 
@@ -102,7 +150,9 @@ def test_another_task_is_judged_as_the_model_is(tmp_path):
 
 def test_without_votes_the_last_stage_has_as_many_samples_as_the_others(tmp_path):
     judge_in(tmp_path, votes=0, samples=4).in_full("align", 7, last=True)
-    assert found_in(tmp_path)["align"]["samples"] == 4 and found_in(tmp_path)["align"]["cons_at_k"] == {"4": 1}
+    assert found_in(tmp_path)["align"]["samples"] == 4 and found_in(tmp_path)["align"][
+        "cons_at_k"
+    ] == {"4": 1}
 
 
 @pytest.mark.parametrize(
@@ -133,7 +183,9 @@ def test_what_cannot_be_asked_is_refused(changes, said):
 
 def test_an_option_that_makes_no_task_is_refused_before_a_run_begins():
     settings = R1Settings(evaluation=dataclasses.replace(ASKED, transfer=("cuont=4",)))
-    with pytest.raises(ValueError, match="option 'cuont' of task 'countdown' is unknown; did you mean count?"):
+    with pytest.raises(
+        ValueError, match="option 'cuont' of task 'countdown' is unknown; did you mean count?"
+    ):
         check(settings)
 
 
@@ -143,5 +195,9 @@ def test_a_rise_is_that_over_the_model_that_was_pre_trained(tmp_path):
     judge = judge_in(tmp_path)
     for stage, step in (("zero", 3), ("student", 0), ("distill", 9)):
         judge.in_full(stage, step)
-    rises = {label: sum(e["decomposition"]["parts"].values()) for label, e in found_in(tmp_path).items() if label in ("zero", "distill")}
+    rises = {
+        label: sum(e["decomposition"]["parts"].values())
+        for label, e in found_in(tmp_path).items()
+        if label in ("zero", "distill")
+    }
     assert rises == {"zero": 1, "distill": 0}

@@ -21,7 +21,13 @@ SMALL = (
     "--align.pairs 600 --align.reward-model.checkpoint-every 8 --distill.pretrain.schedule.total-tokens 60000 --distill.sft.batch-rows 8 "
     "--evaluation.problems 12"
 ).split()
-FACTS = ("mtp_acceptance", "base_step", "reward_helpful_accuracy", "reward_safe_accuracy", "win_rate")
+FACTS = (
+    "mtp_acceptance",
+    "base_step",
+    "reward_helpful_accuracy",
+    "reward_safe_accuracy",
+    "win_rate",
+)
 
 
 @dataclass(frozen=True)
@@ -36,14 +42,23 @@ def first_steps_of(stage: str, steps: int = 1) -> Moment:
     """Some steps of the stage have been logged by this very process."""
 
     def reached(folder: Path, begun: float) -> bool:
-        return sum(r["stage"] == stage and r["time"] > begun for r in read_records(folder / "metrics.jsonl")) >= steps
+        return (
+            sum(
+                r["stage"] == stage and r["time"] > begun
+                for r in read_records(folder / "metrics.jsonl")
+            )
+            >= steps
+        )
 
     return Moment(stage, reached)
 
 
 def evaluated(label: str) -> Moment:
     return Moment(
-        f"after {label}", lambda folder, _: any(label in (e["label"], e["stage"]) for e in read_records(folder / "evaluations.jsonl"))
+        f"after {label}",
+        lambda folder, _: any(
+            label in (e["label"], e["stage"]) for e in read_records(folder / "evaluations.jsonl")
+        ),
     )
 
 
@@ -78,7 +93,11 @@ def killed_at(folder: Path, moment: Moment) -> bool:
 
 def without_clock(records: list[dict]) -> Iterator[dict]:
     for record in records:
-        yield {name: value for name, value in record.items() if name != "time" and not name.endswith(("_seconds", "_per_second"))}
+        yield {
+            name: value
+            for name, value in record.items()
+            if name != "time" and not name.endswith(("_seconds", "_per_second"))
+        }
 
 
 def outcome(folder: Path) -> dict[str, object]:
@@ -93,7 +112,11 @@ def outcome(folder: Path) -> dict[str, object]:
     for record in without_clock(read_records(folder / "metrics.jsonl")):
         curves.setdefault(f"curve of {record['stage']}", []).append(record)
     found |= curves
-    for path in (*folder.rglob("kept.jsonl"), *folder.rglob("dropped.json"), *folder.rglob("step-*/**/*.safetensors")):
+    for path in (
+        *folder.rglob("kept.jsonl"),
+        *folder.rglob("dropped.json"),
+        *folder.rglob("step-*/**/*.safetensors"),
+    ):
         found[str(path.relative_to(folder))] = path.read_bytes()
     return found
 
@@ -110,4 +133,6 @@ def test_a_kill_in_every_stage_changes_nothing(tmp_path):
     one, two = outcome(whole / "run"), outcome(killed / "run")
     assert one.keys() == two.keys()
     assert [name for name in one if one[name] != two[name]] == []
-    assert {name for name in one if name.startswith("align 3 align budget=")} == {f"align 3 align budget={b}" for b in (8, 16, 32)}
+    assert {name for name in one if name.startswith("align 3 align budget=")} == {
+        f"align 3 align budget={b}" for b in (8, 16, 32)
+    }

@@ -17,8 +17,16 @@ TINY = (
     "--evaluation.problems-between 3 --evaluation.validation-rows 2"
 ).split()
 ZERO = [*TINY, "--stages", "base", "zero"]
-PRETRAIN_ONLY = [TINY[i] for i in range(len(TINY)) if not (TINY[i].startswith("--rl.") or TINY[i - 1].startswith("--rl."))]
-RL_ONLY = [TINY[i] for i in range(len(TINY)) if not (TINY[i].startswith("--pretrain.") or TINY[i - 1].startswith("--pretrain."))]
+PRETRAIN_ONLY = [
+    TINY[i]
+    for i in range(len(TINY))
+    if not (TINY[i].startswith("--rl.") or TINY[i - 1].startswith("--rl."))
+]
+RL_ONLY = [
+    TINY[i]
+    for i in range(len(TINY))
+    if not (TINY[i].startswith("--pretrain.") or TINY[i - 1].startswith("--pretrain."))
+]
 
 
 @pytest.fixture(scope="module")
@@ -33,15 +41,22 @@ def weights_of(folder, stage, step):
 
 
 def last_step(folder, stage):
-    return max(int(path.name.removeprefix("step-")) for path in (folder / stage / "checkpoints").glob("step-*"))
+    return max(
+        int(path.name.removeprefix("step-"))
+        for path in (folder / stage / "checkpoints").glob("step-*")
+    )
 
 
 def test_run_folder_holds_what_a_reader_needs(done):
     settings = tomllib.loads((done / "config.toml").read_text())
     assert settings["quick"] and settings["rl"]["steps"] == 2 and settings["deepwright_version"]
-    stages = {json.loads(line)["stage"] for line in (done / "metrics.jsonl").read_text().splitlines()}
+    stages = {
+        json.loads(line)["stage"] for line in (done / "metrics.jsonl").read_text().splitlines()
+    }
     assert stages == {"base", "zero"}
-    labels = [json.loads(line)["label"] for line in (done / "evaluations.jsonl").read_text().splitlines()]
+    labels = [
+        json.loads(line)["label"] for line in (done / "evaluations.jsonl").read_text().splitlines()
+    ]
     assert labels.count("base") == labels.count("zero") == labels.count("zero requests") == 1
     assert find_damage(done / "zero" / "checkpoints" / "step-2") is None
 
@@ -72,18 +87,28 @@ def test_stages_run_apart_end_with_the_same_bits(done, tmp_path):
 
 def test_budgets_are_added_to_a_finished_run(done, tmp_path):
     folder = shutil.copytree(done, tmp_path / "more")
-    before, saved = (folder / "evaluations.jsonl").read_bytes(), {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
-    assert main(["r1", "--run", str(folder), *ZERO, "--resume", "--evaluation.budgets", "8", "5"]) == 0
+    before, saved = (
+        (folder / "evaluations.jsonl").read_bytes(),
+        {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")},
+    )
+    assert (
+        main(["r1", "--run", str(folder), *ZERO, "--resume", "--evaluation.budgets", "8", "5"]) == 0
+    )
     written = (folder / "evaluations.jsonl").read_bytes()
     added = [json.loads(line) for line in written.removeprefix(before).splitlines()]
-    assert written.startswith(before) and [(e["label"], e["max_tokens"]) for e in added] == [("zero budget=5", 5 + 24)]
+    assert written.startswith(before) and [(e["label"], e["max_tokens"]) for e in added] == [
+        ("zero budget=5", 5 + 24)
+    ]
     assert {path: path.stat().st_mtime_ns for path in saved} == saved
 
 
 @pytest.mark.parametrize(
     ("reload", "said"),
     [
-        ("true", "http://127.0.0.1:1/v1/completions did not answer: <urlopen error [Errno 111] Connection refused>"),
+        (
+            "true",
+            "http://127.0.0.1:1/v1/completions did not answer: <urlopen error [Errno 111] Connection refused>",
+        ),
         ("http://127.0.0.1:1/reload", "http://127.0.0.1:1/reload did not answer"),
         ("no-such-command {folder}", "the reload command 'no-such-command {folder}' did not run"),
     ],

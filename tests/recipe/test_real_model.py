@@ -51,7 +51,10 @@ def curve(folder: Path) -> list[dict]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.skipif(not (MODEL / "config.json").exists(), reason="models/smollm2 is not there: deepwright get smollm2")
+@pytest.mark.skipif(
+    not (MODEL / "config.json").exists(),
+    reason="models/smollm2 is not there: deepwright get smollm2",
+)
 def test_ten_kills_change_nothing(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     whole.mkdir(), killed.mkdir()
@@ -68,8 +71,18 @@ def test_ten_kills_change_nothing(tmp_path):
         assert code == 0, (killed / "said").read_text()
         break
     assert curve(killed) == curve(whole) and len(curve(whole)) == 40
-    a, b = (weights.load(model_folder(folder / "run"))[0].state_dict() for folder in (whole, killed))
+    a, b = (
+        weights.load(model_folder(folder / "run"))[0].state_dict() for folder in (whole, killed)
+    )
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-    figures = [[{k: v for k, v in e.items() if k != "time"} for e in read_records(f / "run/evaluations.jsonl")] for f in (whole, killed)]
+    figures = [
+        [
+            {k: v for k, v in e.items() if k != "time"}
+            for e in read_records(f / "run/evaluations.jsonl")
+        ]
+        for f in (whole, killed)
+    ]
     assert figures[0] == figures[1]
-    assert died >= 8, f"only {died} of the kills came before the run was over: the test shows little"
+    assert died >= 8, (
+        f"only {died} of the kills came before the run was over: the test shows little"
+    )

@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepwright.recipe import resolve
-from deepwright.recipe.resolve import SettingsError, fill, nearest, parse, read_toml, split_words, to_toml
+from deepwright.recipe.resolve import (
+    SettingsError,
+    fill,
+    nearest,
+    parse,
+    read_toml,
+    split_words,
+    to_toml,
+)
 
 
 class Colour(enum.Enum):
@@ -41,7 +49,9 @@ class Training:
 
     def __post_init__(self) -> None:
         if self.learning_rate < 0:
-            raise ValueError(f"learning_rate is {self.learning_rate}, expected 0 or a positive number")
+            raise ValueError(
+                f"learning_rate is {self.learning_rate}, expected 0 or a positive number"
+            )
 
 
 @dataclass(frozen=True)
@@ -85,9 +95,15 @@ def test_absent_section_is_made_when_it_is_whole():
         ({"model": {"rope": {"factor": 2, "x": 1}}}, "unknown key 'model.rope.x'"),
         ({"model": 3}, "model is 3, expected a section"),
         ({"training": {"betas": [0.9]}}, "training.betas is [0.9], expected [a number, a number]"),
-        ({"training": {"sizes": [1, "2"]}}, "training.sizes is [1, '2'], expected [a whole number, ...]"),
+        (
+            {"training": {"sizes": [1, "2"]}},
+            "training.sizes is [1, '2'], expected [a whole number, ...]",
+        ),
         ({"training": {"clip": "no"}}, "training.clip is 'no', expected a number or \"None\""),
-        ({"training": {"learning_rate": -1}}, "f.toml: training: learning_rate is -1.0, expected 0 or a positive number"),
+        (
+            {"training": {"learning_rate": -1}},
+            "f.toml: training: learning_rate is -1.0, expected 0 or a positive number",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(table, said):
@@ -109,7 +125,8 @@ def test_sections_of_other_commands_are_left_alone_at_the_top_only():
             Model,
             hidden=st.integers(-9, 9),
             act=st.sampled_from(["silu", "gelu"]),
-            rope=st.none() | st.builds(Scaling, factor=st.floats(allow_nan=False), original=st.integers(0, 9)),
+            rope=st.none()
+            | st.builds(Scaling, factor=st.floats(allow_nan=False), original=st.integers(0, 9)),
         ),
         training=st.builds(
             Training,
@@ -128,9 +145,14 @@ def test_written_settings_read_back_equal(settings):
 
 
 def test_file_lies_over_its_base(tmp_path):
-    (tmp_path / "below.toml").write_text('name = "below"\n[training]\nclip = 1.0\nlearning_rate = 0.5\n')
+    (tmp_path / "below.toml").write_text(
+        'name = "below"\n[training]\nclip = 1.0\nlearning_rate = 0.5\n'
+    )
     (tmp_path / "above.toml").write_text('base = "below.toml"\n[training]\nlearning_rate = 0.25\n')
-    assert read_toml(tmp_path / "above.toml") == {"name": "below", "training": {"clip": 1.0, "learning_rate": 0.25}}
+    assert read_toml(tmp_path / "above.toml") == {
+        "name": "below",
+        "training": {"clip": 1.0, "learning_rate": 0.25},
+    }
 
 
 def test_bases_in_a_circle_are_refused(tmp_path):
@@ -157,7 +179,9 @@ def test_config_by_name_by_path_and_missing(tmp_path):
 
 
 def test_words_are_told_from_fields():
-    words = split_words("--config a --steps 3 --config=b.toml --resume --quick --preset v3 --dry-run".split())
+    words = split_words(
+        "--config a --steps 3 --config=b.toml --resume --quick --preset v3 --dry-run".split()
+    )
     assert words == resolve.Words(("a", "b.toml", "quick"), "v3", True, True, ("--steps", "3"))
     with pytest.raises(SettingsError, match="--config needs a value"):
         split_words(["--config"])
@@ -168,7 +192,9 @@ def parsed(line: str) -> Settings:
 
 
 def test_options_lie_over_the_default():
-    got = parsed("--training.learning-rate 2 --training.betas 0 1 --model.act gelu --quick --training.clip None")
+    got = parsed(
+        "--training.learning-rate 2 --training.betas 0 1 --model.act gelu --quick --training.clip None"
+    )
     assert got == Settings(Model(8, "gelu"), Training(2.0, (0.0, 1.0)), quick=True)
     assert parsed("--training.learning_rate=2").training.learning_rate == 2
 
@@ -182,13 +208,18 @@ def test_options_lie_over_the_default():
         ("--model.act relu", "invalid choice 'relu'"),
         ("--training.betas 1", "Expected 2 values"),
         ("stray", "stray"),
-        ("--training.learning-rate -1", "training: learning_rate is -1.0, expected 0 or a positive number"),
+        (
+            "--training.learning-rate -1",
+            "training: learning_rate is -1.0, expected 0 or a positive number",
+        ),
     ],
 )
 def test_bad_options_are_one_sentence(line, said):
     with pytest.raises(SettingsError) as caught:
         parsed(line)
-    assert said in str(caught.value) and "\n" not in str(caught.value) and "─" not in str(caught.value)
+    assert (
+        said in str(caught.value) and "\n" not in str(caught.value) and "─" not in str(caught.value)
+    )
 
 
 def test_help_prints_and_exits_with_0(capsys):
@@ -200,7 +231,13 @@ def test_help_prints_and_exits_with_0(capsys):
 
 @pytest.mark.parametrize(
     ("name", "near"),
-    [("lr", "learning-rate"), ("stps", "steps"), ("rl.step", "rl.steps"), ("steps", "rl.steps"), ("qqq", None)],
+    [
+        ("lr", "learning-rate"),
+        ("stps", "steps"),
+        ("rl.step", "rl.steps"),
+        ("steps", "rl.steps"),
+        ("qqq", None),
+    ],
 )
 def test_nearest_name(name, near):
     names = ["rl.steps"] if near and near.startswith("rl") else ["learning-rate", "steps", "name"]

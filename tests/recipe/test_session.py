@@ -21,7 +21,9 @@ def test_new_run_gets_its_settings(settings):
 
 def test_existing_run_is_not_started_again(settings):
     open_run(settings, resume=False)
-    with pytest.raises(ValueError, match="exists: --resume goes on with it, --run NAME starts another"):
+    with pytest.raises(
+        ValueError, match="exists: --resume goes on with it, --run NAME starts another"
+    ):
         open_run(settings, resume=False)
 
 
@@ -43,8 +45,13 @@ def test_votes_are_part_of_a_finished_figure_and_stay(settings):
     open_run(settings, resume=False)
     told = dataclasses.replace(settings.evaluation, budgets=(8,))
     open_run(dataclasses.replace(settings, evaluation=told), resume=True)
-    with pytest.raises(ValueError, match="was started with evaluation.votes = 0, asked for now is 64"):
-        open_run(dataclasses.replace(settings, evaluation=dataclasses.replace(told, votes=64)), resume=True)
+    with pytest.raises(
+        ValueError, match="was started with evaluation.votes = 0, asked for now is 64"
+    ):
+        open_run(
+            dataclasses.replace(settings, evaluation=dataclasses.replace(told, votes=64)),
+            resume=True,
+        )
 
 
 def test_what_only_changes_rounding_or_what_is_kept_may_change(settings):
@@ -72,7 +79,8 @@ def checkpoint(folder, step, whole=True):
 
 def test_last_whole_checkpoint_of_the_latest_stage_is_found(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "deepwright.recipe.session.find_damage", lambda place: None if (place / "trainer" / "manifest.json").exists() else "torn"
+        "deepwright.recipe.session.find_damage",
+        lambda place: None if (place / "trainer" / "manifest.json").exists() else "torn",
     )
     base = checkpoint(tmp_path / "base", 100)
     assert model_folder(tmp_path) == base

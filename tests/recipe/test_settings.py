@@ -11,7 +11,14 @@ from deepwright.config import preset
 from deepwright.data import CountdownCorpus
 from deepwright.recipe.r1 import check
 from deepwright.recipe.resolve import fill, split_words, to_toml
-from deepwright.recipe.settings import COMMANDS, STAGES, CorpusSettings, R1Settings, RLSettings, resolve_for
+from deepwright.recipe.settings import (
+    COMMANDS,
+    STAGES,
+    CorpusSettings,
+    R1Settings,
+    RLSettings,
+    resolve_for,
+)
 from deepwright.tasks import Calc3
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
@@ -31,11 +38,26 @@ def test_every_shipped_config_serves_every_command(command, config):
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_every_shipped_config_leaves_room_for_prompts_thoughts_and_answers(config):
     s, prompt = resolved("r1", f"--config {config}"), 64
-    large, small = (1 << 20 if s.start else model.max_position_embeddings for model in (s.model, s.distill.model))
-    wanted = [(large, n + prompt) for n in (*s.evaluation.budgets, s.rl.max_tokens, s.reasoning_rl.rl.max_tokens, s.align.rl.max_tokens)]
+    large, small = (
+        1 << 20 if s.start else model.max_position_embeddings
+        for model in (s.model, s.distill.model)
+    )
+    wanted = [
+        (large, n + prompt)
+        for n in (
+            *s.evaluation.budgets,
+            s.rl.max_tokens,
+            s.reasoning_rl.rl.max_tokens,
+            s.align.rl.max_tokens,
+        )
+    ]
     if "distill" in s.stages:
-        wanted += [(small, s.distill.rl.max_tokens + prompt)] + ([] if s.start else [(small, s.distill.pretrain.length)])
-    assert [(context, tokens) for context, tokens in wanted if tokens > context] == [] and (s.start or s.pretrain.length <= large)
+        wanted += [(small, s.distill.rl.max_tokens + prompt)] + (
+            [] if s.start else [(small, s.distill.pretrain.length)]
+        )
+    assert [(context, tokens) for context, tokens in wanted if tokens > context] == [] and (
+        s.start or s.pretrain.length <= large
+    )
 
 
 def test_the_workstation_s_recipe_resolves_without_a_run(tmp_path, monkeypatch, capsys):
@@ -45,12 +67,19 @@ def test_the_workstation_s_recipe_resolves_without_a_run(tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     assert main(["r1", "--config", "workstation", "--dry-run"]) == 0
     shown = tomllib.loads(capsys.readouterr().out)
-    assert shown["model"]["hidden_size"] == 768 and shown["evaluation"]["votes"] == 64 and not list(tmp_path.iterdir())
+    assert (
+        shown["model"]["hidden_size"] == 768
+        and shown["evaluation"]["votes"] == 64
+        and not list(tmp_path.iterdir())
+    )
 
 
 @pytest.mark.parametrize("config", ["laptop", "workstation"])
 def test_the_alarm_on_preferences_has_enough_evaluations_to_ring(config):
-    for rl in (resolved("r1", f"--config {config}").align.rl, resolved("r1", f"--config {config}").reasoning_rl.rl):
+    for rl in (
+        resolved("r1", f"--config {config}").align.rl,
+        resolved("r1", f"--config {config}").reasoning_rl.rl,
+    ):
         assert (rl.steps - 1) // rl.evaluate_every >= rl.alarms.evaluations  # none at the last step
 
 
@@ -61,7 +90,9 @@ def test_no_config_takes_its_own_task_for_one_that_nothing_is_trained_on(config)
 
 
 def test_a_variant_that_is_the_run_s_own_task_is_refused():
-    with pytest.raises(ValueError, match="evaluation.transfer has 'count=3', which makes the run's own task"):
+    with pytest.raises(
+        ValueError, match="evaluation.transfer has 'count=3', which makes the run's own task"
+    ):
         check(resolved("r1", "--evaluation.transfer count=4 count=3"))
 
 
@@ -69,18 +100,27 @@ def test_usual_config_is_the_laptop():
     assert resolved("r1") == resolved("r1", "--config laptop")
     assert resolved("rl") == resolved("rl", "--config laptop-zero")
     assert resolved("pretrain") == resolved("pretrain", "--config laptop-zero")
-    assert resolved("r1", "--quick") == resolved("r1", "--config quick") and resolved("r1", "--quick").quick
+    assert (
+        resolved("r1", "--quick") == resolved("r1", "--config quick")
+        and resolved("r1", "--quick").quick
+    )
 
 
 def test_another_task_does_not_inherit_the_options_and_variants_of_the_file_s_own():
     got = resolved("r1", "--task calc3 --start somewhere")
-    assert got.task.options == () == got.evaluation.transfer and resolved("r1").evaluation.transfer == ("count=4",)
-    assert resolved("r1", "--task calc3 --start somewhere --evaluation.transfer terms=4").evaluation.transfer == ("terms=4",)
+    assert got.task.options == () == got.evaluation.transfer and resolved(
+        "r1"
+    ).evaluation.transfer == ("count=4",)
+    assert resolved(
+        "r1", "--task calc3 --start somewhere --evaluation.transfer terms=4"
+    ).evaluation.transfer == ("terms=4",)
 
 
 def test_options_win_over_files_and_files_over_the_preset(tmp_path):
     (tmp_path / "my.toml").write_text("[model]\nhidden_size = 512\n")
-    got = resolved("r1", f"--preset workstation --config {tmp_path / 'my.toml'} --model.num-hidden-layers 2").model
+    got = resolved(
+        "r1", f"--preset workstation --config {tmp_path / 'my.toml'} --model.num-hidden-layers 2"
+    ).model
     assert got == dataclasses.replace(preset("workstation"), hidden_size=512, num_hidden_layers=2)
 
 
@@ -121,5 +161,11 @@ def test_run_is_a_name_or_a_path():
 
 
 def test_corpus_settings_are_those_of_the_corpus():
-    kept = {f.name: f.default for f in dataclasses.fields(CountdownCorpus) if f.name not in ("task", "seed")}
-    assert {f.name: f.default for f in dataclasses.fields(CorpusSettings) if f.name != "requests"} == kept
+    kept = {
+        f.name: f.default
+        for f in dataclasses.fields(CountdownCorpus)
+        if f.name not in ("task", "seed")
+    }
+    assert {
+        f.name: f.default for f in dataclasses.fields(CorpusSettings) if f.name != "requests"
+    } == kept

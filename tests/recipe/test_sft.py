@@ -17,7 +17,12 @@ from tests.text import family as families
 from tests.train.tiny import MODEL, make_model
 
 ROWS = [
-    {"messages": [{"role": "user", "content": f"{n} [b]"}, {"role": "assistant", "content": str(n), "reasoning_content": "easy"}]}
+    {
+        "messages": [
+            {"role": "user", "content": f"{n} [b]"},
+            {"role": "assistant", "content": str(n), "reasoning_content": "easy"},
+        ]
+    }
     for n in range(10)
 ]
 
@@ -28,7 +33,12 @@ def base(tmp_path_factory):
     folder = tmp_path_factory.mktemp("base")
     tokenizer = families.load(folder / "tokenizer", "smollm")
     config = MODEL.__class__(
-        **vars(MODEL) | {"vocab_size": tokenizer.vocab_size, "bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
+        **vars(MODEL)
+        | {
+            "vocab_size": tokenizer.vocab_size,
+            "bos_token_id": tokenizer.bos_id,
+            "eos_token_id": tokenizer.eos_id,
+        }
     )
     weights.save(make_model(config), tokenizer, folder / "model")
     return folder / "model"
@@ -42,14 +52,30 @@ def data(tmp_path):
 
 
 def test_sft_trains_saves_and_resumes(base, data, tmp_path, capsys):
-    words = ["sft", str(base), "--data", str(data), "--validation", str(data), "--run", str(tmp_path / "run"), "--sft.batch-rows", "4"]
+    words = [
+        "sft",
+        str(base),
+        "--data",
+        str(data),
+        "--validation",
+        str(data),
+        "--run",
+        str(tmp_path / "run"),
+        "--sft.batch-rows",
+        "4",
+    ]
     assert cli.main([*words, "--sft.epochs", "2"]) == 0
     said = capsys.readouterr().out
     assert "10 documents, " in said and "step-5" in said
     records = read_records(tmp_path / "run" / "metrics.jsonl")
-    assert [record["stage"] for record in records] == ["sft"] * 5 and "validation_loss" in records[-1]
+    assert [record["stage"] for record in records] == ["sft"] * 5 and "validation_loss" in records[
+        -1
+    ]
     model, tokenizer = weights.load(model_folder(tmp_path / "run"))
-    assert tokenizer.stop_ids == families.load(tmp_path / "t", "smollm").stop_ids and model.embed.weight.dtype == torch.float32
+    assert (
+        tokenizer.stop_ids == families.load(tmp_path / "t", "smollm").stop_ids
+        and model.embed.weight.dtype == torch.float32
+    )
     assert cli.main([*words, "--sft.epochs", "2", "--resume"]) == 0
     assert len(read_records(tmp_path / "run" / "metrics.jsonl")) == 5
     capsys.readouterr()
@@ -63,7 +89,10 @@ def test_sft_trains_saves_and_resumes(base, data, tmp_path, capsys):
         (["--data", "x.jsonl"], "model is missing"),
         (["somewhere"], "data is missing"),
         (["somewhere", "--data", "x.jsonl"], "there is no folder somewhere"),
-        (["somewhere", "--data", "x.jsonl", "--preset", "laptop"], "--preset laptop chooses a model"),
+        (
+            ["somewhere", "--data", "x.jsonl", "--preset", "laptop"],
+            "--preset laptop chooses a model",
+        ),
         (["somewhere", "--date", "x.jsonl"], "did you mean --data?"),
         (["somewhere", "--data", "x.jsonl", "--sft.epochs", "0"], "epochs is 0"),
     ],
@@ -83,7 +112,9 @@ def test_a_bad_row_leaves_no_run_behind(base, tmp_path, capsys):
 
 def test_a_toml_file_and_a_dry_run(tmp_path, capsys):
     (tmp_path / "a.toml").write_text('model = "m"\ndata = "d"\n[sft]\nepochs = 7\n')
-    settings = resolve_sft(split_words(["--config", str(tmp_path / "a.toml"), "--sft.optimizer.name", "muon"]))
+    settings = resolve_sft(
+        split_words(["--config", str(tmp_path / "a.toml"), "--sft.optimizer.name", "muon"])
+    )
     assert (settings.model, settings.sft.epochs, settings.sft.optimizer.name) == ("m", 7, "muon")
     assert cli.main(["sft", "m", "--data", "d", "--dry-run"]) == 0
     assert 'model = "m"' in capsys.readouterr().out
@@ -100,19 +131,31 @@ def shown(base, data, **options) -> str:
 
 def test_preview_shows_what_is_trained_on(base, data):
     plain = shown(base, data)
-    assert "0 [b]<|im_end|>" in plain and "⟦<think>\neasy\n</think>\n\n0<|im_end|>⟧" in plain  # brackets of the data are no markup
+    assert (
+        "0 [b]<|im_end|>" in plain and "⟦<think>\neasy\n</think>\n\n0<|im_end|>⟧" in plain
+    )  # brackets of the data are no markup
     assert "\x1b[" not in plain
-    lines = {line.split()[0]: line.split()[1:] for line in plain.splitlines() if line.startswith(("ids ", "mask "))}
+    lines = {
+        line.split()[0]: line.split()[1:]
+        for line in plain.splitlines()
+        if line.startswith(("ids ", "mask "))
+    }
     tokenizer = families.trained()
-    assert len(lines["ids"]) == len(lines["mask"]) and json.loads(tokenizer)["added_tokens"][2]["id"] == int(lines["ids"][-1])
-    assert "10 documents, " in plain and plain.count("document 0") == 1 and "document 1" not in plain
+    assert len(lines["ids"]) == len(lines["mask"]) and json.loads(tokenizer)["added_tokens"][2][
+        "id"
+    ] == int(lines["ids"][-1])
+    assert (
+        "10 documents, " in plain and plain.count("document 0") == 1 and "document 1" not in plain
+    )
     green = shown(base, data, force_terminal=True, color_system="standard")
     assert "\x1b[32m⟦<think>" in green and "\x1b[1m" in green
 
 
 def test_preview_leaves_out_what_is_too_long_and_refuses_what_never_ends(base, data, tmp_path):
     data.write_text(data.read_text() + "\n" + json.dumps({"prompt": "a", "completion": "b" * 99}))
-    assert "1 documents of more than 60 tokens are left out" in shown(base, data, request={"length": 60})
+    assert "1 documents of more than 60 tokens are left out" in shown(
+        base, data, request={"length": 60}
+    )
     assert cli.main(["data", "preview", str(data), "--model", str(base), "--turns", "some"]) == 2
     assert cli.main(["data", "view"]) == 2
     assert cli.main(["data", "preview", str(tmp_path / "none.jsonl"), "--model", str(base)]) == 2

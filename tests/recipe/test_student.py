@@ -40,13 +40,20 @@ class Script:
 def test_llama_cpp_as_a_sampler_stops_where_it_should():
     script = Script(7, 8, 2, 9)
     sampler = LlamaCpp(script, context=9)
-    first, second = (found for (found,) in sampler.sample([[1, 3], [1, 4, 4]], Sampling(50, 0.0, stop_ids=(2,))))
+    first, second = (
+        found for (found,) in sampler.sample([[1, 3], [1, 4, 4]], Sampling(50, 0.0, stop_ids=(2,)))
+    )
     assert first.token_ids == second.token_ids == (7, 8, 2) and first.stop is StopReason.STOP
-    assert script.asked == [((1, 3), 0.0, 1.0), ((1, 4, 4), 0.0, 1.0)]  # greedy, and repetition is not punished
+    assert script.asked == [
+        ((1, 3), 0.0, 1.0),
+        ((1, 4, 4), 0.0, 1.0),
+    ]  # greedy, and repetition is not punished
     ((cut,),) = sampler.sample([[1]], Sampling(2, 0.0, stop_ids=(2,)))
     assert cut.token_ids == (7, 8) and cut.stop is StopReason.LENGTH
     ((full,),) = sampler.sample([[1, 3, 3, 3]], Sampling(50, 0.0, stop_ids=(99,)))
-    assert full.token_ids == (7, 8, 2, 9, 5) and full.stop is StopReason.LENGTH  # 4 + 5 = the context
+    assert (
+        full.token_ids == (7, 8, 2, 9, 5) and full.stop is StopReason.LENGTH
+    )  # 4 + 5 = the context
 
 
 def test_llama_cpp_is_greedy_only():
@@ -58,12 +65,18 @@ class Counting:
     """Returns the number of prompts that it was given at once."""
 
     def sample(self, prompts, sampling):
-        return [[Completion((len(prompts), *prompt), (-1.0,) * (1 + len(prompt)), StopReason.STOP)] for prompt in prompts]
+        return [
+            [Completion((len(prompts), *prompt), (-1.0,) * (1 + len(prompt)), StopReason.STOP)]
+            for prompt in prompts
+        ]
 
 
 def test_one_by_one_and_timed_keep_order_and_all_that_is_said():
     timed = Timed(OneByOne(Counting()))
-    assert [[one.token_ids for one in n] for n in timed.sample([[3], [4, 5]], Sampling(9))] == [[(1, 3)], [(1, 4, 5)]]
+    assert [[one.token_ids for one in n] for n in timed.sample([[3], [4, 5]], Sampling(9))] == [
+        [(1, 3)],
+        [(1, 4, 5)],
+    ]
     assert timed.said == [(1, 3), (1, 4, 5)] and timed.seconds > 0
 
 
@@ -71,11 +84,15 @@ def test_one_by_one_and_timed_keep_order_and_all_that_is_said():
 def run(tmp_path_factory):
     """A run folder with an aligned model and a student, both untrained: what matters here is that their numbers come out elsewhere."""
     folder = tmp_path_factory.mktemp("run")
-    settings = resolve_for("r1", split_words(["--quick", "--evaluation.problems", "6", "--rl.max-tokens", "12"]))
+    settings = resolve_for(
+        "r1", split_words(["--quick", "--evaluation.problems", "6", "--rl.max-tokens", "12"])
+    )
     tokenizer = tokenizer_of(settings)
     (folder / CONFIG).write_text(to_toml(settings))
     weights.save(new_model(settings, tokenizer), tokenizer, folder / "align")
-    wide = resolve_for("r1", split_words(["--config", "laptop", "--seed", "4"])).distill.model  # rows of 96: they can be quantised
+    wide = resolve_for(
+        "r1", split_words(["--config", "laptop", "--seed", "4"])
+    ).distill.model  # rows of 96: they can be quantised
     taught = type(settings)(model=wide, task=settings.task, corpus=settings.corpus, seed=4)
     weights.save(new_model(taught, tokenizer), tokenizer, folder / "distill")
     return folder
@@ -84,18 +101,32 @@ def run(tmp_path_factory):
 def lines_of(run) -> dict[str, list[str]]:
     """Name of a side -> [size, share, error, rate, same answers] as printed; and the lines about transformers by their stage."""
     lines = list(student.report(run, 0, 1))
-    found = {line[:28].strip(): line[28:].replace("±", " ").split() for line in lines[2:] if "transformers" not in line}
+    found = {
+        line[:28].strip(): line[28:].replace("±", " ").split()
+        for line in lines[2:]
+        if "transformers" not in line
+    }
     return found | {line.split()[0]: line.split() for line in lines if "in transformers" in line}
 
 
 def check_lines(found: dict[str, list[str]], run) -> None:
     model, tokenizer = weights.load(run / "distill", torch.float32)
     task = student.asked_of(run, tokenizer, 0).task
-    alone = evaluate(OneByOne(Engine(model.eval())), tokenizer, task, problems=6, samples=1, max_tokens=12, temperature=0.0)
+    alone = evaluate(
+        OneByOne(Engine(model.eval())),
+        tokenizer,
+        task,
+        problems=6,
+        samples=1,
+        max_tokens=12,
+        temperature=0.0,
+    )
     for name in ("deepwright, all at once", "deepwright, one by one"):
         size, unit, share, *_, same = found[name]
         assert (unit, float(share), same) == ("MB", round(alone.pass_at_1, 3), "100%")
-        assert float(size) == pytest.approx((run / "distill" / "model.safetensors").stat().st_size / 1e6, abs=0.01)
+        assert float(size) == pytest.approx(
+            (run / "distill" / "model.safetensors").stat().st_size / 1e6, abs=0.01
+        )
     for stage in ("align", "distill"):
         assert float(found[stage][6]) <= BOUND and " ".join(found[stage][-3:]) == "are the same"
 
@@ -124,25 +155,38 @@ def test_a_folder_that_means_something_else_in_transformers_is_seen(run, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("llama_cpp") is None, reason="llama-cpp-python is not installed")
+@pytest.mark.skipif(
+    importlib.util.find_spec("llama_cpp") is None, reason="llama-cpp-python is not installed"
+)
 def test_llama_cpp_gives_the_same_answers_and_a_smaller_file(run):
     found = lines_of(run)
-    assert found["llama.cpp, F32"][-1] == "100%" and found["llama.cpp, F32"][2] == found["deepwright, all at once"][2]
+    assert (
+        found["llama.cpp, F32"][-1] == "100%"
+        and found["llama.cpp, F32"][2] == found["deepwright, all at once"][2]
+    )
     sizes = [float(found[f"llama.cpp, {kind}"][0]) for kind in ("F32", "Q8_0", "Q4_0")]
     # Of 32 bits a number Q8_0 keeps 8.5, Q4_0 4.5; norms, and with Q4_0 the embedding (an eighth here, in Q8_0), keep more, and metadata is the same.
     assert sizes[1] < 0.5 * sizes[0] and sizes[2] < 0.85 * sizes[1]
 
 
 def test_what_is_no_whole_run_is_one_sentence(run, tmp_path):
-    with pytest.raises(ValueError, match="holds no whole checkpoint of stage distill, expected a run with all stages"):
+    with pytest.raises(
+        ValueError,
+        match="holds no whole checkpoint of stage distill, expected a run with all stages",
+    ):
         list(student.report(tmp_path, 0, 1))
     shutil.copytree(run / "distill", tmp_path / "distill")
-    with pytest.raises(ValueError, match=f"{re.escape(str(tmp_path))} has no config.toml, expected the folder of a run with all stages"):
+    with pytest.raises(
+        ValueError,
+        match=f"{re.escape(str(tmp_path))} has no config.toml, expected the folder of a run with all stages",
+    ):
         list(student.report(tmp_path, 0, 1))
 
 
 def test_where_llama_cpp_is_not_there_it_is_said(run, capsys, monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "llama_cpp" else object())
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "llama_cpp" else object()
+    )
     monkeypatch.setattr("sys.argv", ["student.py", str(run), "--problems", "2", "--threads", "1"])
     with pytest.raises(SystemExit) as stopped:
         student.main()

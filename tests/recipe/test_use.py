@@ -23,7 +23,11 @@ def folder(tmp_path_factory):
     """An untrained model in a run folder's place for one."""
     tokenizer = number_tokenizer(Countdown().tokenizer_words(), 99)
     config = dataclasses.replace(
-        preset("laptop"), vocab_size=tokenizer.vocab_size, hidden_size=32, num_hidden_layers=2, num_nextn_predict_layers=0
+        preset("laptop"),
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_nextn_predict_layers=0,
     )
     place = tmp_path_factory.mktemp("run") / "zero" / "checkpoints" / "step-3"
     place.parent.mkdir(parents=True)
@@ -37,7 +41,9 @@ def test_streamed_text_is_the_generated_text(folder):
     prompt = tokenizer.encode_prompt(PROMPT)
     whole = engine.sample([prompt], sampling)[0][0].token_ids
     assert tuple(use.stream_ids(engine, prompt, sampling)) == whole
-    assert "".join(use.stream_text(tokenizer, use.stream_ids(engine, prompt, sampling))) == tokenizer.decode(whole)
+    assert "".join(
+        use.stream_text(tokenizer, use.stream_ids(engine, prompt, sampling))
+    ) == tokenizer.decode(whole)
 
 
 def test_stream_that_is_left_early_frees_the_engine(folder):
@@ -62,7 +68,10 @@ def test_half_a_character_waits_for_its_other_half():
 
 
 def test_text_cut_inside_a_character_is_not_lost():
-    assert "".join(use.stream_text(Bytes(), iter("ab€".encode()[:-1]))) == "ab\N{REPLACEMENT CHARACTER}"
+    assert (
+        "".join(use.stream_text(Bytes(), iter("ab€".encode()[:-1])))
+        == "ab\N{REPLACEMENT CHARACTER}"
+    )
 
 
 def test_generate_gives_n_seeded_texts(folder):
@@ -74,7 +83,9 @@ def test_generate_gives_n_seeded_texts(folder):
 
 def test_conversation_keeps_its_messages_unless_told_to_forget(folder):
     for forget, kept in ((False, 4), (True, 2)):
-        conversation = use.Conversation(ChatRequest(str(folder), forget=forget, max_tokens=4, threads=1))
+        conversation = use.Conversation(
+            ChatRequest(str(folder), forget=forget, max_tokens=4, threads=1)
+        )
         answers = ["".join(conversation.reply(PROMPT)) for _ in range(2)]
         assert len(conversation.messages) == kept
         assert [m["content"] for m in conversation.messages[1::2]] == answers[-kept // 2 :]
@@ -90,8 +101,12 @@ def test_held_out_problems_are_those_of_the_run(folder):
 
 
 def test_eval_judges_by_the_task_s_own_check_whatever_the_run_paid(tmp_path):
-    (tmp_path / "pay.py").write_text("def pay(completions, **columns):\n    return [1.0] * len(completions)\n")
-    (tmp_path / "config.toml").write_text(f'[task]\nname = "countdown"\nseed = 7\nreward = "{tmp_path / "pay.py"}:pay"\n')
+    (tmp_path / "pay.py").write_text(
+        "def pay(completions, **columns):\n    return [1.0] * len(completions)\n"
+    )
+    (tmp_path / "config.toml").write_text(
+        f'[task]\nname = "countdown"\nseed = 7\nreward = "{tmp_path / "pay.py"}:pay"\n'
+    )
     assert use.task_of(EvalRequest(str(tmp_path))) == Countdown(seed=7)
 
 
@@ -103,7 +118,23 @@ def test_chat_command_reads_answers_and_ends(folder, monkeypatch, capsys):
 
 
 def test_eval_command_prints_figures_with_error_bars(folder, capsys):
-    assert main(["eval", str(folder), "--problems", "3", "--samples", "4", "--max-tokens", "8", "--threads", "1"]) == 0
+    assert (
+        main(
+            [
+                "eval",
+                str(folder),
+                "--problems",
+                "3",
+                "--samples",
+                "4",
+                "--max-tokens",
+                "8",
+                "--threads",
+                "1",
+            ]
+        )
+        == 0
+    )
     out = capsys.readouterr().out
     assert "3 held-out problems of countdown, 4 samples each" in out
     assert "pass@1" in out and "pass@4" in out and "±" in out
@@ -115,9 +146,14 @@ def test_eval_command_prints_a_row_for_each_budget(folder, capsys):
     heading, names, *rows = capsys.readouterr().out.splitlines()
     assert heading.startswith("3 held-out problems of countdown, 4 samples each")
     assert names.split() == ["budget", "pass@1", "cons@2", "cons@4", "length"]
-    assert [row.split()[0] for row in rows] == ["2", "16"] and all(row.count("±") == 3 for row in rows)
+    assert [row.split()[0] for row in rows] == ["2", "16"] and all(
+        row.count("±") == 3 for row in rows
+    )
     request = EvalRequest(str(folder), budgets=(2, 16), problems=3, max_tokens=8, threads=1)
-    assert [found.max_tokens for found in use.evaluate_all(request)] == [10, 24]  # thought and answer
+    assert [found.max_tokens for found in use.evaluate_all(request)] == [
+        10,
+        24,
+    ]  # thought and answer
 
 
 @pytest.mark.parametrize(

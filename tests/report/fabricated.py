@@ -30,13 +30,24 @@ q_lora_rank = "none"
 """
 
 
-def make_run(folder: Path, base_steps: int = 400, zero_steps: int = 120, quick: bool = False, status: str = "finished") -> Path:
+def make_run(
+    folder: Path,
+    base_steps: int = 400,
+    zero_steps: int = 120,
+    quick: bool = False,
+    status: str = "finished",
+) -> Path:
     """Writes all files of a run."""
     chance = random.Random(0)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.toml").write_text(CONFIG.format(quick=str(quick).lower()))
     drafts = {"greedy": 0.64, "sampled": 0.81, "positions": 2032}
-    facts = {"status": status, "seconds": 933.0, "machine": "2 CPU cores (made up)", "mtp_acceptance": drafts}
+    facts = {
+        "status": status,
+        "seconds": 933.0,
+        "machine": "2 CPU cores (made up)",
+        "mtp_acceptance": drafts,
+    }
     (folder / "run.json").write_text(json.dumps(facts))
     tracker = JsonlTracker(folder / "metrics.jsonl")
     for step in range(1, base_steps + 1):
@@ -44,17 +55,37 @@ def make_run(folder: Path, base_steps: int = 400, zero_steps: int = 120, quick: 
     for step in range(1, zero_steps + 1):
         tracker.log("zero", step, zero_values(step / zero_steps, chance))
     tracker.close()
-    lines = [evaluation(0.0, "base", 0), {**evaluation(0.12, "base", 0), "label": "base T=0.6", "temperature": 0.6}]
+    lines = [
+        evaluation(0.0, "base", 0),
+        {**evaluation(0.12, "base", 0), "label": "base T=0.6", "temperature": 0.6},
+    ]
     lines += [evaluation(step / zero_steps, "zero", step) for step in range(20, zero_steps + 1, 20)]
     parts = {"format": 0.062, "better guessing": 0.128, "search": 0.455}
-    lines[-1] |= {"decomposition": {"parts": parts, "sentence": "Of the invented rise most is search."}}
+    lines[-1] |= {
+        "decomposition": {"parts": parts, "sentence": "Of the invented rise most is search."}
+    }
     write_lines(folder / "evaluations.jsonl", lines)
     write_lines(folder / "samples.jsonl", list(sample_records(zero_steps)))
-    shares = {"arithmetic facts": 0.12, "marked exercises": 0.13, "guesses": 0.22, "one attempt": 0.19, "searches": 0.34}
-    paragraphs = ["Made-up text: what the base model read, its kinds of documents, and that about a quarter of them re-check an attempt."]
+    shares = {
+        "arithmetic facts": 0.12,
+        "marked exercises": 0.13,
+        "guesses": 0.22,
+        "one attempt": 0.19,
+        "searches": 0.34,
+    }
+    paragraphs = [
+        "Made-up text: what the base model read, its kinds of documents, and that about a quarter of them re-check an attempt."
+    ]
     documents = ["3 * 7 = 21 , 21 + 8 = 29 no wait 8 - 7 = 1 , 1 * 3 = 3 yes", "4 + 9 = 13"]
     (folder / "corpus.json").write_text(
-        json.dumps({"title": "Generated arithmetic", "paragraphs": paragraphs, "shares": shares, "samples": documents})
+        json.dumps(
+            {
+                "title": "Generated arithmetic",
+                "paragraphs": paragraphs,
+                "shares": shares,
+                "samples": documents,
+            }
+        )
     )
     return folder
 
@@ -67,8 +98,18 @@ RECIPE = {
 }  # fmt: skip
 DROPPED = {
     "cold_start": {"wrong": 60, "malformed": 20, "kept": 15, "mixes languages": 4, "failed": 1},
-    "rejection/reasoning": {"wrong": 100, "kept": 90, "repeats itself": 6, "cut at the token limit": 4},
-    "rejection/general": {"turned down by the judge": 30, "kept": 60, "more than enough of its problem": 8, "too long": 2},
+    "rejection/reasoning": {
+        "wrong": 100,
+        "kept": 90,
+        "repeats itself": 6,
+        "cut at the token limit": 4,
+    },
+    "rejection/general": {
+        "turned down by the judge": 30,
+        "kept": 60,
+        "more than enough of its problem": 8,
+        "too long": 2,
+    },
 }
 RL_STAGES = ("reasoning_rl", "without_language_reward", "align", "student_by_rl")
 
@@ -81,20 +122,53 @@ def make_recipe(folder: Path) -> Path:
     facts |= {"win_rate": {"after": 0.84, "standard_error": 0.02}}
     (folder / "run.json").write_text(json.dumps(facts))
     tracker, lines, samples = JsonlTracker(folder / "metrics.jsonl"), [], []
-    lines.append({**evaluation(0.0, "base", 0), "label": "base requests", "task": "requests", "problems": 900})
+    lines.append(
+        {
+            **evaluation(0.0, "base", 0),
+            "label": "base requests",
+            "task": "requests",
+            "problems": 900,
+        }
+    )
     for stage, (share, last, language, general) in RECIPE.items():
         for step in range(1, last + 1):
             values = {"loss": 0.9 - 0.5 * step / last, "step_seconds": 0.5}
             if stage in RL_STAGES:
-                values |= {**zero_values(share, chance), "reward_language": 0.2 * language, "language_consistency": language}
+                values |= {
+                    **zero_values(share, chance),
+                    "reward_language": 0.2 * language,
+                    "language_consistency": language,
+                }
             if stage == "align":
-                values |= {"reward_helpful": 0.4, "reward_safe": 0.9} | ({"win_rate": 0.7} if step == last // 2 else {})
+                values |= {"reward_helpful": 0.4, "reward_safe": 0.9} | (
+                    {"win_rate": 0.7} if step == last // 2 else {}
+                )
             tracker.log(stage, step, values)
         full = {**evaluation(share, stage, last), "language_consistency": language}
-        on_the_way = {**full, "step": last // 2, "label": "on the way", "samples": 1} if stage in RL_STAGES else full
-        asked = {**full, "label": f"{stage} requests", "task": "requests", "pass_at_1": general, "pass_at_1_se": 0.015, "problems": 900}
-        lines += [on_the_way, full, {**full, "label": f"{stage} greedy", "temperature": 0.0, "samples": 1}, asked]
-        samples += [{**sample, "stage": stage, "step": last} for sample in sample_records(20) if sample["stage"] == "base"]
+        on_the_way = (
+            {**full, "step": last // 2, "label": "on the way", "samples": 1}
+            if stage in RL_STAGES
+            else full
+        )
+        asked = {
+            **full,
+            "label": f"{stage} requests",
+            "task": "requests",
+            "pass_at_1": general,
+            "pass_at_1_se": 0.015,
+            "problems": 900,
+        }
+        lines += [
+            on_the_way,
+            full,
+            {**full, "label": f"{stage} greedy", "temperature": 0.0, "samples": 1},
+            asked,
+        ]
+        samples += [
+            {**sample, "stage": stage, "step": last}
+            for sample in sample_records(20)
+            if sample["stage"] == "base"
+        ]
     for name in ("helpful", "safe"):
         tracker.log(f"reward_{name}", 1, {"reward_model_loss": 0.7, "preference_accuracy": 0.5})
         tracker.log(f"reward_{name}", 2, {"reward_model_loss": 0.4, "preference_accuracy": 0.9})
@@ -121,7 +195,9 @@ def base_values(step: int, steps: int, chance: random.Random) -> dict:
               "max_vio": 0.1 + 1.4 * math.exp(-12 * share) + abs(chance.gauss(0, 0.05)), "skipped_steps": 0}  # fmt: skip
     if step % 40 == 0 or step == 1:
         spread = 0.05 + 0.7 * math.exp(-9 * share)
-        values["expert_load"] = [[max(0.0, 64 * math.exp(chance.gauss(0, spread))) for _ in range(16)] for _ in range(3)]
+        values["expert_load"] = [
+            [max(0.0, 64 * math.exp(chance.gauss(0, spread))) for _ in range(16)] for _ in range(3)
+        ]
         values |= {
             "validation_loss": loss + 0.02,
             "max_vio_global": 0.03 + math.exp(-12 * share),
@@ -170,7 +246,14 @@ def sample_records(zero_steps: int):
         ("zero", zero_steps, search, "correct"),
     ):
         for prompt in problems:
-            record = {"stage": stage, "step": step, "split": "held_out", "prompt": prompt, "completion": completion, "value": 0.1}
+            record = {
+                "stage": stage,
+                "step": step,
+                "split": "held_out",
+                "prompt": prompt,
+                "completion": completion,
+                "value": 0.1,
+            }
             yield {**record, "verdict": verdict, "length": len(completion.split())}
 
 

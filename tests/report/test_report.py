@@ -75,7 +75,9 @@ def test_nothing_is_fetched_from_anywhere(tmp_path):
     text, page = report_of(make_run(tmp_path / "made-up", 80, 40))
     assert not re.search(r"https?://|//\w+\.\w+|@import|url\(", text)
     for name, value in page.attributes:
-        assert name not in ("src", "srcset", "action") and (name != "href" or value.startswith(("#", "data:,")))
+        assert name not in ("src", "srcset", "action") and (
+            name != "href" or value.startswith(("#", "data:,"))
+        )
 
 
 def test_size_is_bounded_in_long_runs(tmp_path):
@@ -84,7 +86,15 @@ def test_size_is_bounded_in_long_runs(tmp_path):
     folder = make_run(tmp_path / "wide", 5, 5)  # V3's 58 layers of 256 experts
     tracker = JsonlTracker(folder / "metrics.jsonl")
     for step in (6, 7):
-        tracker.log("base", step, {"expert_load": [[(7 * expert + layer) % 11 for expert in range(256)] for layer in range(58)]})
+        tracker.log(
+            "base",
+            step,
+            {
+                "expert_load": [
+                    [(7 * expert + layer) % 11 for expert in range(256)] for layer in range(58)
+                ]
+            },
+        )
     assert len(report_of(folder)[0].encode()) < 1_500_000
 
 
@@ -93,7 +103,17 @@ def test_report_of_an_empty_folder_says_what_is_missing(tmp_path):
     assert page.text.count("Not yet") >= 7 and "What this does not show" in page.text
 
 
-@pytest.mark.parametrize("missing", ["config.toml", "run.json", "metrics.jsonl", "evaluations.jsonl", "samples.jsonl", "corpus.json"])
+@pytest.mark.parametrize(
+    "missing",
+    [
+        "config.toml",
+        "run.json",
+        "metrics.jsonl",
+        "evaluations.jsonl",
+        "samples.jsonl",
+        "corpus.json",
+    ],
+)
 def test_any_file_may_be_missing(tmp_path, missing):
     folder = make_run(tmp_path / "run", 30, 10)
     (folder / missing).unlink()
@@ -102,7 +122,9 @@ def test_any_file_may_be_missing(tmp_path, missing):
 
 def test_report_of_a_run_in_its_first_step(tmp_path):
     JsonlTracker(tmp_path / "metrics.jsonl").log("base", 1, {"loss": 4.8, "tokens": 4096})
-    (tmp_path / "metrics.jsonl").open("a").write('{"stage": "base", "step": 2, "lo')  # still being written
+    (tmp_path / "metrics.jsonl").open("a").write(
+        '{"stage": "base", "step": 2, "lo'
+    )  # still being written
     text, page = report_of(tmp_path)
     assert "4,096 tokens" in page.text and "running" in page.text and 'data-running="1"' in text
     assert "it starts when pre-training has ended" in page.text
@@ -117,13 +139,24 @@ def test_report_between_base_and_reinforcement_learning(tmp_path):
 def test_a_run_of_one_stage_does_not_speak_of_the_other(tmp_path):
     (tmp_path / "config.toml").write_text("[pretrain]\nlength = 8\n")
     text, page = report_of(tmp_path)
-    assert 'id="base"' in text and 'id="zero"' not in text and "#zero" not in text and "reinforcement learning alone" not in page.text
+    assert (
+        'id="base"' in text
+        and 'id="zero"' not in text
+        and "#zero" not in text
+        and "reinforcement learning alone" not in page.text
+    )
     (tmp_path / "config.toml").write_text('start = "runs/first"\n[rl]\nsteps = 8\n')
     text, page = report_of(tmp_path)
-    assert 'id="zero"' in text and 'id="corpus"' not in text and "starts from runs/first and learns" in page.text
+    assert (
+        'id="zero"' in text
+        and 'id="corpus"' not in text
+        and "starts from runs/first and learns" in page.text
+    )
     # the settings of r1 have a model and its pre-training also where neither is used
     model = "[model]\nnum_hidden_layers = 4\nn_routed_experts = 8\nnum_experts_per_tok = 2\n"
-    (tmp_path / "config.toml").write_text(f'start = "models/open"\n[pretrain]\nlength = 8\n[rl]\nsteps = 8\n{model}')
+    (tmp_path / "config.toml").write_text(
+        f'start = "models/open"\n[pretrain]\nlength = 8\n[rl]\nsteps = 8\n{model}'
+    )
     text, page = report_of(tmp_path)
     assert 'id="zero"' in text and 'id="base"' not in text and 'id="corpus"' not in text
     assert "starts from models/open and learns" in page.text and "routed experts" not in page.text
@@ -138,28 +171,78 @@ def test_text_from_files_is_only_ever_text(tmp_path):
     evil = "</pre></div><script>alert(1)</script><img src=x onerror='alert(2)'>\" onmouseover=\"alert(3) &amp; \ud800"
     folder = make_run(tmp_path / "<b>evil", 20, 10, status="<i onload=x>")
     sample = {"prompt": evil, "completion": evil, "verdict": evil, "value": evil, "length": evil}
-    write_lines(folder / "samples.jsonl", [{"stage": "base", "step": 1, **sample}, {"stage": "zero", "step": 9, **sample}])
-    split = {**evaluation(0.5, "zero", 5), "decomposition": {"parts": {evil: 0.4, "x": evil}, "sentence": evil}}
-    hostile = {**evaluation(0.9, "zero", 10), "label": evil, "task": evil, "temperature": 1.0, "by_kind": {evil: [0.5, 10], "x": evil}}
-    write_lines(folder / "evaluations.jsonl", [{**evaluation(0, "base", 0), "label": evil, "by_kind": {evil: [0.1, 9]}}, split, hostile])
-    (folder / "corpus.json").write_text(
-        json.dumps({"title": evil, "paragraphs": [evil], "shares": {evil: 0.5, "x": evil}, "samples": [evil]})
+    write_lines(
+        folder / "samples.jsonl",
+        [{"stage": "base", "step": 1, **sample}, {"stage": "zero", "step": 9, **sample}],
     )
-    (folder / "run.json").write_text(json.dumps({"command": evil, "machine": evil, "seed": evil, "status": evil}))
+    split = {
+        **evaluation(0.5, "zero", 5),
+        "decomposition": {"parts": {evil: 0.4, "x": evil}, "sentence": evil},
+    }
+    hostile = {
+        **evaluation(0.9, "zero", 10),
+        "label": evil,
+        "task": evil,
+        "temperature": 1.0,
+        "by_kind": {evil: [0.5, 10], "x": evil},
+    }
+    write_lines(
+        folder / "evaluations.jsonl",
+        [{**evaluation(0, "base", 0), "label": evil, "by_kind": {evil: [0.1, 9]}}, split, hostile],
+    )
+    (folder / "corpus.json").write_text(
+        json.dumps(
+            {
+                "title": evil,
+                "paragraphs": [evil],
+                "shares": {evil: 0.5, "x": evil},
+                "samples": [evil],
+            }
+        )
+    )
+    (folder / "run.json").write_text(
+        json.dumps({"command": evil, "machine": evil, "seed": evil, "status": evil})
+    )
     text, page = report_of(folder)
     assert text.count("<script") == 1 and "img" not in page.tags
     assert not any(name.startswith("on") for name, _ in page.attributes)
     assert page.text.count("alert(1)") >= 8  # shown, not run
 
 
-@pytest.mark.parametrize("junk", ["text", None, [], {}, [[1]], {"4": "x"}, float("nan"), -1, 1e300, pytest.param(10**400, id="huge")])
+@pytest.mark.parametrize(
+    "junk",
+    [
+        "text",
+        None,
+        [],
+        {},
+        [[1]],
+        {"4": "x"},
+        float("nan"),
+        -1,
+        1e300,
+        pytest.param(10**400, id="huge"),
+    ],
+)
 def test_values_of_the_wrong_kind_do_not_stop_a_report(tmp_path, junk):
     names = set(evaluation(0, "base", 0)) - {"stage"}
-    records = [{**evaluation(0.5, stage, 3), name: junk} for name in sorted(names) for stage in ("base", "zero")]
+    records = [
+        {**evaluation(0.5, stage, 3), name: junk}
+        for name in sorted(names)
+        for stage in ("base", "zero")
+    ]
     write_lines(tmp_path / "evaluations.jsonl", records)
-    write_lines(tmp_path / "samples.jsonl", [{"stage": s, "step": junk, "prompt": junk, "completion": junk} for s in ("base", "zero")])
-    write_lines(tmp_path / "metrics.jsonl", [{"stage": "zero", "step": 1, "accuracy": junk, "expert_load": junk, "time": junk}])
-    (tmp_path / "corpus.json").write_text(json.dumps({"title": junk, "paragraphs": junk, "shares": junk, "samples": junk}))
+    write_lines(
+        tmp_path / "samples.jsonl",
+        [{"stage": s, "step": junk, "prompt": junk, "completion": junk} for s in ("base", "zero")],
+    )
+    write_lines(
+        tmp_path / "metrics.jsonl",
+        [{"stage": "zero", "step": 1, "accuracy": junk, "expert_load": junk, "time": junk}],
+    )
+    (tmp_path / "corpus.json").write_text(
+        json.dumps({"title": junk, "paragraphs": junk, "shares": junk, "samples": junk})
+    )
     report_of(tmp_path)
 
 
@@ -183,7 +266,14 @@ def test_before_and_after_are_compared_like_with_like(tmp_path):
     small = {**evaluation(0.0, "base", 0), "problems": 50}
     cold = {**evaluation(0.3, "base", 0), "temperature": 0.6, "problems": 900}
     last_cold = {**evaluation(1.0, "zero", 40), "temperature": 0.6}
-    records = [small, cold, evaluation(0.0, "base", 0), evaluation(0.5, "zero", 20), evaluation(0.9, "zero", 40), last_cold]
+    records = [
+        small,
+        cold,
+        evaluation(0.0, "base", 0),
+        evaluation(0.5, "zero", 20),
+        evaluation(0.9, "zero", 40),
+        last_cold,
+    ]
     write_lines(tmp_path / "evaluations.jsonl", records)
     run = read_run(tmp_path)
     assert run.before == records[2] and run.after == records[4]
@@ -200,15 +290,30 @@ def test_thinning_keeps_spikes_ends_and_order():
     points = [(step, 1.0) for step in range(5000)]
     points[1234], points[3210] = (1234, 9.0), (3210, -9.0)
     kept = thin(points, 200)
-    assert len(kept) <= 200 and points[1234] in kept and points[3210] in kept and kept[-1] == points[-1]
+    assert (
+        len(kept) <= 200
+        and points[1234] in kept
+        and points[3210] in kept
+        and kept[-1] == points[-1]
+    )
     assert kept == sorted(kept)
     assert thin(points[:50], 200) == points[:50]
 
 
 def test_ticks_are_round_few_and_enclose():
-    for low, high in ((0, 1), (0, 0.0003), (0.97, 1.003), (-3, 40), (12345, 98765), (0, 7e9), (5, 5)):
+    for low, high in (
+        (0, 1),
+        (0, 0.0003),
+        (0.97, 1.003),
+        (-3, 40),
+        (12345, 98765),
+        (0, 7e9),
+        (5, 5),
+    ):
         ticks = nice_ticks(low, high)
-        assert 2 <= len(ticks) <= 6 and ticks[0] <= low + 1e-9 and ticks[-1] >= high - 1e-9 * abs(high)
+        assert (
+            2 <= len(ticks) <= 6 and ticks[0] <= low + 1e-9 and ticks[-1] >= high - 1e-9 * abs(high)
+        )
 
 
 def test_moving_average_looks_back_only():
@@ -217,7 +322,10 @@ def test_moving_average_looks_back_only():
 
 def test_figures_are_written_with_care():
     assert percent_with_error(0.7236, 0.018) == "72.4\u00a0±\u00a01.8%"
-    assert percent_with_error(0.5, None) == "50.0%" and percent_with_error(None, None) == "not measured"
+    assert (
+        percent_with_error(0.5, None) == "50.0%"
+        and percent_with_error(None, None) == "not measured"
+    )
     assert [count(n) for n in (1886, 6.29e6, 671e9)] == ["1,886", "6.29 M", "671 B"]
     assert [compact(x) for x in (0, 0.0213, 4e-4, 1e-5, -2.5, 12345.6)] == [
         "0",
@@ -227,15 +335,31 @@ def test_figures_are_written_with_care():
         "\u22122.5",
         "12,346",
     ]
-    assert [duration(s) for s in (3.14, 48, 312, 11040)] == ["3.1 s", "48 s", "5 min 12 s", "3 h 4 min"]
+    assert [duration(s) for s in (3.14, 48, 312, 11040)] == [
+        "3.1 s",
+        "48 s",
+        "5 min 12 s",
+        "3 h 4 min",
+    ]
 
 
 def test_a_curve_without_points_is_no_figure():
     assert plot("empty", [Line("nothing", [])]) == ""
-    Balance(plot("one point", [Line("a", [(1, 0.5)]), Line("b", [(1, 0.5)], style="dots", errors=[0.1])], unit="fraction"))
+    Balance(
+        plot(
+            "one point",
+            [Line("a", [(1, 0.5)]), Line("b", [(1, 0.5)], style="dots", errors=[0.1])],
+            unit="fraction",
+        )
+    )
     Balance(plot("constant", [Line("a", [(1, 0.0), (2, 0.0)])], log=True))
 
 
 def test_reports_load_neither_torch_nor_matplotlib():
     code = "import sys, deepwright.report; print(sorted({'torch', 'matplotlib', 'numpy'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )

@@ -12,7 +12,10 @@ from deepwright.report.scaling import scaling
 from tests.report.fabricated import evaluation, make_run, write_lines
 from tests.report.test_report import Balance, report_of
 
-THINKING = {"base": {16: (0.05, 0.01), 32: (0.08, 0.012), 128: (0.09, None)}, "zero": {16: (0.1, 0.02), 64: (0.5, 0.03), 128: (0.75, 0.02)}}
+THINKING = {
+    "base": {16: (0.05, 0.01), 32: (0.08, 0.012), 128: (0.09, None)},
+    "zero": {16: (0.1, 0.02), 64: (0.5, 0.03), 128: (0.75, 0.02)},
+}
 
 
 def records(points=THINKING, step=40):
@@ -20,7 +23,10 @@ def records(points=THINKING, step=40):
     for stage, found in points.items():
         for budget in sorted(found, reverse=True):
             for value in ((0.99, 0.001), found[budget]):
-                one = {**evaluation(0.5, stage, step if stage == "zero" else 0), "label": f"{stage} budget={budget}"}
+                one = {
+                    **evaluation(0.5, stage, step if stage == "zero" else 0),
+                    "label": f"{stage} budget={budget}",
+                }
                 yield one | {"pass_at_1": value[0], "pass_at_1_se": value[1]}
 
 
@@ -32,36 +38,63 @@ def run_of(folder, *lines):
 def charts_of(html):
     """[(title, its colour-to-name legend, its figure)] of a section."""
     figures = re.findall(r"<figure.*?</figure>", html, re.DOTALL)
-    return [(re.search("<b>(.*?)</b>", f)[1], dict(re.findall(r'<u class="line (c\d)"></u>(.*?)</li>', f)), f) for f in figures]
+    return [
+        (
+            re.search("<b>(.*?)</b>", f)[1],
+            dict(re.findall(r'<u class="line (c\d)"></u>(.*?)</li>', f)),
+            f,
+        )
+        for f in figures
+    ]
 
 
 def drawn(figure, colour):
     """[(across, value, low, high)] of the dots of a colour, as shares of the box without its margins of 2%; no error bar: low and high are None."""
-    bars = {int(x): (int(low), int(high)) for x, low, high in re.findall(rf'"error {colour}" d="M(\d+),(\d+)V(\d+)M', figure)}
-    found = [tuple(map(int, dot)) for dot in re.findall(rf'"dot {colour}" d="M(\d+),(\d+)h0"', figure)]
+    bars = {
+        int(x): (int(low), int(high))
+        for x, low, high in re.findall(rf'"error {colour}" d="M(\d+),(\d+)V(\d+)M', figure)
+    }
+    found = [
+        tuple(map(int, dot)) for dot in re.findall(rf'"dot {colour}" d="M(\d+),(\d+)h0"', figure)
+    ]
     return [
-        ((x / WIDTH - 0.02) / 0.96, 1 - y / HEIGHT, *(1 - bar / HEIGHT if bar else None for bar in bars.get(x, (0, 0)))) for x, y in found
+        (
+            (x / WIDTH - 0.02) / 0.96,
+            1 - y / HEIGHT,
+            *(1 - bar / HEIGHT if bar else None for bar in bars.get(x, (0, 0))),
+        )
+        for x, y in found
     ]
 
 
 def test_accuracy_against_budget(tmp_path):
     """Every point and error bar stands where the figures say, on a log2 axis."""
     (title, names, figure) = charts_of(scaling(run_of(tmp_path, *records())))[0]
-    assert title == "Accuracy against thinking budget" and sorted(names.values()) == ["base", "zero, step 40"]
+    assert title == "Accuracy against thinking budget" and sorted(names.values()) == [
+        "base",
+        "zero, step 40",
+    ]
     top = 0.8  # the highest bar ends at 0.77
     assert re.findall(r'bottom:([\d.]+)%">([\d.]+)%', figure)[-1] == ("100.0", "80")
     for colour, name in names.items():
         expected = THINKING[name.split(",")[0]]
         points = drawn(figure, colour)
         assert [round(16 * 8**x) for x, *_ in points] == sorted(expected)
-        for (x, value, low, high), (budget, (accuracy, error)) in zip(points, sorted(expected.items()), strict=True):
+        for (x, value, low, high), (budget, (accuracy, error)) in zip(
+            points, sorted(expected.items()), strict=True
+        ):
             assert x == pytest.approx(math.log2(budget / 16) / 3, abs=0.5 / WIDTH)
             assert value == pytest.approx(accuracy / top, abs=0.6 / HEIGHT)
             assert (low is None) == (error is None)
             if error is not None:
-                assert (low, high) == pytest.approx(((accuracy - error) / top, (accuracy + error) / top), abs=0.6 / HEIGHT)
+                assert (low, high) == pytest.approx(
+                    ((accuracy - error) / top, (accuracy + error) / top), abs=0.6 / HEIGHT
+                )
         path = re.search(rf'"line {colour}" d="M(.*?)h0"', figure)[1].split("L")
-        assert path == [f"{round((0.02 + 0.96 * x) * WIDTH)},{round((1 - value) * HEIGHT)}" for x, value, *_ in points]
+        assert path == [
+            f"{round((0.02 + 0.96 * x) * WIDTH)},{round((1 - value) * HEIGHT)}"
+            for x, value, *_ in points
+        ]
     marks = re.findall(r'left:([\d.]+)%;transform:translateX\(-50%\)">(\d+)</i>', figure)
     assert marks == [("2.00", "16"), ("34.00", "32"), ("66.00", "64"), ("98.00", "128")]
     assert "zero, step 40, 64 tokens of thought: 50.0\u00a0±\u00a03.0%" in figure
@@ -71,7 +104,10 @@ def test_accuracy_against_votes(tmp_path):
     """cons@k before and after, with pass@1 as the vote of one."""
     before, after = evaluation(0.0, "base", 0), evaluation(0.9, "zero", 40)
     ((title, names, figure),) = charts_of(scaling(run_of(tmp_path, before, after)))
-    assert title == "Accuracy against number of votes" and names == {"c6": "base", "c1": "zero, step 40"}
+    assert title == "Accuracy against number of votes" and names == {
+        "c6": "base",
+        "c1": "zero, step 40",
+    }
     for colour, one in (("c6", before), ("c1", after)):
         wanted = [one["pass_at_1"], one["cons_at_k"]["4"], one["cons_at_k"]["16"]]
         points = drawn(figure, colour)
@@ -89,7 +125,9 @@ def test_budgets_stay_out_of_the_headline(tmp_path):
 
 
 def test_a_model_has_one_colour_in_both_charts(tmp_path):
-    (_, thinking, _), (_, voting, _) = charts_of(scaling(run_of(tmp_path, *records(), evaluation(0, "base", 0), evaluation(1, "zero", 40))))
+    (_, thinking, _), (_, voting, _) = charts_of(
+        scaling(run_of(tmp_path, *records(), evaluation(0, "base", 0), evaluation(1, "zero", 40)))
+    )
     assert thinking == voting == {"c6": "base", "c1": "zero, step 40"}
 
 
@@ -97,12 +135,22 @@ def test_the_section_is_there_only_with_something_to_draw(tmp_path):
     plain = {**evaluation(0.0, "base", 0), "cons_at_k": {}}
     one_budget = [*records({"base": {16: (0.05, 0.01)}})]
     trained_on = [{**one, "split": "train"} for one in records()]
-    for lines in ([], [plain], one_budget, trained_on, [{**one, "label": "base budget=0"} for one in records()]):
+    for lines in (
+        [],
+        [plain],
+        one_budget,
+        trained_on,
+        [{**one, "label": "base budget=0"} for one in records()],
+    ):
         assert scaling(run_of(tmp_path, *lines)) == ""
         text, _ = report_of(tmp_path)
         assert '"scaling"' not in text and "#scaling" not in text
     text, page = report_of(make_run(tmp_path / "whole", 20, 20))
-    assert '<a href="#scaling">' in text and '<section id="scaling">' in text and "Inference-time scaling" in page.text
+    assert (
+        '<a href="#scaling">' in text
+        and '<section id="scaling">' in text
+        and "Inference-time scaling" in page.text
+    )
     assert "thinking budget" not in text  # that run has none
 
 
@@ -112,17 +160,25 @@ def test_a_run_with_both_is_one_well_formed_page(tmp_path):
         write_lines(tmp_path / "more", list(records()))
         file.write((tmp_path / "more").read_text())
     _, page = report_of(folder)
-    assert "Accuracy against thinking budget" in page.text and "zero budget=64" in page.text  # the second in the table of all evaluations
+    assert (
+        "Accuracy against thinking budget" in page.text and "zero budget=64" in page.text
+    )  # the second in the table of all evaluations
     assert re.search(r"went from 8.3.±.0.8% to (?!75)", page.text)
 
 
-@pytest.mark.parametrize("junk", ["text", None, [], {}, {"4": "x", "0": 0.5, "²": 0.5}, float("nan"), -1, 1e300])
+@pytest.mark.parametrize(
+    "junk", ["text", None, [], {}, {"4": "x", "0": 0.5, "²": 0.5}, float("nan"), -1, 1e300]
+)
 def test_values_of_the_wrong_kind_do_not_stop_it(tmp_path, junk):
     lines = [
-        {**one, name: junk} for one in [*records(), evaluation(0, "base", 0)] for name in ("label", "step", "pass_at_1", "pass_at_1_se")
+        {**one, name: junk}
+        for one in [*records(), evaluation(0, "base", 0)]
+        for name in ("label", "step", "pass_at_1", "pass_at_1_se")
     ]
     lines += [
-        {**evaluation(0.5, stage, 0), name: junk} for stage in ("base", "zero") for name in ("cons_at_k", "cons_at_k_se", "pass_at_1")
+        {**evaluation(0.5, stage, 0), name: junk}
+        for stage in ("base", "zero")
+        for name in ("cons_at_k", "cons_at_k_se", "pass_at_1")
     ]
     Balance(scaling(run_of(tmp_path, *lines)))
     write_report(tmp_path)
@@ -130,5 +186,13 @@ def test_values_of_the_wrong_kind_do_not_stop_it(tmp_path, junk):
 
 def test_labels_are_only_ever_text(tmp_path):
     evil = '<img src=x onerror=alert(1)>"'
-    html = scaling(run_of(tmp_path, *({**one, "label": f"{evil} budget={budget}"} for budget, one in enumerate(records(), 1))))
+    html = scaling(
+        run_of(
+            tmp_path,
+            *(
+                {**one, "label": f"{evil} budget={budget}"}
+                for budget, one in enumerate(records(), 1)
+            ),
+        )
+    )
     assert "img" not in Balance(html).tags and "onerror" in html

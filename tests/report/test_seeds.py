@@ -22,7 +22,11 @@ def run_of(folder, seed, settings="", **stages):
 
 def cells(text, first):
     """What stands behind a first cell, in the first table that has it."""
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("| ")
+    ]
     return next(row[1:] for row in rows if row[0] == first)
 
 
@@ -36,16 +40,31 @@ def three(folder):
 
 def test_a_stage_has_each_seed_and_the_mean_with_the_error_of_the_spread(tmp_path):
     text = "\n".join(seeds.tables(three(tmp_path)))
-    error = math.sqrt((6**2 + 6**2) / 2 / 3)  # values 50, 56, 62: deviations 6, 0, 6, over n - 1, then over n
+    error = math.sqrt(
+        (6**2 + 6**2) / 2 / 3
+    )  # values 50, 56, 62: deviations 6, 0, 6, over n - 1, then over n
     assert cells(text, "stage")[:4] == ["seed 0", "seed 1", "seed 2", "mean"]
-    assert cells(text, "`zero`") == ["50.0 ± 2.0", "56.0 ± 2.0", "62.0 ± 2.0", f"56.0 ± {error:.1f}"]
-    assert [line for line in text.splitlines() if "`distill`" in line] == [], "a stage that no run has takes no row"
+    assert cells(text, "`zero`") == [
+        "50.0 ± 2.0",
+        "56.0 ± 2.0",
+        "62.0 ± 2.0",
+        f"56.0 ± {error:.1f}",
+    ]
+    assert [line for line in text.splitlines() if "`distill`" in line] == [], (
+        "a stage that no run has takes no row"
+    )
 
 
 def test_differences_are_taken_within_a_run_and_counted_beyond_two_errors(tmp_path):
     text = "\n".join(seeds.tables(three(tmp_path)))
     # 10, 1 and -8 points, each with an error of 2.83: one above, one below, one neither
-    assert cells(text, "`align` − `zero`") == ["+10.0 ± 2.8", "+1.0 ± 2.8", "−8.0 ± 2.8", "+1.0 ± 5.2", "1 above, 1 below, of 3"]
+    assert cells(text, "`align` − `zero`") == [
+        "+10.0 ± 2.8",
+        "+1.0 ± 2.8",
+        "−8.0 ± 2.8",
+        "+1.0 ± 5.2",
+        "1 above, 1 below, of 3",
+    ]
     assert cells(text, "`zero` − `base`")[-1] == "3 above, 0 below, of 3"
 
 
@@ -66,14 +85,20 @@ def test_a_figure_without_an_error_decides_nothing(tmp_path):
     run = run_of(tmp_path / "a", 0, base=(0.1, None), zero=(0.9, 0.01))
     one = Comparison("", "zero", "base")
     assert seeds.difference(run, one) == (pytest.approx(80), None)
-    assert cells("\n".join(seeds.tables([run])), "`zero` − `base`") == ["+80.0", "0 above, 0 below, of 0"]
+    assert cells("\n".join(seeds.tables([run])), "`zero` − `base`") == [
+        "+80.0",
+        "0 above, 0 below, of 0",
+    ]
 
 
 def test_win_rates_are_compared_with_one_half(tmp_path):
     run = run_of(tmp_path / "a", 0, align=(0.6, 0.02))
     (run.folder / "run.json").write_text('{"win_rate": {"after": 0.53, "standard_error": 0.02}}')
     text = "\n".join(seeds.tables([read_run(run.folder)]))
-    assert cells(text, "answers preferred after alignment, %") == ["53.0 ± 2.0", "0 above, 0 below, of 1"]
+    assert cells(text, "answers preferred after alignment, %") == [
+        "53.0 ± 2.0",
+        "0 above, 0 below, of 1",
+    ]
 
 
 def test_settings_that_differ_beside_the_seed_are_told(tmp_path):

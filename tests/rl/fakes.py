@@ -31,8 +31,23 @@ MODEL = ModelConfig(
     qk_rope_head_dim=4, v_head_dim=8, initializer_range=0.1,
 )  # fmt: skip
 # What may differ between two runs.
-CLOCK = ("time", "rollout_seconds", "reward_seconds", "update_seconds", "step_seconds", "rollout_tokens_per_second")
-ONE_UPDATE = GRPOConfig(steps=12, prompts=4, samples=6, max_tokens=4, learning_rate=0.02, checkpoint_every=3, micro_batch_tokens=64)
+CLOCK = (
+    "time",
+    "rollout_seconds",
+    "reward_seconds",
+    "update_seconds",
+    "step_seconds",
+    "rollout_tokens_per_second",
+)
+ONE_UPDATE = GRPOConfig(
+    steps=12,
+    prompts=4,
+    samples=6,
+    max_tokens=4,
+    learning_rate=0.02,
+    checkpoint_every=3,
+    micro_batch_tokens=64,
+)
 WITH_KL = replace(
     ONE_UPDATE, variant="grpo", mini_batches=2, clip=0.2, beta=0.1, reference_refresh=6, checkpoint_every=4, zero_variance="keep",
     bias_speed=0.01,
@@ -50,28 +65,48 @@ class FakeSampler:
         self.model = model
 
     @torch.no_grad()
-    def sample(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Completion]]:
+    def sample(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling
+    ) -> list[list[Completion]]:
         places = [(p, j) for p in range(len(prompts)) for j in range(sampling.n)]
         streams = [torch.Generator().manual_seed(hash((sampling.seed, *place))) for place in places]
         draws = [torch.rand(sampling.max_tokens, generator=stream) for stream in streams]
-        ids, log_probs, going = [list(prompts[p]) for p, _ in places], [[] for _ in places], list(range(len(places)))
+        ids, log_probs, going = (
+            [list(prompts[p]) for p, _ in places],
+            [[] for _ in places],
+            list(range(len(places))),
+        )
         for t in range(sampling.max_tokens):
             longest = max(len(ids[row]) for row in going)
-            logits = self.model(torch.tensor([ids[row] + [0] * (longest - len(ids[row])) for row in going])) / sampling.temperature
+            logits = (
+                self.model(
+                    torch.tensor([ids[row] + [0] * (longest - len(ids[row])) for row in going])
+                )
+                / sampling.temperature
+            )
             for number, row in enumerate(going):
                 options = logits[number, len(ids[row]) - 1].log_softmax(-1)
-                chosen = int((options.exp().cumsum(0) < draws[row][t]).sum().clamp(max=len(options) - 1))
+                chosen = int(
+                    (options.exp().cumsum(0) < draws[row][t]).sum().clamp(max=len(options) - 1)
+                )
                 ids[row].append(chosen)
                 log_probs[row].append(float(options[chosen]))
             going = [row for row in going if ids[row][-1] not in sampling.stop_ids]
             if not going:
                 break
-        made = [self._completion(ids[row][len(prompts[p]) :], log_probs[row], sampling) for row, (p, _) in enumerate(places)]
+        made = [
+            self._completion(ids[row][len(prompts[p]) :], log_probs[row], sampling)
+            for row, (p, _) in enumerate(places)
+        ]
         return [made[start : start + sampling.n] for start in range(0, len(made), sampling.n)]
 
     @staticmethod
     def _completion(ids: list[int], log_probs: list[float], sampling: Sampling) -> Completion:
-        return Completion(tuple(ids), tuple(log_probs), StopReason.STOP if ids[-1] in sampling.stop_ids else StopReason.LENGTH)
+        return Completion(
+            tuple(ids),
+            tuple(log_probs),
+            StopReason.STOP if ids[-1] in sampling.stop_ids else StopReason.LENGTH,
+        )
 
 
 @dataclass(frozen=True)
@@ -96,14 +131,24 @@ class SayYes:
         return Score(sum(parts.values()), verdict, "", parts)
 
 
-def row(prompt: Sequence[int], completion: Sequence[int], advantage: float, weight: float = 1.0, **log_probs) -> Row:
-    return Row(tuple(prompt), tuple(completion), (-1.0,) * len(completion), advantage, weight, **log_probs)
+def row(
+    prompt: Sequence[int],
+    completion: Sequence[int],
+    advantage: float,
+    weight: float = 1.0,
+    **log_probs,
+) -> Row:
+    return Row(
+        tuple(prompt), tuple(completion), (-1.0,) * len(completion), advantage, weight, **log_probs
+    )
 
 
 def run(folder: Path, config: GRPOConfig = ONE_UPDATE, **options) -> Learner:
     model = make_model()
     tracker = JsonlTracker(folder / "metrics.jsonl")
-    return train_grpo(config, model, TOKENIZER, SayYes(), FakeSampler(model), folder / "zero", tracker, **options)
+    return train_grpo(
+        config, model, TOKENIZER, SayYes(), FakeSampler(model), folder / "zero", tracker, **options
+    )
 
 
 if __name__ == "__main__":

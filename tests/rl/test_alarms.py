@@ -26,9 +26,14 @@ def healthy(rounds: int = 100, swing: float = 0.0, seed: int = 0) -> list[dict[s
     for step in range(1, rounds + 1):
         low = min(int((step - 1) * 10 / rounds), 8)
         part = min(1.0, (step - 1) * 10 / rounds - low)
-        accuracy, form, length, entropy = (a + (b - a) * part for a, b in zip(HEALTHY[low], HEALTHY[low + 1], strict=True))
+        accuracy, form, length, entropy = (
+            a + (b - a) * part for a, b in zip(HEALTHY[low], HEALTHY[low + 1], strict=True)
+        )
         held_out = accuracy + draw.uniform(-0.08, 0.08)  # on 100 problems
-        accuracy, easy, hard = (min(1.0, max(0.0, v + draw.uniform(-swing, swing))) for v in (accuracy, accuracy + 0.05, accuracy - 0.1))
+        accuracy, easy, hard = (
+            min(1.0, max(0.0, v + draw.uniform(-swing, swing)))
+            for v in (accuracy, accuracy + 0.05, accuracy - 0.1)
+        )
         records.append({
             "accuracy": accuracy, "accuracy/easy": easy, "accuracy/hard": hard, "format_rate": form, "reward": accuracy + 0.1 * form,
             "entropy": entropy * draw.uniform(0.8, 1.2), "mean_length": length * draw.uniform(0.8, 1.2), "repetition": 0.08,
@@ -49,9 +54,18 @@ def rung(records: list[dict[str, float]], config: AlarmConfig = USUAL) -> dict[s
 
 def with_fault(**changes) -> list[dict[str, float]]:
     """Flat records in which each named value is a function of the round."""
-    flat = healthy(1)[0] | {"accuracy": 0.5, "accuracy/easy": 0.6, "accuracy/hard": 0.4, "reward": 0.5, "entropy": 0.4}
+    flat = healthy(1)[0] | {
+        "accuracy": 0.5,
+        "accuracy/easy": 0.6,
+        "accuracy/hard": 0.4,
+        "reward": 0.5,
+        "entropy": 0.4,
+    }
     flat |= {"mean_length": 100.0, "grad_norm": 0.1, "loss": 0.0}
-    return [flat | {name.replace("_of_", "/"): change(step) for name, change in changes.items()} for step in range(1, ROUNDS + 1)]
+    return [
+        flat | {name.replace("_of_", "/"): change(step) for name, change in changes.items()}
+        for step in range(1, ROUNDS + 1)
+    ]
 
 
 def from_round(start: int, before: float, after: float):
@@ -75,10 +89,16 @@ FAULTS = {
     # The reward model pays ever more, a judge prefers the policy ever less, and problems with rules are solved no better and no worse.
     "over_optimised": [
         record | ({"win_rate": 0.6 - step / 300} if step % 10 == 0 else {})
-        for step, record in enumerate(with_fault(reward=sloping(0.6, 0.9), reward_helpful=sloping(0.2, 0.9)), 1)
+        for step, record in enumerate(
+            with_fault(reward=sloping(0.6, 0.9), reward_helpful=sloping(0.2, 0.9)), 1
+        )
     ],
     # A model that learns to add always: the mean rises from 0.3 to 0.5, sums from 0.2 to 0.8, differences from 0.4 to 0.
-    "kind_falls": with_fault(accuracy=sloping(0.3, 0.5), accuracy_of_easy=sloping(0.2, 0.8), accuracy_of_hard=sloping(0.4, 0.0)),
+    "kind_falls": with_fault(
+        accuracy=sloping(0.3, 0.5),
+        accuracy_of_easy=sloping(0.2, 0.8),
+        accuracy_of_hard=sloping(0.4, 0.0),
+    ),
     "verifier_failures": with_fault(verifier_failures=from_round(30, 0, 40)),
     "sampler_gap": with_fault(log_prob_gap_mean=from_round(30, 0.01, 0.6)),
 }
@@ -101,14 +121,22 @@ def test_a_healthy_run_is_left_in_peace():
 
 
 def test_windows_keep_single_rounds_from_ringing():
-    single = with_fault(entropy=lambda step: 3.0 if step == 30 else 0.4, repetition=lambda step: 0.9 if step == 30 else 0.1)
+    single = with_fault(
+        entropy=lambda step: 3.0 if step == 30 else 0.4,
+        repetition=lambda step: 0.9 if step == 30 else 0.1,
+    )
     assert rung(single) == {}
-    assert rung(FAULTS["sampler_gap"])["sampler_gap"] in range(31, 40)  # a third of the window at 0.6 makes 0.2
+    assert rung(FAULTS["sampler_gap"])["sampler_gap"] in range(
+        31, 40
+    )  # a third of the window at 0.6 makes 0.2
     assert rung(FAULTS["not_finite"])["not_finite"] == 30  # this one needs no second look
 
 
 def test_a_change_of_temperature_is_no_explosion_and_a_solved_task_no_collapse():
-    assert rung(with_fault(entropy=from_round(30, 0.4, 1.6), temperature=from_round(30, 1.0, 1.3))) == {}
+    assert (
+        rung(with_fault(entropy=from_round(30, 0.4, 1.6), temperature=from_round(30, 1.0, 1.3)))
+        == {}
+    )
     assert rung(with_fault(entropy=sloping(0.4, 0.0), accuracy=from_round(1, 0.5, 0.97))) == {}
 
 
@@ -128,24 +156,34 @@ def test_held_out_figures_that_swing_about_a_level_ring_too():
     """As in a run of SmolLM2 whose reward pays for the number of equations."""
     figures = {10: 0.18, 20: 0.15, 30: 0.17, 40: 0.15}
     records = [
-        record | ({"pass_at_1": figures[n]} if n in figures else {}) for n, record in enumerate(with_fault(reward=sloping(0.2, 0.9)), 1)
+        record | ({"pass_at_1": figures[n]} if n in figures else {})
+        for n, record in enumerate(with_fault(reward=sloping(0.2, 0.9)), 1)
     ]
     assert rung(records) == {"reward_without_gain": 40}
 
 
 def judged(win_rate, **changes) -> list[dict[str, float]]:
     records = enumerate(with_fault(**changes), 1)
-    return [record | ({"win_rate": win_rate(step)} if step % 10 == 0 else {}) for step, record in records]
+    return [
+        record | ({"win_rate": win_rate(step)} if step % 10 == 0 else {})
+        for step, record in records
+    ]
 
 
 def test_over_optimisation_needs_a_rise_of_the_models_own_reward_and_a_fall_of_the_judges():
     up, down, flat = sloping(0.2, 0.9), sloping(0.6, 0.4), from_round(1, 0.5, 0.5)
-    assert list(rung(judged(down, reward=up))) == ["over_optimised"]  # no part of the reward is recorded: all of it counts
+    assert list(rung(judged(down, reward=up))) == [
+        "over_optimised"
+    ]  # no part of the reward is recorded: all of it counts
     assert rung(judged(up, reward=up, reward_helpful=up)) == {}
     assert rung(judged(flat, reward=up, reward_helpful=up)) == {}
     assert rung(judged(down, reward=down, reward_helpful=down)) == {}
-    assert rung(judged(down, reward=up, reward_helpful=flat)) == {}  # the rules pay more: that is no fault of the reward model
-    assert rung(judged(lambda step: 0.6 - step / 300 + 0.2 * (step == 40), reward=up)) == {}  # one evaluation above the one before
+    assert (
+        rung(judged(down, reward=up, reward_helpful=flat)) == {}
+    )  # the rules pay more: that is no fault of the reward model
+    assert (
+        rung(judged(lambda step: 0.6 - step / 300 + 0.2 * (step == 40), reward=up)) == {}
+    )  # one evaluation above the one before
     assert list(rung(judged(down, reward=up), AlarmConfig(win_rate_fall=0.2))) == []
     assert rung(judged(down, reward=up))["over_optimised"] == 40  # the fourth evaluation: 0.1 down
 
@@ -153,12 +191,26 @@ def test_over_optimisation_needs_a_rise_of_the_models_own_reward_and_a_fall_of_t
 def test_rounds_before_a_preference_was_paid_do_not_count():
     """R1 adds the preference reward in the last quarter of its second stage."""
     records = judged(sloping(0.6, 0.4), reward=sloping(0.2, 0.9), reward_helpful=sloping(0.0, 0.9))
-    late = [record if step > 25 else {k: v for k, v in record.items() if k != "reward_helpful"} for step, record in enumerate(records, 1)]
-    assert rung([record | {"reward": 0.5} for record in late]) == {"over_optimised": 60}  # of the evaluations at 30, 40, 50, 60
+    late = [
+        record if step > 25 else {k: v for k, v in record.items() if k != "reward_helpful"}
+        for step, record in enumerate(records, 1)
+    ]
+    assert rung([record | {"reward": 0.5} for record in late]) == {
+        "over_optimised": 60
+    }  # of the evaluations at 30, 40, 50, 60
 
 
 def test_all_kinds_falling_with_the_mean_is_no_trade_of_one_for_another():
-    assert rung(with_fault(accuracy=sloping(0.5, 0.2), accuracy_of_easy=sloping(0.6, 0.3), accuracy_of_hard=sloping(0.4, 0.1))) == {}
+    assert (
+        rung(
+            with_fault(
+                accuracy=sloping(0.5, 0.2),
+                accuracy_of_easy=sloping(0.6, 0.3),
+                accuracy_of_hard=sloping(0.4, 0.1),
+            )
+        )
+        == {}
+    )
 
 
 def test_a_skipped_update_rings_and_an_alarm_is_said_once_while_it_goes_on():
@@ -170,14 +222,18 @@ def test_a_skipped_update_rings_and_an_alarm_is_said_once_while_it_goes_on():
 
 def test_off_keeps_the_records_and_says_nothing():
     alarms = Alarms(AlarmConfig(policy="off"))
-    assert alarms.step({"loss": math.nan, "step_seconds": 3.0}) == {} and alarms.records == [{"loss": None}]
+    assert alarms.step({"loss": math.nan, "step_seconds": 3.0}) == {} and alarms.records == [
+        {"loss": None}
+    ]
 
 
 def test_records_survive_json_and_ring_at_the_same_round():
     whole = rung(FAULTS["kind_falls"])
     alarms, first = Alarms(AlarmConfig()), {}
     for number, record in enumerate(FAULTS["kind_falls"], 1):
-        alarms = Alarms(AlarmConfig(), **json.loads(json.dumps(alarms.state())))  # killed after every round
+        alarms = Alarms(
+            AlarmConfig(), **json.loads(json.dumps(alarms.state()))
+        )  # killed after every round
         for name in alarms.step(record):
             first.setdefault(name, number)
     assert first == whole
@@ -199,6 +255,9 @@ def test_settings_that_cannot_be_meant_are_refused(change, words):
 def test_roll_back_needs_a_checkpoint_that_is_old_enough():
     rolling = AlarmConfig("roll_back", window=10)
     GRPOConfig(alarms=rolling, checkpoint_every=10, keep=2)
-    with pytest.raises(ValueError, match="a checkpoint older than its window of 10 steps, but the oldest kept may be 5 old"):
+    with pytest.raises(
+        ValueError,
+        match="a checkpoint older than its window of 10 steps, but the oldest kept may be 5 old",
+    ):
         GRPOConfig(alarms=rolling, checkpoint_every=5, keep=2)
     assert R1_ZERO.alarms.policy == "warn"

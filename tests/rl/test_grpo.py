@@ -19,7 +19,16 @@ from deepwright.metrics import JsonlTracker, read_records
 from deepwright.rl import train_grpo
 from deepwright.rl.grpo import check_prompts
 from deepwright.sampler import Completion, Sampling, StopReason
-from tests.rl.fakes import CLOCK, ONE_UPDATE, TOKENIZER, WITH_KL, FakeSampler, SayYes, make_model, run
+from tests.rl.fakes import (
+    CLOCK,
+    ONE_UPDATE,
+    TOKENIZER,
+    WITH_KL,
+    FakeSampler,
+    SayYes,
+    make_model,
+    run,
+)
 
 LOGGED = [
     "reward", "accuracy", "format_rate", "mean_length", "truncated_rate", "entropy", "kl", "ratio_mean", "ratio_max", "clip_fraction",
@@ -29,7 +38,10 @@ LOGGED = [
 
 
 def curve(folder: Path) -> list[dict]:
-    return [{name: value for name, value in record.items() if name not in CLOCK} for record in read_records(folder / "metrics.jsonl")]
+    return [
+        {name: value for name, value in record.items() if name not in CLOCK}
+        for record in read_records(folder / "metrics.jsonl")
+    ]
 
 
 def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -37,11 +49,15 @@ def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    return first.keys() == second.keys() and all(
+        torch.equal(first[name], second[name]) for name in first
+    )
 
 
 def test_a_bandit_is_solved_in_a_few_steps(tmp_path):
-    learner = run(tmp_path, replace(ONE_UPDATE, steps=30, prompts=8, samples=8, checkpoint_every=30))
+    learner = run(
+        tmp_path, replace(ONE_UPDATE, steps=30, prompts=8, samples=8, checkpoint_every=30)
+    )
     accuracies = [record["accuracy"] for record in curve(tmp_path)]
     assert accuracies[0] < 0.3  # guessing among 10 tokens
     assert sum(accuracies[-5:]) / 5 > 0.9
@@ -55,7 +71,15 @@ def test_each_step_logs_what_a_reader_needs(tmp_path):
     for name in LOGGED:
         assert records[0][name] is not None, name
     samples = read_records(tmp_path / "zero/samples.jsonl")
-    assert len(samples) == 6 and {"stage", "step", "prompt", "completion", "value", "verdict", "length"} <= set(samples[0])
+    assert len(samples) == 6 and {
+        "stage",
+        "step",
+        "prompt",
+        "completion",
+        "value",
+        "verdict",
+        "length",
+    } <= set(samples[0])
 
 
 def test_sampler_and_trainer_agree_on_log_probs_at_another_temperature(tmp_path):
@@ -67,23 +91,38 @@ def test_sampler_and_trainer_agree_on_log_probs_at_another_temperature(tmp_path)
 @pytest.mark.invariant
 def test_learning_rate_zero_keeps_the_ratio_at_one_for_fifty_steps(tmp_path):
     config = replace(
-        WITH_KL, steps=50, learning_rate=0.0, bias_speed=0.0, prompts=2, samples=4, reference_refresh=None, checkpoint_every=50
+        WITH_KL,
+        steps=50,
+        learning_rate=0.0,
+        bias_speed=0.0,
+        prompts=2,
+        samples=4,
+        reference_refresh=None,
+        checkpoint_every=50,
     )
     before = weights(make_model())
     learner = run(tmp_path, config)
     assert same(before, weights(learner.model))
     for record in curve(tmp_path):
         # pi_old is computed in the update's own micro-batches: not merely close to 1
-        assert record["ratio_mean"] == record["ratio_max"] == 1.0 and record["clip_fraction"] == 0.0 and record["kl"] == 0.0
+        assert (
+            record["ratio_mean"] == record["ratio_max"] == 1.0
+            and record["clip_fraction"] == 0.0
+            and record["kl"] == 0.0
+        )
         assert record["log_prob_gap_max"] <= 1e-5
 
 
 def test_a_round_that_teaches_nothing_moves_nothing(tmp_path):
     """Every group at zero variance: no rows, no update, and metrics without made-up numbers."""
     before = weights(make_model())
-    learner = run(tmp_path, replace(ONE_UPDATE, steps=1, max_tokens=1, checkpoint_every=1))  # cut at one token: all wrong
+    learner = run(
+        tmp_path, replace(ONE_UPDATE, steps=1, max_tokens=1, checkpoint_every=1)
+    )  # cut at one token: all wrong
     [record] = curve(tmp_path)
-    assert record["zero_variance_rate"] == 1 and record["truncated_rate"] > 0 and record["groups"] == 0
+    assert (
+        record["zero_variance_rate"] == 1 and record["truncated_rate"] > 0 and record["groups"] == 0
+    )
     assert "entropy" not in record and "grad_norm" not in record
     assert same(before, weights(learner.model))
 
@@ -126,7 +165,12 @@ def killed(folder: Path, kind: list[str], seconds: float) -> bool:
 
 @pytest.mark.parametrize(
     ("kind", "kills"),
-    [([], 2), (["kl"], 2), pytest.param([], 20, marks=pytest.mark.slow), pytest.param(["kl"], 20, marks=pytest.mark.slow)],
+    [
+        ([], 2),
+        (["kl"], 2),
+        pytest.param([], 20, marks=pytest.mark.slow),
+        pytest.param(["kl"], 20, marks=pytest.mark.slow),
+    ],
 )
 def test_killed_at_random_moments_and_resumed_ends_bit_equal(tmp_path, kind, kills):
     """A run that finishes before its kill is compared with the unbroken one, and the next kills fall into a new run."""
@@ -140,7 +184,9 @@ def test_killed_at_random_moments_and_resumed_ends_bit_equal(tmp_path, kind, kil
         again = run(broken, config)  # the rest, or nothing but loading the last checkpoint
         assert same(weights(whole.model), weights(again.model))
         assert curve(tmp_path / "whole") == curve(broken)
-        assert (tmp_path / "whole/zero/samples.jsonl").read_text() == (broken / "zero/samples.jsonl").read_text()
+        assert (tmp_path / "whole/zero/samples.jsonl").read_text() == (
+            broken / "zero/samples.jsonl"
+        ).read_text()
         attempt += 1
 
 
@@ -163,14 +209,18 @@ def test_resume_with_other_settings_is_refused_by_name(tmp_path):
     run(tmp_path, replace(ONE_UPDATE, steps=3))
     with pytest.raises(ValueError, match=r"was trained with learning_rate 0.02, now it is 0.5"):
         run(tmp_path, replace(ONE_UPDATE, steps=3, learning_rate=0.5))
-    run(tmp_path, replace(ONE_UPDATE, steps=3, micro_batch_tokens=32))  # results differ by rounding at most: allowed
+    run(
+        tmp_path, replace(ONE_UPDATE, steps=3, micro_batch_tokens=32)
+    )  # results differ by rounding at most: allowed
 
 
 class StopsAtOnce:
     """Every completion is the end token alone: nothing is cut, all of it reaches the verifier."""
 
     def sample(self, prompts, sampling):
-        return [[Completion((TOKENIZER.eos_id,), (0.0,), StopReason.STOP)] * sampling.n for _ in prompts]
+        return [
+            [Completion((TOKENIZER.eos_id,), (0.0,), StopReason.STOP)] * sampling.n for _ in prompts
+        ]
 
 
 class BrokenTask(SayYes):
@@ -180,8 +230,13 @@ class BrokenTask(SayYes):
 
 def test_a_verifier_that_always_fails_ends_the_run_in_one_sentence(tmp_path):
     tracker = JsonlTracker(tmp_path / "metrics.jsonl")
-    with pytest.raises(ValueError, match=r"the verifier of task 'say-yes' failed on all 24 completions: .*no compiler here"):
-        train_grpo(ONE_UPDATE, make_model(), TOKENIZER, BrokenTask(), StopsAtOnce(), tmp_path, tracker)
+    with pytest.raises(
+        ValueError,
+        match=r"the verifier of task 'say-yes' failed on all 24 completions: .*no compiler here",
+    ):
+        train_grpo(
+            ONE_UPDATE, make_model(), TOKENIZER, BrokenTask(), StopsAtOnce(), tmp_path, tracker
+        )
 
 
 class Talk(SayYes):
@@ -196,7 +251,10 @@ def test_a_prompt_that_leaves_no_room_is_refused_before_any_step(tmp_path):
     task = Talk()
     tokens = len(prompt_ids(TOKENIZER, task.problem(2, "train")))
     check_prompts(task, TOKENIZER, tokens + 1)
-    with pytest.raises(ValueError, match=f"training problem 2 has a prompt of {tokens} tokens, the context holds {tokens}: "):
+    with pytest.raises(
+        ValueError,
+        match=f"training problem 2 has a prompt of {tokens} tokens, the context holds {tokens}: ",
+    ):
         check_prompts(task, TOKENIZER, tokens)
 
 

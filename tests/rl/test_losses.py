@@ -8,7 +8,16 @@ import pytest
 import torch
 
 from deepwright.rl.advantages import group_standardised
-from deepwright.rl.losses import VARIANTS, Coefficients, Terms, clipped, clipped_share, find_variant, k3, policy_loss
+from deepwright.rl.losses import (
+    VARIANTS,
+    Coefficients,
+    Terms,
+    clipped,
+    clipped_share,
+    find_variant,
+    k3,
+    policy_loss,
+)
 
 from deepwright.rl.losses import sequence_mean, token_mean  # isort: skip
 
@@ -32,7 +41,9 @@ def test_hand_computed_objective_with_clipping_and_kl():
     assert torch.allclose(clipped(terms(), Coefficients(0.2, 0.0)), torch.tensor(expected))
     with_kl = torch.tensor([j - 0.5 * d for j, d in zip(expected, kl, strict=True)])
     # absolute 1e-6: fp32 exponentials and logarithms of numbers of order 1 (unit roundoff 6e-8, about ten operations)
-    assert torch.allclose(clipped(terms(REFERENCE), Coefficients(0.2, 0.5)), with_kl, rtol=0, atol=1e-6)
+    assert torch.allclose(
+        clipped(terms(REFERENCE), Coefficients(0.2, 0.5)), with_kl, rtol=0, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize(
@@ -44,7 +55,9 @@ def test_hand_computed_objective_with_clipping_and_kl():
         (token_mean([1, 3]), -(1.2 - 2.9) / 4, [0.0, 0.0, 1.0 / 4, 1.1 / 4]),
     ],
 )
-def test_hand_computed_loss_and_gradient_for_both_normalisers(weights, expected_loss, expected_gradient):
+def test_hand_computed_loss_and_gradient_for_both_normalisers(
+    weights, expected_loss, expected_gradient
+):
     given = terms()
     loss = policy_loss(clipped(given, Coefficients(0.2, 0.0)), torch.tensor(weights)[ROWS])
     loss.backward()
@@ -54,13 +67,17 @@ def test_hand_computed_loss_and_gradient_for_both_normalisers(weights, expected_
 
 def test_clipped_share_is_where_the_ratio_gives_no_gradient():
     assert clipped_share(terms(), Coefficients(0.2, 0.0)).tolist() == [True, True, False, False]
-    assert not clipped_share(terms(), Coefficients(10.0, 0.0)).any()  # R1's epsilon: only ratios above 11 are cut
+    assert not clipped_share(
+        terms(), Coefficients(10.0, 0.0)
+    ).any()  # R1's epsilon: only ratios above 11 are cut
     assert not clipped_share(terms(), Coefficients(math.inf, 0.0)).any()
 
 
 def test_normalisers_sum_to_one_and_differ_in_what_a_token_of_a_long_answer_weighs():
     for weights_of in (sequence_mean, token_mean):
-        assert sum(weight * length for weight, length in zip(weights_of([1, 3, 8]), [1, 3, 8], strict=True)) == pytest.approx(1)
+        assert sum(
+            weight * length for weight, length in zip(weights_of([1, 3, 8]), [1, 3, 8], strict=True)
+        ) == pytest.approx(1)
     assert sequence_mean([1, 3]) == [1 / 2, 1 / 6]
     assert token_mean([1, 3]) == [1 / 4, 1 / 4]
 
@@ -68,7 +85,9 @@ def test_normalisers_sum_to_one_and_differ_in_what_a_token_of_a_long_answer_weig
 def test_first_on_policy_loss_is_zero_but_its_gradient_is_not():
     log_probs = OLD.clone().requires_grad_()
     advantages = torch.tensor([3.0, -1.0, -1.0, -1.0])
-    objective = clipped(Terms(log_probs, log_probs.detach(), None, advantages, ROWS), Coefficients(math.inf, 0.0))
+    objective = clipped(
+        Terms(log_probs, log_probs.detach(), None, advantages, ROWS), Coefficients(math.inf, 0.0)
+    )
     loss = policy_loss(objective, torch.full((4,), 0.25))
     loss.backward()
     assert float(loss.detach()) == 0
@@ -105,7 +124,9 @@ def test_k3_value_is_unbiased_and_its_gradient_is_that_of_the_reversed_kl():
     logits = torch.randn(7, dtype=torch.float64, generator=generator).requires_grad_()
     reference = torch.randn(7, dtype=torch.float64, generator=generator).log_softmax(-1)
     policy = logits.log_softmax(-1)
-    assert float((policy.exp() * k3(policy, reference)).sum().detach()) == pytest.approx(float(kl(policy, reference).detach()), rel=1e-12)
+    assert float((policy.exp() * k3(policy, reference)).sum().detach()) == pytest.approx(
+        float(kl(policy, reference).detach()), rel=1e-12
+    )
     exact = torch.autograd.grad(kl(reference, policy), logits)[0]
     assert torch.allclose(expected_k3_gradient(logits, reference), exact, rtol=0, atol=1e-14)
 
@@ -119,16 +140,22 @@ def test_k3_gradient_agrees_with_the_exact_kl_to_first_order():
     for h in (0.02, 0.01):
         logits = (reference + h * direction).requires_grad_()
         exact = torch.autograd.grad(kl(logits.log_softmax(-1), reference), logits)[0]
-        relative.append(float((expected_k3_gradient(logits, reference) - exact).norm() / exact.norm()))
+        relative.append(
+            float((expected_k3_gradient(logits, reference) - exact).norm() / exact.norm())
+        )
     assert relative[1] < 0.02  # O(h)
-    assert relative[0] / relative[1] == pytest.approx(2, rel=0.05)  # difference O(h^2) over a gradient O(h)
+    assert relative[0] / relative[1] == pytest.approx(
+        2, rel=0.05
+    )  # difference O(h^2) over a gradient O(h)
 
 
 def test_advantages_are_relative_to_their_own_group():
     """Two prompts with different means: normalised over the batch, the easy prompt's worst answer would look good."""
     hard, easy = group_standardised([0.0, 0.0, 0.0, 1.0]), group_standardised([1.0, 1.0, 1.0, 0.0])
     std = math.sqrt(3) / 4  # population standard deviation of one 1 in four
-    assert hard == pytest.approx([-0.25 / std, -0.25 / std, -0.25 / std, 0.75 / std], rel=1e-5)  # 1e-6 is added to the std
+    assert hard == pytest.approx(
+        [-0.25 / std, -0.25 / std, -0.25 / std, 0.75 / std], rel=1e-5
+    )  # 1e-6 is added to the std
     assert easy == pytest.approx([0.25 / std, 0.25 / std, 0.25 / std, -0.75 / std], rel=1e-5)
     for advantages in (hard, easy):
         assert sum(advantages) == pytest.approx(0, abs=1e-12)
@@ -144,5 +171,7 @@ def test_equal_rewards_and_single_members_give_exactly_zero():
 
 def test_an_unknown_variant_is_refused_with_the_nearest_name():
     assert find_variant("grpo") is VARIANTS["grpo"]
-    with pytest.raises(ValueError, match=r"'grpo_token_men' is unknown.*did you mean grpo_token_mean"):
+    with pytest.raises(
+        ValueError, match=r"'grpo_token_men' is unknown.*did you mean grpo_token_mean"
+    ):
         find_variant("grpo_token_men")

@@ -10,7 +10,14 @@ import torch
 from deepwright.rl.losses import VARIANTS, Coefficients, sequence_mean, token_mean
 from deepwright.rl.rollout import mini_batches
 from deepwright.rl.types import Row, micro_batches, pad_rows
-from deepwright.rl.update import accumulate_gradient, policy_log_probs, row_log_probs, update_metrics, with_old, with_reference
+from deepwright.rl.update import (
+    accumulate_gradient,
+    policy_log_probs,
+    row_log_probs,
+    update_metrics,
+    with_old,
+    with_reference,
+)
 from deepwright.sampler import Sampling
 from tests.rl.fakes import TOKENIZER, FakeSampler, make_model, row
 
@@ -29,9 +36,19 @@ def ragged_rows(weights_of=token_mean) -> list[Row]:
     return [r.with_weight(weight) for r, weight in zip(rows, weights, strict=True)]
 
 
-def gradient_of(rows, budget: int, *, variant: str = "grpo", coefficients: Coefficients = ON_POLICY, temperature: float = 1.0, model=None):
+def gradient_of(
+    rows,
+    budget: int,
+    *,
+    variant: str = "grpo",
+    coefficients: Coefficients = ON_POLICY,
+    temperature: float = 1.0,
+    model=None,
+):
     model = model or make_model()
-    record = accumulate_gradient(model, rows, VARIANTS[variant], coefficients, temperature, budget, {})
+    record = accumulate_gradient(
+        model, rows, VARIANTS[variant], coefficients, temperature, budget, {}
+    )
     gradients = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
     model.zero_grad()
     return gradients, record
@@ -95,7 +112,9 @@ def test_only_the_changed_tokens_own_log_prob_moves_before_it_is_read():
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_log_probs_are_those_of_scaled_logits_and_of_the_sampler(temperature):
     model = make_model()
-    [[completion]] = FakeSampler(model).sample([[0, 3, 7]], Sampling(6, temperature, stop_ids=(EOS,), seed=3))
+    [[completion]] = FakeSampler(model).sample(
+        [[0, 3, 7]], Sampling(6, temperature, stop_ids=(EOS,), seed=3)
+    )
     one = Row((0, 3, 7), completion.token_ids, completion.log_probs, 1.0, 1.0)
     found, entropy = policy_log_probs(model, pad_rows([one], 0), temperature)
     tokens = torch.tensor([one.prompt_ids + one.completion_ids])
@@ -105,8 +124,12 @@ def test_log_probs_are_those_of_scaled_logits_and_of_the_sampler(temperature):
     assert (found - expected).abs().max() <= 7e-6
     assert (found - torch.tensor(completion.log_probs)).abs().max() <= 7e-6
     assert (entropy - torch.distributions.Categorical(logits=logits).entropy()).abs().max() <= 7e-6
-    scaled_after = (model(tokens)[0, 2:-1].log_softmax(-1).gather(1, tokens[0, 3:, None])[:, 0]) / temperature
-    assert temperature == 1.0 or (found - scaled_after).abs().max() > 1e-3  # log-probs divided by T are something else
+    scaled_after = (
+        (model(tokens)[0, 2:-1].log_softmax(-1).gather(1, tokens[0, 3:, None])[:, 0]) / temperature
+    )
+    assert (
+        temperature == 1.0 or (found - scaled_after).abs().max() > 1e-3
+    )  # log-probs divided by T are something else
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
@@ -117,7 +140,11 @@ def test_gradient_is_that_of_plain_autograd(temperature):
     for one in rows:
         tokens = torch.tensor([one.prompt_ids + one.completion_ids])
         start = len(one.prompt_ids)
-        log_probs = (model(tokens)[0, start - 1 : -1] / temperature).log_softmax(-1).gather(1, tokens[0, start:, None])
+        log_probs = (
+            (model(tokens)[0, start - 1 : -1] / temperature)
+            .log_softmax(-1)
+            .gather(1, tokens[0, start:, None])
+        )
         loss = loss - one.weight * one.advantage * log_probs.sum()
     loss.backward()
     plain = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
@@ -144,7 +171,9 @@ def test_metrics_of_an_update():
     assert values["log_prob_gap_max"] == pytest.approx(float(sampler_gap.max()), rel=1e-6)
     assert values["kl"] > 0 and values["clip_fraction"] == 0 and values["ratio_max"] == 1
     objective = record.advantages_T - 0.1 * record.kl_T
-    assert values["loss"] == pytest.approx(-float(objective.mean()), rel=1e-5)  # token_mean, ratio 1
+    assert values["loss"] == pytest.approx(
+        -float(objective.mean()), rel=1e-5
+    )  # token_mean, ratio 1
 
 
 def test_kl_term_alone_pulls_the_policy_to_the_reference():
@@ -154,7 +183,12 @@ def test_kl_term_alone_pulls_the_policy_to_the_reference():
     )  # more than the few rows that decode
     gradient, _ = gradient_of(rows, 64, coefficients=Coefficients(math.inf, 1.0), model=model)
     assert gradient.abs().max() > 0
-    same, _ = gradient_of(with_reference(model, rows, 1.0, 64), 64, coefficients=Coefficients(math.inf, 1.0), model=model)
+    same, _ = gradient_of(
+        with_reference(model, rows, 1.0, 64),
+        64,
+        coefficients=Coefficients(math.inf, 1.0),
+        model=model,
+    )
     assert same.abs().max() == 0  # k3's derivative is exactly 1 - ref/pi
 
 

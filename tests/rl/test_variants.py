@@ -13,7 +13,14 @@ import torch
 from torch import Tensor
 
 from deepwright.rl.advantages import centred, leave_one_out, standardised_over_tokens
-from deepwright.rl.losses import VARIANTS, Coefficients, Terms, clipped_share, importance, policy_loss
+from deepwright.rl.losses import (
+    VARIANTS,
+    Coefficients,
+    Terms,
+    clipped_share,
+    importance,
+    policy_loss,
+)
 from deepwright.rl.rollout import mini_batches, training_rows
 from deepwright.rl.types import Row, pad_rows
 from deepwright.rl.update import loss_terms
@@ -30,14 +37,23 @@ R2 = math.sqrt(2)
 
 
 def rows_of(name: str) -> list[Row]:
-    [rows] = mini_batches(training_rows(GROUPS, VARIANTS[name], drop_zero_variance=True), 1, VARIANTS[name], 0, 0, LONGEST)
+    [rows] = mini_batches(
+        training_rows(GROUPS, VARIANTS[name], drop_zero_variance=True),
+        1,
+        VARIANTS[name],
+        0,
+        0,
+        LONGEST,
+    )
     return rows
 
 
 def loss_and_gradient(name: str, coefficients: Coefficients = CLIP) -> tuple[float, Tensor]:
     batch = pad_rows(rows_of(name), 0)
     log_probs = RATIOS.log().requires_grad_()
-    terms = replace(loss_terms(log_probs, batch), old_log_probs_T=torch.zeros(8, dtype=torch.float64))
+    terms = replace(
+        loss_terms(log_probs, batch), old_log_probs_T=torch.zeros(8, dtype=torch.float64)
+    )
     loss = policy_loss(VARIANTS[name].objective(terms, coefficients), batch.weights_T.double())
     loss.backward()
     return float(loss.detach()), log_probs.grad
@@ -92,7 +108,14 @@ def test_hand_computed_loss_and_gradient(name):
 
 
 def trl_loss(
-    loss_type: str, level: str, new: Tensor, old: Tensor, ref: Tensor, advantages: Tensor, mask: Tensor, sampled: Tensor
+    loss_type: str,
+    level: str,
+    new: Tensor,
+    old: Tensor,
+    ref: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    sampled: Tensor,
 ) -> Tensor:
     """TRL's GRPOTrainer._compute_loss on padded [B, T] tensors in float64: `loss_type` and `importance_sampling_level` as there, epsilon 0.2,
     epsilon_high 0.28, beta 0.04, vllm_importance_sampling_correction with cap 1.1, max_completion_length 9. `rloo` is RLOOTrainer's, without KL."""
@@ -110,7 +133,9 @@ def trl_loss(
         return ((per_token * mask).sum(-1) / mask.sum(-1)).mean()
     if loss_type == "dr_grpo":
         return (per_token * mask).sum() / (len(mask) * 9)
-    return (per_token * mask).sum() / mask.sum()  # "bnpo" on one batch, "dapo" over all of them: one and the same here
+    return (
+        per_token * mask
+    ).sum() / mask.sum()  # "bnpo" on one batch, "dapo" over all of them: one and the same here
 
 
 @pytest.mark.parametrize(
@@ -122,40 +147,78 @@ def trl_loss(
         ("dr_grpo", "dr_grpo", "token"),
         ("gspo", "grpo", "sequence"),
         ("rloo", "rloo", "sequence"),
-        ("reinforce_baseline", "dapo", "token"),  # with the same advantages: TRL has no such baseline
+        (
+            "reinforce_baseline",
+            "dapo",
+            "token",
+        ),  # with the same advantages: TRL has no such baseline
     ],
 )
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_loss_and_gradient_are_trls_where_the_definitions_coincide(name, loss_type, level, side):
     generator = torch.Generator().manual_seed(3)
     lengths, advantages = (2, 5, 1, 7), torch.tensor([0.8, -0.3, 1.2, -1.7], dtype=torch.float64)
-    new, old, ref, sampled = ((torch.randn(15, generator=generator) * 0.3 - 2.0).double().split(lengths) for _ in range(4))
+    new, old, ref, sampled = (
+        (torch.randn(15, generator=generator) * 0.3 - 2.0).double().split(lengths) for _ in range(4)
+    )
     rows = [
-        Row((1,), (2,) * n, tuple(s.tolist()), float(a), math.nan, tuple(o.tolist()), tuple(r.tolist()))
+        Row(
+            (1,),
+            (2,) * n,
+            tuple(s.tolist()),
+            float(a),
+            math.nan,
+            tuple(o.tolist()),
+            tuple(r.tolist()),
+        )
         for n, a, o, r, s in zip(lengths, advantages, old, ref, sampled, strict=True)
     ]
     [rows] = mini_batches(rows, 1, VARIANTS[name], 0, 0, 9)
     batch, leaf = pad_rows(rows, 0), torch.cat(new).float().requires_grad_()
-    coefficients = Coefficients(0.2, 0.0, 0.28) if name == "rloo" else Coefficients(0.2, 0.04, 0.28, 1.1)
-    ours = policy_loss(VARIANTS[name].objective(loss_terms(leaf, batch), coefficients), batch.weights_T)
+    coefficients = (
+        Coefficients(0.2, 0.0, 0.28) if name == "rloo" else Coefficients(0.2, 0.04, 0.28, 1.1)
+    )
+    ours = policy_loss(
+        VARIANTS[name].objective(loss_terms(leaf, batch), coefficients), batch.weights_T
+    )
     ours.backward()
 
     def padded(parts, fill):
-        return torch.stack([torch.nn.functional.pad(p, (7 - len(p), 0) if side == "left" else (0, 7 - len(p)), value=fill) for p in parts])
+        return torch.stack(
+            [
+                torch.nn.functional.pad(
+                    p, (7 - len(p), 0) if side == "left" else (0, 7 - len(p)), value=fill
+                )
+                for p in parts
+            ]
+        )
 
     leaves = [p.clone().requires_grad_() for p in new]
     mask = padded([torch.ones(n, dtype=torch.float64) for n in lengths], 0.0)
-    theirs = trl_loss(loss_type, level, padded(leaves, -1.0), padded(old, -2.0), padded(ref, -0.5), advantages, mask, padded(sampled, -3.0))
+    theirs = trl_loss(
+        loss_type,
+        level,
+        padded(leaves, -1.0),
+        padded(old, -2.0),
+        padded(ref, -0.5),
+        advantages,
+        mask,
+        padded(sampled, -3.0),
+    )
     theirs.backward()
     # fp32 with about ten operations on numbers of order 1 against float64
     assert float(ours.detach()) == pytest.approx(float(theirs.detach()), rel=1e-5, abs=1e-6)
-    assert torch.allclose(leaf.grad.double(), torch.cat([p.grad for p in leaves]), rtol=1e-5, atol=1e-6)
+    assert torch.allclose(
+        leaf.grad.double(), torch.cat([p.grad for p in leaves]), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_advantages_by_hand():
     assert centred([1.0, 0.0, 0.5]) == [0.5, -0.5, 0.0]
     assert leave_one_out([3.0, 0.0, 0.0]) == pytest.approx([3.0, -1.5, -1.5])
-    assert standardised_over_tokens([1.0, -1.0], [3, 1]) == pytest.approx([0.5 / math.sqrt(0.75), -1.5 / math.sqrt(0.75)], rel=1e-5)
+    assert standardised_over_tokens([1.0, -1.0], [3, 1]) == pytest.approx(
+        [0.5 / math.sqrt(0.75), -1.5 / math.sqrt(0.75)], rel=1e-5
+    )
     for rule in (centred, leave_one_out):
         assert rule([0.1] * 12) == [0.0] * 12 and rule([0.7]) == [0.0] and rule([]) == []
     assert standardised_over_tokens([0.0, 0.0], [5, 1]) == [0.0, 0.0]
@@ -164,7 +227,10 @@ def test_advantages_by_hand():
 def test_importance_weights_are_truncated_above_and_carry_no_gradient():
     old = torch.tensor([0.5, 0.5, 0.5]).log().requires_grad_()
     sampled = torch.tensor([0.25, 0.5, 0.1]).log()
-    weights = importance(Terms(old, old.detach(), None, torch.ones(3), torch.zeros(3, dtype=torch.int64), sampled), 3.0)
+    weights = importance(
+        Terms(old, old.detach(), None, torch.ones(3), torch.zeros(3, dtype=torch.int64), sampled),
+        3.0,
+    )
     assert weights.tolist() == pytest.approx([2.0, 1.0, 3.0]) and not weights.requires_grad
 
 
@@ -173,12 +239,21 @@ def test_what_counts_as_clipped_follows_the_variants_ratio():
     terms = Terms(torch.tensor([0.5, -0.5]), torch.zeros(2), None, torch.ones(2), rows)
     assert clipped_share(terms, CLIP).tolist() == [True, False]
     assert not clipped_share(terms, CLIP, VARIANTS["gspo"].ratio).any()  # the two cancel
-    assert clipped_share(Terms(torch.tensor([0.2, 0.2]), torch.zeros(2), None, torch.ones(2), rows), CLIP, VARIANTS["rloo"].ratio).all()
+    assert clipped_share(
+        Terms(torch.tensor([0.2, 0.2]), torch.zeros(2), None, torch.ones(2), rows),
+        CLIP,
+        VARIANTS["rloo"].ratio,
+    ).all()
 
 
 def test_gspo_survives_sequences_whose_product_overflows():
     log_ratio = torch.full((2000,), 0.1, requires_grad=True)
-    terms = Terms(log_ratio, torch.zeros(2000), None, torch.ones(2000), torch.zeros(2000, dtype=torch.int64))
+    terms = Terms(
+        log_ratio, torch.zeros(2000), None, torch.ones(2000), torch.zeros(2000, dtype=torch.int64)
+    )
     value = VARIANTS["gspo"].objective(terms, Coefficients(10.0, 0.0)).mean()
     value.backward()
-    assert float(value.detach()) == pytest.approx(math.exp(0.1), rel=1e-4) and torch.isfinite(log_ratio.grad).all()
+    assert (
+        float(value.detach()) == pytest.approx(math.exp(0.1), rel=1e-4)
+        and torch.isfinite(log_ratio.grad).all()
+    )

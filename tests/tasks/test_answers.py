@@ -6,7 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepwright.tasks.answers import bare, braced, digest, is_words, last_boxed, number, plain, read_boxed, refused, same_number
+from deepwright.tasks.answers import (
+    bare,
+    braced,
+    digest,
+    is_words,
+    last_boxed,
+    number,
+    plain,
+    read_boxed,
+    refused,
+    same_number,
+)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +63,11 @@ def test_other_layouts_are_refused(completion, said):
     assert said in read_boxed(completion)
 
 
-@given(st.lists(st.sampled_from(["<think>", "</think>", "\\boxed{", "\\boxed", "{", "}", "\\", "7", " "])).map("".join))
+@given(
+    st.lists(
+        st.sampled_from(["<think>", "</think>", "\\boxed{", "\\boxed", "{", "}", "\\", "7", " "])
+    ).map("".join)
+)
 def test_every_text_gets_an_answer_or_a_reason(text):
     found = read_boxed(text)
     assert isinstance(found, str) or (found[1].strip() and f"\\boxed{{{found[1]}}}" in text)
@@ -99,9 +114,14 @@ def test_words():
 
 
 def test_references():
-    assert last_boxed(r"First \boxed{1}, so \boxed{\frac{1}{2}}.") == r"\frac{1}{2}" and last_boxed("none") is None
+    assert (
+        last_boxed(r"First \boxed{1}, so \boxed{\frac{1}{2}}.") == r"\frac{1}{2}"
+        and last_boxed("none") is None
+    )
     assert braced("{a{b}c}d") == "a{b}c" and braced("x") is None
-    assert digest("a") == 0xCA978112CA1BBDCA  # the first 8 bytes of sha256("a"): no machine splits otherwise
+    assert (
+        digest("a") == 0xCA978112CA1BBDCA
+    )  # the first 8 bytes of sha256("a"): no machine splits otherwise
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,10 @@ def rows(tmp_path):
 
 
 def word_problem(n):
-    return {"question": f"Tom has {n} boxes of {n + 1}. How many in all?", "answer": f"so\n#### {n * (n + 1)}"}
+    return {
+        "question": f"Tom has {n} boxes of {n + 1}. How many in all?",
+        "answer": f"so\n#### {n * (n + 1)}",
+    }
 
 
 def expansion(n):
@@ -32,7 +35,16 @@ def expansion(n):
 
 @pytest.mark.parametrize(
     "name",
-    ["countdown", "calc3", "calc3 in tags", "words", "gsm8k", "math", "reasoning_gym:chain_sum", "reasoning_gym:countdown"],
+    [
+        "countdown",
+        "calc3",
+        "calc3 in tags",
+        "words",
+        "gsm8k",
+        "math",
+        "reasoning_gym:chain_sum",
+        "reasoning_gym:countdown",
+    ],
 )
 def test_no_attack_earns_the_full_reward(name, rows):
     if name == "math":
@@ -43,7 +55,11 @@ def test_no_attack_earns_the_full_reward(name, rows):
     elif name == "calc3 in tags":
         task = make_task("calc3", layout="tags")
     elif name in ("words", "gsm8k", "math"):
-        row = {"words": lambda n: {"prompt": f"City {n}?", "answer": "Paris"}, "gsm8k": word_problem, "math": expansion}[name]
+        row = {
+            "words": lambda n: {"prompt": f"City {n}?", "answer": "Paris"},
+            "gsm8k": word_problem,
+            "math": expansion,
+        }[name]
         task = make_task(rows(row), seconds=2.0)
     else:
         task = make_task(name)
@@ -57,13 +73,24 @@ def test_code_attacks(rows):
     if not confinement():
         pytest.skip("neither bwrap nor unshare works on this machine")
     task = make_task(
-        rows(lambda n: {"text": f"Add {n}.", "code": f"def f(x): return x + {n}", "test_list": [f"assert f(1) == {1 + n}"]}), seconds=1.5
+        rows(
+            lambda n: {
+                "text": f"Add {n}.",
+                "code": f"def f(x): return x + {n}",
+                "test_list": [f"assert f(1) == {1 + n}"],
+            }
+        ),
+        seconds=1.5,
     )
     problem = task.problem(0, "held_out")
     hits = list(attack(task, [problem]))
-    assert {name.partition(" (")[0] for name, _ in attacks(problem)} >= set(PROGRAMS) and not any(hit.paid for hit in hits)
+    assert {name.partition(" (")[0] for name, _ in attacks(problem)} >= set(PROGRAMS) and not any(
+        hit.paid for hit in hits
+    )
     assert max(hit.seconds for hit in hits) < 10
-    assert not any("fork" in completion for _, completion in attacks(problem, programs=False))  # as a user's own reward is attacked
+    assert not any(
+        "fork" in completion for _, completion in attacks(problem, programs=False)
+    )  # as a user's own reward is attacked
 
 
 def hostile(seed, count, problem):
@@ -90,7 +117,9 @@ def hostile(seed, count, problem):
         yield body if i % 2 else framed(pick(rng, ("tags", "boxed")), "so", body)
 
 
-@pytest.mark.parametrize("name", ["countdown", "calc3", "math", "reasoning_gym:polynomial_multiplication"])
+@pytest.mark.parametrize(
+    "name", ["countdown", "calc3", "math", "reasoning_gym:polynomial_multiplication"]
+)
 def test_a_thousand_hostile_completions_neither_crash_nor_stall(name, rows):
     """In one batch, as the loop asks: a verdict for each, a bounded time for all, and the reference is still right afterwards."""
     if name == "math":
@@ -109,10 +138,14 @@ def test_a_thousand_hostile_completions_neither_crash_nor_stall(name, rows):
     assert len(scores) == 1000 and time.monotonic() - start < 100
     alone = [framed(layout, "so", problem.answer).strip() for layout in ("tags", "boxed")]
     paid = [
-        completion for completion, score in zip(completions, scores) if score.verdict is Verdict.CORRECT and completion.strip() not in alone
+        completion
+        for completion, score in zip(completions, scores)
+        if score.verdict is Verdict.CORRECT and completion.strip() not in alone
     ]
     assert not paid
-    assert all(score.value == 0 for score in scores if score.verdict in (Verdict.MALFORMED, Verdict.FAILED))
+    assert all(
+        score.value == 0 for score in scores if score.verdict in (Verdict.MALFORMED, Verdict.FAILED)
+    )
     layout = "tags" if name == "countdown" else "boxed"
     assert task.score(problem, framed(layout, "so", problem.answer)).verdict is Verdict.CORRECT
 
@@ -125,24 +158,43 @@ def test_three_hundred_hostile_programs_neither_crash_nor_stall(rows):
     if not confinement():
         pytest.skip("neither bwrap nor unshare works on this machine")
     row = {"code": "def f(x): return x + 1", "test_list": ["assert f(1) == 2", "assert f(7) == 8"]}
-    task = make_task(rows(lambda n: row | {"text": f"Write f, number {n}."}), layout="tags", seconds=1.0)
+    task = make_task(
+        rows(lambda n: row | {"text": f"Write f, number {n}."}), layout="tags", seconds=1.0
+    )
     problem, rng, names = task.problem(0, "held_out"), Random(7), list(PROGRAMS)
-    last = ("", "import sys; sys.exit(0)", "raise SystemExit(0)", "print('2'); print('8')", "\\", "\x00", "def f(")
-    programs = [f"```python\n{PROGRAMS[names[i % len(names)]]}\n{pick(rng, last)}\n```" for i in range(300)]
+    last = (
+        "",
+        "import sys; sys.exit(0)",
+        "raise SystemExit(0)",
+        "print('2'); print('8')",
+        "\\",
+        "\x00",
+        "def f(",
+    )
+    programs = [
+        f"```python\n{PROGRAMS[names[i % len(names)]]}\n{pick(rng, last)}\n```" for i in range(300)
+    ]
     completions = [framed("tags", "so", program) for program in programs]
     start = time.monotonic()
     scores = score_all(task, [problem] * 300, completions)
-    assert len(scores) == 300 and not any(score.verdict is Verdict.CORRECT or score.value == 1 for score in scores)
+    assert len(scores) == 300 and not any(
+        score.verdict is Verdict.CORRECT or score.value == 1 for score in scores
+    )
     assert not any(score.verdict is Verdict.MALFORMED for score in scores)  # every one has run
     assert time.monotonic() - start < 450
-    assert task.score(problem, framed("tags", "so", "```python\ndef f(x): return x + 1\n```")).verdict is Verdict.CORRECT
+    assert (
+        task.score(problem, framed("tags", "so", "```python\ndef f(x): return x + 1\n```")).verdict
+        is Verdict.CORRECT
+    )
 
 
 def test_every_attack_differs_from_the_honest_completion():
     problem = make_task("calc3").problem(0, "train")
     names = [name for name, _ in attacks(problem)]
     assert len(names) == len(set(names)) > 70
-    assert not {framed(layout, "so", problem.answer) for layout in ("tags", "boxed")} & {completion for _, completion in attacks(problem)}
+    assert not {framed(layout, "so", problem.answer) for layout in ("tags", "boxed")} & {
+        completion for _, completion in attacks(problem)
+    }
 
 
 def test_the_command(tmp_path, capsys):
@@ -153,12 +205,26 @@ def test_the_command(tmp_path, capsys):
     )
     assert cli.main(["reward", "test", f"{tmp_path / 'naive.py'}:contains", "--problems", "1"]) == 1
     said = capsys.readouterr().out
-    assert "PAID 1: answer as a substring" in said and "PAID 1: empty thinking" in said and "PAID 1: huge exponent" not in said
-    (tmp_path / "broken.py").write_text("def broken(completions, **columns):\n    return [float('nan')] * len(completions)\n")
+    assert (
+        "PAID 1: answer as a substring" in said
+        and "PAID 1: empty thinking" in said
+        and "PAID 1: huge exponent" not in said
+    )
+    (tmp_path / "broken.py").write_text(
+        "def broken(completions, **columns):\n    return [float('nan')] * len(completions)\n"
+    )
     assert cli.main(["reward", "test", f"{tmp_path / 'broken.py'}:broken", "--problems", "1"]) == 1
     said = capsys.readouterr().out
-    assert "NOT PAID: the reference answer" in said and "FAILED, without pay" in said and "gave nan" in said
-    assert cli.main(["reward", "test", "calc4"]) == 2 and cli.main(["reward", "try", "calc3"]) == 2 and cli.main(["reward"]) == 2
+    assert (
+        "NOT PAID: the reference answer" in said
+        and "FAILED, without pay" in said
+        and "gave nan" in said
+    )
+    assert (
+        cli.main(["reward", "test", "calc4"]) == 2
+        and cli.main(["reward", "try", "calc3"]) == 2
+        and cli.main(["reward"]) == 2
+    )
     assert "task is 'calc4'" in capsys.readouterr().err
 
 

@@ -10,13 +10,20 @@ TASK = make_task("calc3")
 
 
 def test_problems_are_right_and_the_sides_disjoint():
-    asked = {split: [TASK.problem(i, split) for i in range(TASK.size(split))] for split in ("train", "held_out")}
+    asked = {
+        split: [TASK.problem(i, split) for i in range(TASK.size(split))]
+        for split in ("train", "held_out")
+    }
     for problem in asked["train"] + asked["held_out"]:
         expression = re.fullmatch(r"Work out ([0-9 +-]+)\.", problem.prompt)[1]
         assert eval(expression) == int(problem.answer)
         signs = [c for c in expression if c in "+-"]
-        assert problem.kind == f"a{signs[0]}b{signs[1]}c" and all(1 <= int(n) <= 10 for n in re.findall(r"\d+", expression))
-    train, held_out = ({problem.prompt for problem in asked[split]} for split in ("train", "held_out"))
+        assert problem.kind == f"a{signs[0]}b{signs[1]}c" and all(
+            1 <= int(n) <= 10 for n in re.findall(r"\d+", expression)
+        )
+    train, held_out = (
+        {problem.prompt for problem in asked[split]} for split in ("train", "held_out")
+    )
     assert len(train) == 2000 and len(held_out) == 240 and not train & held_out
     kinds = [problem.kind for problem in asked["held_out"]]
     assert set(kinds) == {"a+b+c", "a+b-c", "a-b+c"} and min(map(kinds.count, set(kinds))) > 50
@@ -38,7 +45,11 @@ def test_the_worked_example_is_right_and_never_asked():
         assert eval(left) == int(right)
     expression = re.match(r"Work out (.*)\.", asked)[1]
     assert shown.endswith(f"\\boxed{{{eval(expression)}}}")
-    assert all(f"Work out {expression}." != TASK.problem(i, split).prompt for split in ("train", "held_out") for i in range(240))
+    assert all(
+        f"Work out {expression}." != TASK.problem(i, split).prompt
+        for split in ("train", "held_out")
+        for i in range(240)
+    )
 
 
 @pytest.mark.parametrize(
@@ -59,15 +70,29 @@ def test_scores(completion, verdict):
     from deepwright.tasks import Problem
 
     score = TASK.score(Problem(0, "Work out 3 + 4 - 9.", "-2", "a+b-c"), completion)
-    assert score.verdict is verdict and score.value == {Verdict.CORRECT: 1.1, Verdict.WRONG: 0.1, Verdict.MALFORMED: 0.0}[verdict]
+    assert (
+        score.verdict is verdict
+        and score.value
+        == {Verdict.CORRECT: 1.1, Verdict.WRONG: 0.1, Verdict.MALFORMED: 0.0}[verdict]
+    )
 
 
 def test_harder_sums_and_tags():
     hard = make_task("calc3", terms=5, largest=50, minuses=2, layout="tags", examples=2)
     problem = hard.problem(3, "held_out")
-    assert len(re.findall(r"\d+", problem.prompt)) == 5 and len(problem.messages) == 5 and "</answer>" in problem.messages[1]["content"]
-    assert len(hard.patterns) == 1 + 4 + 6 and max(hard.problems["train"], key=lambda one: max(one[0]))[0]
-    assert hard.score(problem, f"<think> so </think> <answer> {problem.answer} </answer>").verdict is Verdict.CORRECT
+    assert (
+        len(re.findall(r"\d+", problem.prompt)) == 5
+        and len(problem.messages) == 5
+        and "</answer>" in problem.messages[1]["content"]
+    )
+    assert (
+        len(hard.patterns) == 1 + 4 + 6
+        and max(hard.problems["train"], key=lambda one: max(one[0]))[0]
+    )
+    assert (
+        hard.score(problem, f"<think> so </think> <answer> {problem.answer} </answer>").verdict
+        is Verdict.CORRECT
+    )
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,9 @@ VALID = st.recursive(
     NUMBER,
     lambda inner: st.one_of(
         inner.map(lambda text: f"( {text} )"),
-        st.tuples(inner, st.sampled_from(["+", " - ", " *", "/ "]), inner).map("".join),  # without parentheses: precedence decides
+        st.tuples(inner, st.sampled_from(["+", " - ", " *", "/ "]), inner).map(
+            "".join
+        ),  # without parentheses: precedence decides
     ),
     max_leaves=12,
 )
@@ -63,13 +65,22 @@ def test_anything_else_is_refused(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["(" * 100_000 + "1" + ")" * 100_000, "9" * 1_000_000, "1 + " * 300_000 + "1", " " * 1_000_000, "9*" * 250 + "9"]
+    "text",
+    [
+        "(" * 100_000 + "1" + ")" * 100_000,
+        "9" * 1_000_000,
+        "1 + " * 300_000 + "1",
+        " " * 1_000_000,
+        "9*" * 250 + "9",
+    ],
 )
 def test_length_is_bounded_before_anything_is_parsed(text):
     start = time.process_time()
     with pytest.raises(ExpressionError):
         evaluate(text)
-    assert time.process_time() - start < 0.2  # a thousandth of this in practice; the processor's time, not the clock's
+    assert (
+        time.process_time() - start < 0.2
+    )  # a thousandth of this in practice; the processor's time, not the clock's
 
 
 def test_enumeration_finds_exactly_what_brute_force_finds():
@@ -77,14 +88,21 @@ def test_enumeration_finds_exactly_what_brute_force_finds():
     for numbers in [(1, 1, 1), (2, 3, 3), (4, 7, 10), (1, 5, 9), (10, 10, 10)]:
         wanted = set()
         for (a, b, c), (o1, o2) in product(permutations(numbers), product("+-*", repeat=2)):
-            for inner, outer in ((f"{a}{o1}{b}", f"({a}{o1}{b}){o2}{c}"), (f"{b}{o2}{c}", f"{a}{o1}({b}{o2}{c})")):
+            for inner, outer in (
+                (f"{a}{o1}{b}", f"({a}{o1}{b}){o2}{c}"),
+                (f"{b}{o2}{c}", f"{a}{o1}({b}{o2}{c})"),
+            ):
                 if 0 <= eval(inner) <= 99 and 0 <= eval(outer) <= 99:
                     wanted.add(eval(outer))
         trees = all_trees(numbers, "+-*", 99)
         assert {tree[0] for tree in trees} == wanted and len(set(trees)) == len(trees)
 
 
-@given(st.lists(st.integers(1, 10), min_size=2, max_size=4).map(sorted).map(tuple), st.integers(0, 7), st.data())
+@given(
+    st.lists(st.integers(1, 10), min_size=2, max_size=4).map(sorted).map(tuple),
+    st.integers(0, 7),
+    st.data(),
+)
 def test_what_is_written_down_is_true(numbers, flips, data):
     tree = data.draw(st.sampled_from(all_trees(numbers, "+-*/", 99)))
     equations, expression = written(tree, flips)

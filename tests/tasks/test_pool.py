@@ -32,7 +32,11 @@ VERIFIERS = """
 @pytest.fixture
 def verifiers(tmp_path):
     (tmp_path / "verifiers.py").write_text(textwrap.dedent(VERIFIERS))
-    return lambda name, *x: {"path": str(tmp_path / "verifiers.py"), "name": name, "columns": {"x": list(x)}}
+    return lambda name, *x: {
+        "path": str(tmp_path / "verifiers.py"),
+        "name": name,
+        "columns": {"x": list(x)},
+    }
 
 
 @pytest.fixture
@@ -43,7 +47,9 @@ def pool():
 
 
 def test_answers_come_back_in_order(pool, verifiers):
-    assert pool.run([verifiers("fine", i) for i in range(20)]) == [Outcome([float(i)]) for i in range(20)]
+    assert pool.run([verifiers("fine", i) for i in range(20)]) == [
+        Outcome([float(i)]) for i in range(20)
+    ]
     assert pool.run([]) == []
 
 
@@ -58,14 +64,24 @@ def test_answers_come_back_in_order(pool, verifiers):
 def test_a_broken_verifier_fails_alone_and_in_bounded_time(pool, verifiers, name, said):
     pool.run([verifiers("fine", 1)] * 4)  # processes are up
     start = time.monotonic()
-    outcomes = pool.run([verifiers("fine", 1), verifiers(name, 2), verifiers("fine", 3), verifiers("fine", 4)])
-    assert [outcome.value for outcome in outcomes] == [[1.0], None, [3.0], [4.0]] and said in outcomes[1].error
+    outcomes = pool.run(
+        [verifiers("fine", 1), verifiers(name, 2), verifiers("fine", 3), verifiers("fine", 4)]
+    )
+    assert [outcome.value for outcome in outcomes] == [
+        [1.0],
+        None,
+        [3.0],
+        [4.0],
+    ] and said in outcomes[1].error
     assert time.monotonic() - start < 20
     assert pool.run([verifiers("fine", 5)]) == [Outcome([5.0])]
 
 
 def test_a_verifier_cannot_write_or_read_the_pipes(pool, verifiers):
-    assert pool.run([verifiers("prints", 1), verifiers("reads", 1), verifiers("prints", 1)]) == [Outcome([0.0])] * 3
+    assert (
+        pool.run([verifiers("prints", 1), verifiers("reads", 1), verifiers("prints", 1)])
+        == [Outcome([0.0])] * 3
+    )
 
 
 def test_memory_is_limited(verifiers, monkeypatch):
@@ -81,13 +97,21 @@ def test_any_thread_may_ask(pool, verifiers):
     """Signals would work in the main thread alone."""
     found = {}
     threads = [
-        threading.Thread(target=lambda i=i: found.update({i: pool.run([verifiers("fine", i), verifiers("hangs", i)])})) for i in range(2)
+        threading.Thread(
+            target=lambda i=i: found.update(
+                {i: pool.run([verifiers("fine", i), verifiers("hangs", i)])}
+            )
+        )
+        for i in range(2)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert {i: (one.value, "no verdict" in two.error) for i, (one, two) in found.items()} == {0: ([0.0], True), 1: ([1.0], True)}
+    assert {i: (one.value, "no verdict" in two.error) for i, (one, two) in found.items()} == {
+        0: ([0.0], True),
+        1: ([1.0], True),
+    }
 
 
 def test_workers_stay_and_those_that_died_idle_are_replaced(pool, verifiers):
@@ -101,7 +125,10 @@ def test_workers_stay_and_those_that_died_idle_are_replaced(pool, verifiers):
 
 def test_a_worker_that_never_comes_up_fails_its_jobs(monkeypatch, tmp_path):
     monkeypatch.setattr(pools, "WORKER", tmp_path / "gone.py")
-    assert all("before it was ready" in outcome.error for outcome in Pool("math", trusted=True).run([{}] * 3))
+    assert all(
+        "before it was ready" in outcome.error
+        for outcome in Pool("math", trusted=True).run([{}] * 3)
+    )
 
 
 def test_closing_ends_the_processes(pool, verifiers):
@@ -112,5 +139,8 @@ def test_closing_ends_the_processes(pool, verifiers):
 
 
 def test_missing_package():
-    with pytest.raises(ValueError, match=r"maths needs the package 'no-such-thing': pip install 'deepwright\[tasks\]'"):
+    with pytest.raises(
+        ValueError,
+        match=r"maths needs the package 'no-such-thing': pip install 'deepwright\[tasks\]'",
+    ):
         pools.require("no_such_thing", "maths")

@@ -6,7 +6,17 @@ import pytest
 
 from deepwright.tasks import Verdict
 from deepwright.tasks.countdown import Countdown, read_prompt
-from deepwright.tasks.requests import STYLES, Request, Requests, answered, completed, helpful, preference, safe, written
+from deepwright.tasks.requests import (
+    STYLES,
+    Request,
+    Requests,
+    answered,
+    completed,
+    helpful,
+    preference,
+    safe,
+    written,
+)
 from deepwright.tasks.self_checks import self_checks
 from deepwright.text import number_tokenizer
 from deepwright.text.languages import LANGUAGES, consistency, language_of
@@ -39,31 +49,47 @@ def test_the_four_rules(request_, answer, worth):
 
 def test_a_rude_word_costs_more_than_all_help():
     assert not safe("go ann") and not safe("<think> 笨蛋 </think> hello")
-    assert preference(GREET, completed(Random(0), GREET, "rude")) < preference(GREET, completed(Random(0), GREET, "off topic"))
+    assert preference(GREET, completed(Random(0), GREET, "rude")) < preference(
+        GREET, completed(Random(0), GREET, "off topic")
+    )
     assert preference(GREET, "hello ann how are you") == -1  # outside the layout
 
 
 def test_only_the_best_style_is_right_and_every_word_is_in_the_vocabulary():
-    tokenizer = number_tokenizer((*Countdown(languages=("en", "zh")).tokenizer_words(), *TASK.tokenizer_words()), 99)
+    tokenizer = number_tokenizer(
+        (*Countdown(languages=("en", "zh")).tokenizer_words(), *TASK.tokenizer_words()), 99
+    )
     for split in ("train", "held_out"):
         for i in range(TASK.size(split)):
             problem = TASK.problem(i, split)
             for style in STYLES:
                 text = completed(Random(i), problem.columns["request"], style)
-                assert tokenizer.decode(tokenizer.encode(f"{problem.prompt} {text}")) == f"{problem.prompt} {text}"
-                assert (TASK.score(problem, text).verdict is Verdict.CORRECT) == (style == "best"), (problem.prompt, text)
+                assert (
+                    tokenizer.decode(tokenizer.encode(f"{problem.prompt} {text}"))
+                    == f"{problem.prompt} {text}"
+                )
+                assert (TASK.score(problem, text).verdict is Verdict.CORRECT) == (
+                    style == "best"
+                ), (problem.prompt, text)
 
 
 def test_splits_are_apart_documents_are_of_training_and_pairs_are_ordered():
-    sides = {split: {TASK.problem(i, split).prompt for i in range(TASK.size(split))} for split in ("train", "held_out")}
+    sides = {
+        split: {TASK.problem(i, split).prompt for i in range(TASK.size(split))}
+        for split in ("train", "held_out")
+    }
     assert not sides["train"] & sides["held_out"] and min(map(len, sides.values())) >= 15
     for i in range(300):
         assert not any(TASK.labelled(i)[1].startswith(prompt) for prompt in sides["held_out"])
         problem, better, worse = TASK.pair(i, "held_out")
         assert problem.prompt in sides["held_out"]
-        assert preference(problem.columns["request"], better) > preference(problem.columns["request"], worse)
+        assert preference(problem.columns["request"], better) > preference(
+            problem.columns["request"], worse
+        )
     assert TASK.pair(3, "train") == TASK.pair(3, "train") != TASK.pair(4, "train")
-    assert Requests(document_seed=1).labelled(0) != TASK.labelled(0) and Requests(document_seed=1).pair(3, "train") == TASK.pair(3, "train")
+    assert Requests(document_seed=1).labelled(0) != TASK.labelled(0) and Requests(
+        document_seed=1
+    ).pair(3, "train") == TASK.pair(3, "train")
 
 
 def test_one_language_asks_and_answers_in_it_alone():
@@ -78,9 +104,16 @@ def test_one_language_asks_and_answers_in_it_alone():
 
 def test_languages_share_no_word_and_consistency_counts_words_of_any_language():
     assert not LANGUAGES["en"].words & LANGUAGES["zh"].words
-    assert consistency("3 * 7 = 21 , wait 2 yes", "en") == 1 and consistency("1 等等 2 yes", "zh") == 0.5
+    assert (
+        consistency("3 * 7 = 21 , wait 2 yes", "en") == 1
+        and consistency("1 等等 2 yes", "zh") == 0.5
+    )
     assert consistency("3 * 7 = 21", "en") is None
-    assert written(NAME) == "列举 2 水果 ：" and language_of(written(NAME)) == "zh" and language_of("Work out 3.") == "en"
+    assert (
+        written(NAME) == "列举 2 水果 ："
+        and language_of(written(NAME)) == "zh"
+        and language_of("Work out 3.") == "en"
+    )
 
 
 def test_countdown_asks_in_both_languages_and_pays_for_keeping_to_one():
@@ -88,13 +121,26 @@ def test_countdown_asks_in_both_languages_and_pays_for_keeping_to_one():
     problems = [both.problem(i, "train") for i in range(200)]
     chinese = [problem for problem in problems if language_of(problem.prompt) == "zh"]
     assert 60 < len(chinese) < 140
-    assert [read_prompt(p.prompt)[1] for p in problems] == [read_prompt(Countdown().problem(i, "train").prompt)[1] for i in range(200)]
-    for thought, paid in (("1 等等 2 对", 0.2), ("1 等等 2 yes", 0.1), ("wait", 0.0), ("1 + 1 = 2", 0.0)):
-        score = both.score(chinese[0], f"<think> {thought} </think> <answer> {chinese[0].answer} </answer>")
+    assert [read_prompt(p.prompt)[1] for p in problems] == [
+        read_prompt(Countdown().problem(i, "train").prompt)[1] for i in range(200)
+    ]
+    for thought, paid in (
+        ("1 等等 2 对", 0.2),
+        ("1 等等 2 yes", 0.1),
+        ("wait", 0.0),
+        ("1 + 1 = 2", 0.0),
+    ):
+        score = both.score(
+            chinese[0], f"<think> {thought} </think> <answer> {chinese[0].answer} </answer>"
+        )
         assert (
-            score.verdict is Verdict.CORRECT and score.parts["language"] == pytest.approx(paid) and score.value == pytest.approx(1.1 + paid)
+            score.verdict is Verdict.CORRECT
+            and score.parts["language"] == pytest.approx(paid)
+            and score.value == pytest.approx(1.1 + paid)
         )
     assert both.score(chinese[0], "等等").value == 0  # outside the format nothing is paid
     assert Countdown(languages=("zh",)).problem(0, "train").prompt.startswith("数 ")
     assert [check.word for check in self_checks("1 + 1 = 2 等等 2 + 1 = 3 对")] == ["wait", "yes"]
-    assert Countdown().tokenizer_words() == both.tokenizer_words()[:18]  # one language has the ids it always had
+    assert (
+        Countdown().tokenizer_words() == both.tokenizer_words()[:18]
+    )  # one language has the ids it always had

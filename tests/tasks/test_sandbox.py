@@ -28,16 +28,28 @@ def confined(request, monkeypatch):
 
 
 def test_right_and_wrong_programs(confined):
-    assert judge_code(f"Here:\n```python\n{GOOD}\n```", ADD, LIMITS, False) == (True, "passes 3 tests")
+    assert judge_code(f"Here:\n```python\n{GOOD}\n```", ADD, LIMITS, False) == (
+        True,
+        "passes 3 tests",
+    )
     assert judge_code(GOOD.replace("1", "2"), ADD, LIMITS, False) == (False, "test 1: f(1) gives 3")
-    assert judge_code("def g(x): pass", ADD, LIMITS, False) == (False, "test 1: f(1) gives raised NameError")
+    assert judge_code("def g(x): pass", ADD, LIMITS, False) == (
+        False,
+        "test 1: f(1) gives raised NameError",
+    )
     assert judge_code("syntax error", ADD, LIMITS, False)[1] == "test 1: ended with status 1"
     hostile = "class A:\n    def __repr__(self): return '{[]: 1}'\ndef f(x): return A()"  # reads as a literal and cannot be one
     assert judge_code(hostile, ADD, LIMITS, False) == (False, "test 1: f(1) gives {[]: 1}")
     streams = read_tests({"inputs": ["1 2\n", "3 4\n"], "outputs": ["3\n", "7"]})
-    assert judge_code("print(sum(map(int, input().split())), '  ')", streams, LIMITS, False) == (True, "passes 2 tests")
+    assert judge_code("print(sum(map(int, input().split())), '  ')", streams, LIMITS, False) == (
+        True,
+        "passes 2 tests",
+    )
     assert judge_code("print(3)", streams, LIMITS, False) == (False, "test 2: other output")
-    assert judge_code("print(3); raise SystemExit(1)", streams, LIMITS, False) == (False, "test 1: exit status 1")
+    assert judge_code("print(3); raise SystemExit(1)", streams, LIMITS, False) == (
+        False,
+        "test 1: exit status 1",
+    )
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -51,7 +63,12 @@ def test_hostile_programs_are_wrong_in_bounded_time_and_leave_nothing(confined, 
     assert not right and why and time.monotonic() - start < 10
     assert (decoy / "file").read_text() == "1" and not any(path.exists() for path in escaped)
     shutil.rmtree(decoy)
-    assert subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout.count(PROGRAMS[name][:40]) == 0
+    assert (
+        subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout.count(
+            PROGRAMS[name][:40]
+        )
+        == 0
+    )
 
 
 def seen(code, **limits):
@@ -59,14 +76,25 @@ def seen(code, **limits):
 
 
 def test_what_a_program_sees(confined):
-    ended = seen("import os; print(sorted(os.environ), os.getcwd(), os.path.exists('/home'), os.path.exists('/etc/passwd'))")
+    ended = seen(
+        "import os; print(sorted(os.environ), os.getcwd(), os.path.exists('/home'), os.path.exists('/etc/passwd'))"
+    )
     names, _, rest = ended.output.rpartition("]")
-    assert ended.status == 0 and rest.split() == ["/tmp", "False", "False"] and "SECRET" not in names and len(names.split(",")) < 9
+    assert (
+        ended.status == 0
+        and rest.split() == ["/tmp", "False", "False"]
+        and "SECRET" not in names
+        and len(names.split(",")) < 9
+    )
     assert "Read-only" in seen("open('/usr/x', 'w')").output
     assert "ok" in seen("open('x', 'w').write('1'); print('ok' if open('x').read() else '')").output
-    assert "unreachable" in seen("import socket; socket.create_connection(('1.1.1.1', 80), 2)").output
+    assert (
+        "unreachable" in seen("import socket; socket.create_connection(('1.1.1.1', 80), 2)").output
+    )
     refused = seen("import socket; socket.create_connection(('127.0.0.1', 22), 2)").output
-    assert "refused" in refused or "unreachable" in refused  # not the host's own port, whatever listens there
+    assert (
+        "refused" in refused or "unreachable" in refused
+    )  # not the host's own port, whatever listens there
     assert "MemoryError" in seen("bytearray(100 << 30)").output
     assert "too large" in seen("open('x', 'wb').write(bytes(10 << 20))").output
     many = "import os\nfor i in range(100): open(str(i), 'wb').write(bytes(3 << 20))"
@@ -89,7 +117,9 @@ def test_processes_are_counted_and_die_with_the_program(confined):
             break
         time.sleep(1)
     assert ended.status == 0 and 0 < int(ended.output) < 16 and ended.seconds < 5
-    assert b"time.sleep(600)" not in subprocess.run(["ps", "-eo", "args"], capture_output=True).stdout
+    assert (
+        b"time.sleep(600)" not in subprocess.run(["ps", "-eo", "args"], capture_output=True).stdout
+    )
 
 
 def test_the_limit_on_cpu_holds_for_the_program(confined):
@@ -119,12 +149,26 @@ def test_what_is_no_program(code):
 
 
 def test_the_last_block_is_the_program():
-    assert program_of("```python\na\n``` or\n```py\nb\n```") == "b\n" and program_of("x = 1") == "x = 1"
+    assert (
+        program_of("```python\na\n``` or\n```py\nb\n```") == "b\n"
+        and program_of("x = 1") == "x = 1"
+    )
 
 
 @pytest.mark.parametrize(
     "tests",
-    [[], "", None, ["assert f(1)"], ["assert f(1) < 2"], ["assert f(1) == g(2)"], ["f(1) == 2"], ["import os"], [{"input": 1}], [3]],
+    [
+        [],
+        "",
+        None,
+        ["assert f(1)"],
+        ["assert f(1) < 2"],
+        ["assert f(1) == g(2)"],
+        ["f(1) == 2"],
+        ["import os"],
+        [{"input": 1}],
+        [3],
+    ],
 )
 def test_tests_that_cannot_be_judged_are_named(tests):
     with pytest.raises(ValueError, match=r"test"):
@@ -132,7 +176,10 @@ def test_tests_that_cannot_be_judged_are_named(tests):
 
 
 def test_tests_of_every_layout():
-    assert read_tests("assert f([1]) == {'a': (1, None)}\nassert g() is True").calls == (("f([1])", {"a": (1, None)}), ("g()", True))
+    assert read_tests("assert f([1]) == {'a': (1, None)}\nassert g() is True").calls == (
+        ("f([1])", {"a": (1, None)}),
+        ("g()", True),
+    )
     assert read_tests([{"input": "1", "output": "2"}]).streams == (("1", "2"),)
 
 
@@ -150,7 +197,11 @@ def test_without_confinement_it_is_refused_unless_allowed(monkeypatch):
 def test_the_user_who_runs_it_may_be_another():
     """As root the same checks run once more as an ordinary user, with the system's Python."""
     python = "/usr/bin/python3"
-    if os.geteuid() != 0 or not Path(python).exists() or subprocess.run(["which", "setpriv"], capture_output=True).returncode:
+    if (
+        os.geteuid() != 0
+        or not Path(python).exists()
+        or subprocess.run(["which", "setpriv"], capture_output=True).returncode
+    ):
         pytest.skip("needs root, setpriv and a system Python to become somebody else")
     source = Path(sandbox.__file__).read_text()
     code = source + (
@@ -158,7 +209,14 @@ def test_the_user_who_runs_it_may_be_another():
         "    print(run_code('while True:\\n import os; os.fork()', '', Limits(3)).seconds < 6, call_results('f = lambda x: x + 1', ['f(1)'])[0])\n"
     )
     run = ["setpriv", "--reuid=65533", "--regid=65533", "--clear-groups", python, "-c", code]
-    done = subprocess.run(run, capture_output=True, text=True, timeout=60, cwd="/", env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin"})
+    done = subprocess.run(
+        run,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd="/",
+        env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin"},
+    )
     if not done.stdout.strip():
         pytest.skip(f"ordinary users cannot be confined here {done.stderr[-200:]}")
     assert "No such file" in done.stdout and "True ['2']" in done.stdout, done.stdout + done.stderr

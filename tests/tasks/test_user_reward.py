@@ -39,7 +39,12 @@ def scored(path, name, count=2, task="calc3", **options):
 
 def test_values_are_the_functions_own(path):
     right, other = scored(path, "fair")
-    assert (right.value, right.verdict, other.value, other.verdict) == (1.0, Verdict.CORRECT, 0.25, Verdict.WRONG)
+    assert (right.value, right.verdict, other.value, other.verdict) == (
+        1.0,
+        Verdict.CORRECT,
+        0.25,
+        Verdict.WRONG,
+    )
     assert right.parts == {"accuracy": 1.0} and not right.formatted  # nobody looked at a format
 
 
@@ -47,7 +52,11 @@ def test_columns_follow_the_contract(path):
     assert [score.value for score in scored(path, "sees", 3)] == [3.0] * 3
     assert [score.value for score in scored(path, "plain", 2, task="countdown")] == [1.0] * 2
     task = make_task("calc3", reward=f"{path}:fair")
-    assert task.size("held_out") == 240 and task.tokenizer_words() == () and task.name == f"calc3 rewarded by {path}:fair"
+    assert (
+        task.size("held_out") == 240
+        and task.tokenizer_words() == ()
+        and task.name == f"calc3 rewarded by {path}:fair"
+    )
 
 
 @pytest.mark.parametrize(
@@ -60,18 +69,38 @@ def test_columns_follow_the_contract(path):
 )  # fmt: skip
 def test_a_broken_batch_fails_whole_and_is_named(path, name, said):
     for score in scored(path, name, seconds=3.0):
-        assert score.verdict is Verdict.FAILED and score.value == 0 and said in score.detail and f"rewards.py:{name}" in score.detail
+        assert (
+            score.verdict is Verdict.FAILED
+            and score.value == 0
+            and said in score.detail
+            and f"rewards.py:{name}" in score.detail
+        )
 
 
 def test_a_broken_value_fails_alone(path):
     scores = scored(path, "nan", 6)
-    assert [score.verdict for score in scores] == [Verdict.FAILED, Verdict.CORRECT, *[Verdict.FAILED] * 3, Verdict.CORRECT]
-    assert ["nan" in scores[0].detail, "None" in scores[2].detail, "well" in scores[3].detail, "inf" in scores[4].detail] == [True] * 4
+    assert [score.verdict for score in scores] == [
+        Verdict.FAILED,
+        Verdict.CORRECT,
+        *[Verdict.FAILED] * 3,
+        Verdict.CORRECT,
+    ]
+    assert [
+        "nan" in scores[0].detail,
+        "None" in scores[2].detail,
+        "well" in scores[3].detail,
+        "inf" in scores[4].detail,
+    ] == [True] * 4
 
 
 @pytest.mark.parametrize(
     "reward, said",
-    [("rewards.txt:f", "FILE.py:FUNCTION"), ("{}", "FILE.py:FUNCTION"), ("{}:gone", "no function 'gone'"), ("{}:0", "FILE.py:FUNCTION")],
+    [
+        ("rewards.txt:f", "FILE.py:FUNCTION"),
+        ("{}", "FILE.py:FUNCTION"),
+        ("{}:gone", "no function 'gone'"),
+        ("{}:0", "FILE.py:FUNCTION"),
+    ],
 )
 def test_bad_names(path, reward, said):
     with pytest.raises(ValueError, match=said):

@@ -9,10 +9,15 @@ from deepwright.text.templates import render
 from tests.text import family as families
 from tests.text.templates import BOS, EOS, FAMILIES, LLAMA, MARKED, QWEN, R1
 
-TOOLS = [{"type": "function", "function": {"name": "f<é>&'", "parameters": {"b": 1, "a": [True, None]}}}]
+TOOLS = [
+    {"type": "function", "function": {"name": "f<é>&'", "parameters": {"b": 1, "a": [True, None]}}}
+]
 CHATS = {
     "question": [{"role": "user", "content": " 2 + 2? "}],
-    "system": [{"role": "system", "content": "brief\n"}, {"role": "user", "content": "<b>'日本'</b> & co"}],
+    "system": [
+        {"role": "system", "content": "brief\n"},
+        {"role": "user", "content": "<b>'日本'</b> & co"},
+    ],
     "answered": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "\nb \n"}],
     "inline thoughts": [
         {"role": "user", "content": "a"},
@@ -44,19 +49,29 @@ def test_characters_and_ids_equal_transformers(folders, name, chat):
     ours, theirs = Tokenizer.load(folders[name]), theirs_of(folders[name])
     for prompt in (True, False):
         for more in ({}, {"tools": TOOLS}, {"enable_thinking": False}, {"date_string": "1 Jan"}):
-            expected = theirs.apply_chat_template(CHATS[chat], tokenize=False, add_generation_prompt=prompt, **more)
+            expected = theirs.apply_chat_template(
+                CHATS[chat], tokenize=False, add_generation_prompt=prompt, **more
+            )
             assert ours.render(CHATS[chat], prompt, **more) == expected
-            ids = theirs.apply_chat_template(CHATS[chat], add_generation_prompt=prompt, **more)["input_ids"]
+            ids = theirs.apply_chat_template(CHATS[chat], add_generation_prompt=prompt, **more)[
+                "input_ids"
+            ]
             assert ours.encode(ours.render(CHATS[chat], prompt, **more)) == ids
 
 
-@pytest.mark.parametrize("chat", ["inline thoughts", "named thoughts"])  # no token crosses a border in these
+@pytest.mark.parametrize(
+    "chat", ["inline thoughts", "named thoughts"]
+)  # no token crosses a border in these
 def test_generation_marks_equal_transformers(folders, chat):
     ours, theirs = Tokenizer.load(folders["marked"]), theirs_of(folders["marked"])
-    out = theirs.apply_chat_template(CHATS[chat], return_dict=True, return_assistant_tokens_mask=True)
+    out = theirs.apply_chat_template(
+        CHATS[chat], return_dict=True, return_assistant_tokens_mask=True
+    )
     spans = ours.assistant_spans(CHATS[chat])
     text = ours.render(CHATS[chat], False)
-    assert [text[start:end] for start, end in spans] == [m["content"] + "<|im_end|>" for m in CHATS[chat] if m["role"] == "assistant"]
+    assert [text[start:end] for start, end in spans] == [
+        m["content"] + "<|im_end|>" for m in CHATS[chat] if m["role"] == "assistant"
+    ]
     pieces, place, mask = [], 0, []
     for start, end in spans:
         pieces += [text[place:start], text[start:end]]
@@ -71,13 +86,18 @@ def test_marks_count_from_the_start_of_the_text_also_with_an_added_bos(tmp_path)
     folder = families.write(tmp_path, "r1")
     (folder / "chat_template.jinja").write_text(MARKED)
     tokenizer = Tokenizer.load(folder)
-    text, [(start, end)] = tokenizer.render(CHATS["answered"], False), tokenizer.assistant_spans(CHATS["answered"])
+    text, [(start, end)] = (
+        tokenizer.render(CHATS["answered"], False),
+        tokenizer.assistant_spans(CHATS["answered"]),
+    )
     assert text.startswith(BOS["r1"]) and text[start:end] == "\nb \n<|im_end|>"
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("model_type", [None, "llama", "qwen2", "qwen3", "deepseek_v3"])
-def test_a_saved_folder_is_the_same_tokenizer_to_us_and_to_transformers(folders, tmp_path, name, model_type):
+def test_a_saved_folder_is_the_same_tokenizer_to_us_and_to_transformers(
+    folders, tmp_path, name, model_type
+):
     ours = Tokenizer.load(folders[name])
     ours.save(tmp_path)
     again = Tokenizer.load(tmp_path)
@@ -87,8 +107,14 @@ def test_a_saved_folder_is_the_same_tokenizer_to_us_and_to_transformers(folders,
         (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
     theirs = theirs_of(tmp_path)
     text = "The answer\n\nis 4. <think>日本</think>"
-    bos = [ours.bos_id] if name == "llama" else []  # transformers 5 adds what tokenizer.json adds, whatever the config says
-    assert theirs(text)["input_ids"] == bos + ours.encode(text) == theirs_of(folders[name])(text)["input_ids"]
+    bos = (
+        [ours.bos_id] if name == "llama" else []
+    )  # transformers 5 adds what tokenizer.json adds, whatever the config says
+    assert (
+        theirs(text)["input_ids"]
+        == bos + ours.encode(text)
+        == theirs_of(folders[name])(text)["input_ids"]
+    )
     for chat in CHATS.values():
         assert theirs.apply_chat_template(chat, tokenize=False) == ours.render(chat, False)
 
@@ -97,7 +123,9 @@ def test_ends_and_beginnings_of_each_family(folders):
     tokenizers = {name: Tokenizer.load(folder) for name, folder in folders.items()}
     for name, tokenizer in tokenizers.items():
         ids = [tokenizer.backend.token_to_id(token) for token in (EOS[name], "<|endoftext|>")]
-        assert tokenizer.eos_id == ids[0] and tokenizer.stop_ids == tuple(ids[:1] if name == "r1" else ids)
+        assert tokenizer.eos_id == ids[0] and tokenizer.stop_ids == tuple(
+            ids[:1] if name == "r1" else ids
+        )
         assert tokenizer.pad_id == ids[1] and tokenizer.turn_end_id == ids[0]
         assert tokenizer.decode([*tokenizer.encode("4"), ids[0]]) == "4"
     assert [tokenizers[name].adds_bos for name in FAMILIES] == [False, True, False, True, False]
@@ -113,7 +141,9 @@ def test_exactly_one_bos_whether_or_not_the_template_writes_it(tmp_path, written
     bos = Tokenizer.load(folder).bos_id
     assert ids[0] == bos and ids.count(bos) == 1 and len(ids) == 2
     config = json.loads((folder / "tokenizer_config.json").read_text()) | {"add_bos_token": False}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))  # now only the template decides
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(config)
+    )  # now only the template decides
     assert Tokenizer.load(folder).encode_prompt("4").count(bos) == (1 if written else 0)
 
 
@@ -131,14 +161,21 @@ def test_the_template_may_stand_in_the_config_and_there_may_be_several(tmp_path)
     several = [{"name": "tool_use", "template": "x"}, {"name": "default", "template": R1}]
     (folder / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": several}))
     assert Tokenizer.load(folder).template == R1
-    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": several[:1]}))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(config | {"chat_template": several[:1]})
+    )
     with pytest.raises(ValueError, match="expected a text or one named 'default'"):
         Tokenizer.load(folder)
 
 
 def test_a_template_refuses_in_its_own_words():
     with pytest.raises(ValueError, match="no ipython here"):
-        render(LLAMA, [{"role": "user", "content": ""}, {"role": "ipython", "content": ""}], add_generation_prompt=True, bos_token="")
+        render(
+            LLAMA,
+            [{"role": "user", "content": ""}, {"role": "ipython", "content": ""}],
+            add_generation_prompt=True,
+            bos_token="",
+        )
 
 
 @pytest.mark.parametrize(
@@ -179,7 +216,9 @@ def test_pieces_are_the_whole_unless_a_token_crosses_their_border(tmp_path):
     tokenizer = families.load(tmp_path, "qwen")
     before, after = tokenizer.encode_pieces(["assistant", "\n\nThe answer"])
     assert before + after == tokenizer.encode("assistant\n\nThe answer")
-    before, after = tokenizer.encode_pieces(["assistant\n", "\nThe answer"])  # "\n\n" is one token of this vocabulary
+    before, after = tokenizer.encode_pieces(
+        ["assistant\n", "\nThe answer"]
+    )  # "\n\n" is one token of this vocabulary
     assert before + after != tokenizer.encode("assistant\n\nThe answer")
     assert [before, after] == [tokenizer.encode("assistant\n"), tokenizer.encode("\nThe answer")]
     assert tokenizer.encode_pieces(["", "ab", ""])[1] == tokenizer.encode("ab")

@@ -48,7 +48,9 @@ def streamed(text: str, cuts: list[int], inside: bool) -> Delta:
     parser = ThoughtParser(inside)
     borders = [0, *sorted(cut for cut in cuts if cut <= len(text)), len(text)]
     deltas = [*(parser.feed(text[start:end]) for start, end in pairwise(borders)), parser.finish()]
-    return Delta("".join(delta.reasoning for delta in deltas), "".join(delta.content for delta in deltas))
+    return Delta(
+        "".join(delta.reasoning for delta in deltas), "".join(delta.content for delta in deltas)
+    )
 
 
 @settings(max_examples=600)
@@ -74,7 +76,11 @@ def test_ten_thousand_hostile_streams():
         inside, cuts = draw.random() < 0.5, [draw.randrange(60) for _ in range(draw.randrange(8))]
         expected = reference(text, inside)
         thoughts += bool(expected.reasoning and expected.content)
-        assert streamed(text, cuts, inside) == split_thought(text, inside) == expected, (text, cuts, inside)
+        assert streamed(text, cuts, inside) == split_thought(text, inside) == expected, (
+            text,
+            cuts,
+            inside,
+        )
     assert thoughts > 500  # the streams do have both
 
 
@@ -88,7 +94,9 @@ def test_nothing_is_emitted_that_is_taken_back(text, inside):
         so_far = [so_far[0] + delta.reasoning, so_far[1] + delta.content]
         assert expected.reasoning.startswith(so_far[0]) and expected.content.startswith(so_far[1])
         waiting = sum(map(len, split_thought(text[: n + 1], inside))) - sum(map(len, so_far))
-        assert waiting < len("</think>") or not text[: n + 1].strip("< think").strip()  # blanks wait until it is known what they precede
+        assert (
+            waiting < len("</think>") or not text[: n + 1].strip("< think").strip()
+        )  # blanks wait until it is known what they precede
 
 
 @pytest.mark.parametrize(
@@ -105,7 +113,12 @@ def test_nothing_is_emitted_that_is_taken_back(text, inside):
         ("<think>a</thi", False, "a</thi", ""),
         ("<think>a<think>b</think>c</think>d", False, "a<think>b", "c</think>d"),
         ("<think></think>", False, "", ""),
-        ("x <think>a</think>", False, "", "x <think>a</think>"),  # text before it: a tag in the content
+        (
+            "x <think>a</think>",
+            False,
+            "",
+            "x <think>a</think>",
+        ),  # text before it: a tag in the content
         ("<think>a</think>b<think>c</think>d", False, "a", "b<think>c</think>d"),
         ("<thi", False, "", "<thi"),
         ("  ", False, "", "  "),
@@ -137,10 +150,15 @@ def test_where_a_prompt_ends():
 
 def test_other_tags():
     parser = ThoughtParser(opening="[THINK]", closing="[/THINK]")
-    assert parser.feed("[THINK]a</think>[/TH") == ("a</think>", "") and parser.feed("INK]b") == ("", "b")
+    assert parser.feed("[THINK]a</think>[/TH") == ("a</think>", "") and parser.feed("INK]b") == (
+        "",
+        "b",
+    )
 
 
-@pytest.mark.parametrize("text", [" " * 200_000, "<" * 200_000, "<think>" + "</think" * 30_000, "<think>" * 30_000])
+@pytest.mark.parametrize(
+    "text", [" " * 200_000, "<" * 200_000, "<think>" + "</think" * 30_000, "<think>" * 30_000]
+)
 def test_time_is_linear_in_the_text(text):
     begun = time.process_time()
     assert streamed(text, list(range(len(text))), False) == reference(text, False)

@@ -17,7 +17,9 @@ TENSORS = {"exp_avg.x": torch.arange(6.0).view(2, 3), "step.x": torch.tensor(3.0
 
 
 def save(folder: Path, step: int, model=None, keep: int = 2) -> Path:
-    return save_checkpoint(folder, step, model or make_model(), None, TENSORS, {"counters": {"steps": step}}, keep)
+    return save_checkpoint(
+        folder, step, model or make_model(), None, TENSORS, {"counters": {"steps": step}}, keep
+    )
 
 
 def names(folder: Path) -> list[str]:
@@ -31,11 +33,17 @@ def test_what_was_saved_comes_back(tmp_path):
     save(tmp_path, 7, model)
     found = latest_checkpoint(tmp_path)
     assert found.step == 7 and found.state == {"counters": {"steps": 7}}
-    assert found.tensors.keys() == TENSORS.keys() and all(torch.equal(found.tensors[name], value) for name, value in TENSORS.items())
+    assert found.tensors.keys() == TENSORS.keys() and all(
+        torch.equal(found.tensors[name], value) for name, value in TENSORS.items()
+    )
     other = make_model(seed=4)
     found.load_model_into(other)
-    assert all(torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items())
-    assert weights.load_model(found.folder).config == MODEL  # a Hugging Face folder in its own right
+    assert all(
+        torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items()
+    )
+    assert (
+        weights.load_model(found.folder).config == MODEL
+    )  # a Hugging Face folder in its own right
 
 
 def test_no_run_yet(tmp_path):
@@ -64,8 +72,12 @@ DAMAGES = {
     "config.json is missing": lambda folder: (folder / "config.json").unlink(),
     "state.json does not match": lambda folder: (folder / "trainer/state.json").write_text("{}"),
     "manifest.json is missing": lambda folder: (folder / "trainer/manifest.json").unlink(),
-    "manifest.json is not a list": lambda folder: (folder / "trainer/manifest.json").write_text('{"trainer'),
-    "tensors.safetensors does not match": lambda folder: (folder / "trainer/tensors.safetensors").write_bytes(b""),
+    "manifest.json is not a list": lambda folder: (folder / "trainer/manifest.json").write_text(
+        '{"trainer'
+    ),
+    "tensors.safetensors does not match": lambda folder: (
+        folder / "trainer/tensors.safetensors"
+    ).write_bytes(b""),
 }
 
 
@@ -81,7 +93,10 @@ def test_a_damaged_one_is_named_and_skipped(tmp_path, words):
 
 def test_only_damaged_ones_stop_the_run(tmp_path):
     damage_tail(save(tmp_path, 1))
-    with pytest.warns(UserWarning, match="step-1"), pytest.raises(CheckpointError, match=r"every checkpoint in .* is damaged"):
+    with (
+        pytest.warns(UserWarning, match="step-1"),
+        pytest.raises(CheckpointError, match=r"every checkpoint in .* is damaged"),
+    ):
         latest_checkpoint(tmp_path)
 
 
@@ -102,7 +117,10 @@ def test_a_full_disk_is_one_sentence_and_nothing_half_written(tmp_path, monkeypa
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(subject, place, full)
-    with pytest.raises(CheckpointError, match="step-2: no space left on the disk; earlier checkpoints are untouched"):
+    with pytest.raises(
+        CheckpointError,
+        match="step-2: no space left on the disk; earlier checkpoints are untouched",
+    ):
         save(tmp_path, 2)
     assert names(tmp_path) == ["step-1"]
     assert latest_checkpoint(tmp_path).step == 1
@@ -111,7 +129,9 @@ def test_a_full_disk_is_one_sentence_and_nothing_half_written(tmp_path, monkeypa
 def test_another_models_checkpoint_is_refused(tmp_path):
     save(tmp_path, 1)
     with pytest.raises(ValueError, match="moe_intermediate_size 8, expected 16"):
-        latest_checkpoint(tmp_path).load_model_into(make_model(replace(MODEL, moe_intermediate_size=16)))
+        latest_checkpoint(tmp_path).load_model_into(
+            make_model(replace(MODEL, moe_intermediate_size=16))
+        )
 
 
 def test_manifest_lists_every_file(tmp_path):

@@ -34,7 +34,9 @@ def assert_same(first: dict, second: dict, splits: int = 1):
     # partial sum, relative to the norm: 52 * 6e-8 = 3e-6.
     assert first.keys() == second.keys()
     for name, expected in first.items():
-        assert (second[name] - expected).norm() <= (48 + splits) * 6e-8 * expected.norm() + 1e-10, name
+        assert (second[name] - expected).norm() <= (48 + splits) * 6e-8 * expected.norm() + 1e-10, (
+            name
+        )
 
 
 @pytest.mark.invariant
@@ -80,7 +82,9 @@ def test_loss_equals_plain_autograd_by_hand():
     h = model.hidden(inputs, routing=routing)
     (h1,) = model.mtp_hidden(h, inputs, routing=routing)
     main = -torch.log_softmax(h @ model.head_weight.T, -1).gather(-1, tokens[:, 1:, None]).mean()
-    mtp = -torch.log_softmax(h1 @ model.head_weight.T, -1).gather(-1, tokens[:, 2:, None]).sum() / (ROWS * LENGTH)
+    mtp = -torch.log_softmax(h1 @ model.head_weight.T, -1).gather(-1, tokens[:, 2:, None]).sum() / (
+        ROWS * LENGTH
+    )
     balance = 0.0
     for record in routing:
         scores = record.scores_TE.view(ROWS, -1, MODEL.n_routed_experts)
@@ -89,7 +93,9 @@ def test_loss_equals_plain_autograd_by_hand():
         balance = balance + (f * (scores / scores.sum(-1, keepdim=True)).mean(1)).sum(-1).mean()
     (main + FULL.mtp * mtp + FULL.sequence * balance).backward()
     sums, ours = gradients(Batch(tokens))
-    assert (sums.loss, sums.mtp_loss, sums.balance_loss) == pytest.approx((main.item(), mtp.item(), balance.item()), rel=2e-6)
+    assert (sums.loss, sums.mtp_loss, sums.balance_loss) == pytest.approx(
+        (main.item(), mtp.item(), balance.item()), rel=2e-6
+    )
     assert_same({name: p.grad for name, p in model.named_parameters()}, ours)
 
 
@@ -101,10 +107,16 @@ def test_a_term_of_weight_zero_is_not_there():
 
 @pytest.mark.parametrize("terms", [Terms(sequence=1.0), Terms(auxiliary=1.0)])
 def test_balance_losses_reach_the_router(terms):
-    batch = Batch(random_tokens(2), weights_BS=torch.zeros(2, LENGTH).index_fill_(1, torch.tensor([0]), 1e-20))
-    _, grads = gradients(batch, terms)  # token weights of almost nothing at one position: what is left comes from the balance loss
+    batch = Batch(
+        random_tokens(2), weights_BS=torch.zeros(2, LENGTH).index_fill_(1, torch.tensor([0]), 1e-20)
+    )
+    _, grads = gradients(
+        batch, terms
+    )  # token weights of almost nothing at one position: what is left comes from the balance loss
     _, without = gradients(batch, Terms())
-    assert (grads["layers.1.ffn.router.weight"] - without["layers.1.ffn.router.weight"]).norm() > 1e-4
+    assert (
+        grads["layers.1.ffn.router.weight"] - without["layers.1.ffn.router.weight"]
+    ).norm() > 1e-4
 
 
 def test_auxiliary_loss_refuses_a_split():
@@ -112,7 +124,16 @@ def test_auxiliary_loss_refuses_a_split():
         gradients(Batch(random_tokens(4)), Terms(auxiliary=0.1), micro_rows=2)
 
 
-@pytest.mark.parametrize("options", [{}, {"micro_rows": 1}, {"micro_rows": 3}, {"recompute": True}, {"recompute": True, "micro_rows": 2}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"micro_rows": 1},
+        {"micro_rows": 3},
+        {"recompute": True},
+        {"recompute": True, "micro_rows": 2},
+    ],
+)
 def test_every_choice_is_counted_once_and_the_bias_moves_once(options):
     config = replace(CONFIG, **options)
     trainer = Trainer(config, make_model())
@@ -132,7 +153,10 @@ def test_every_choice_is_counted_once_and_the_bias_moves_once(options):
         # Each bias is a whole number of steps of `speed`, one at most, downwards exactly where the load is above its mean.
         steps = (router.bias / speed).round()
         torch.testing.assert_close(router.bias, steps * speed)
-        assert torch.equal(steps, torch.sign(expected[layer].sum() - expected[layer] * MODEL.n_routed_experts).float())
+        assert torch.equal(
+            steps,
+            torch.sign(expected[layer].sum() - expected[layer] * MODEL.n_routed_experts).float(),
+        )
 
 
 def test_the_mtp_router_can_be_left_out():
@@ -165,11 +189,15 @@ def test_validation_leaves_everything_alone():
     assert loss == pytest.approx(by_hand.item(), rel=1e-6)
     routing = []
     model.hidden(tokens[:, :-1], routing=routing)
-    assert max_vio == pytest.approx(sum(r.load_E.max() / (r.load_E.sum() / 8) - 1 for r in routing).item() / 2, rel=1e-6)
+    assert max_vio == pytest.approx(
+        sum(r.load_E.max() / (r.load_E.sum() / 8) - 1 for r in routing).item() / 2, rel=1e-6
+    )
     with pytest.raises(ValueError, match="no validation batches"):
         validate(model, [])
 
 
 def test_max_violation():
-    assert max_violation([torch.tensor([10, 2, 6, 6]), torch.tensor([3, 3, 3, 3])]) == pytest.approx((10 / 6 - 1) / 2)
+    assert max_violation(
+        [torch.tensor([10, 2, 6, 6]), torch.tensor([3, 3, 3, 3])]
+    ) == pytest.approx((10 / 6 - 1) / 2)
     assert max_violation([]) == 0.0

