@@ -23,7 +23,8 @@ from text_corpus import TextCorpus
 
 from deepwright.config import ModelConfig
 from deepwright.data import PackedStream
-from deepwright.metrics import JsonlTracker, read_records
+from deepwright.files import read_records
+from deepwright.metrics import JsonlTracker
 from deepwright.model import Transformer
 from deepwright.text.tokenizer import Tokenizer, train_bpe
 from deepwright.train.optimizer import OptimizerConfig

@@ -15,7 +15,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from deepwright.config.refusals import changes
+from deepwright.refusals import changes
 from deepwright.report import stages
 from deepwright.report.figures import MINUS, PLUS_MINUS, duration
 from deepwright.report.records import Run, read_run, table_in

@@ -16,6 +16,7 @@ from typing import Any
 import deepwright
 
 USER_ERROR, INTERRUPTED = 2, 130
+LONGEST_SENTENCE = 800  # characters
 
 
 @dataclass(frozen=True)
@@ -255,7 +256,10 @@ def sentence(error: BaseException) -> str:
         )
     if isinstance(error, MemoryError):
         return "not enough memory"
-    return " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__
+    if len(text) > LONGEST_SENTENCE:  # some library quotes all of what it was given
+        text = f"{text[: LONGEST_SENTENCE - 150]} ... {text[-140:]}"
+    return text
 
 
 # Spins of an idle OpenMP thread before it sleeps, read when torch is loaded. The usual 300,000 keep a core busy that another program could use:
@@ -288,7 +292,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(name: str, args: list[str]) -> int:
     if name not in COMMANDS:
-        from deepwright.config.refusals import nearest
+        from deepwright.refusals import nearest
 
         raise ValueError(
             f"there is no command {name!r}{nearest(name, COMMANDS) or '; deepwright --help lists them'}"

@@ -12,10 +12,12 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+from deepwright.files import cut_torn_line, rewind_records
 
 
 @dataclass(frozen=True)
@@ -328,59 +330,6 @@ class JsonlTracker:
 
     def close(self) -> None:
         self._file.close()
-
-
-def read_records(path: str | Path) -> list[dict[str, Any]]:
-    """All whole records of a JSONL file, in order; [] where there is no file. A last line without its line end is still being written, or
-    was cut by a kill, and is left out; any other line that is not a JSON object is a ValueError naming the line."""
-    path = Path(path)
-    if not path.exists():
-        return []
-    return [
-        _parse(path, number, line)
-        for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1)
-        if line.strip()
-    ]
-
-
-def rewind_records(path: str | Path, drop: Callable[[dict[str, Any]], bool]) -> int:
-    """Rewrites a JSONL file (metrics, evaluations, samples) without the records for which `drop` is true, where there are any; all or nothing, by rename.
-    A torn last line goes in any case. Returns how many went."""
-    path = Path(path)
-    records = read_records(path)
-    kept = [record for record in records if not drop(record)]
-    cut_torn_line(path)
-    if len(kept) < len(records):
-        write_records(path, kept)
-    return len(records) - len(kept)
-
-
-def write_records(path: Path, records: Iterable[Mapping[str, Any]], *, plain: bool = True) -> None:
-    """A JSONL file, whole or not at all: written beside its place, brought to disk, renamed. Not `plain`: letters that are not ASCII stay readable."""
-    draft = path.with_name(path.name + ".draft")
-    with draft.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(record, ensure_ascii=plain) + "\n" for record in records)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
-
-
-def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except ValueError:
-        record = None
-    if not isinstance(record, dict):
-        raise ValueError(f"{path}, line {number}: expected one JSON object, found {line[:60]!r}")
-    return record
-
-
-def cut_torn_line(path: Path) -> None:
-    """Cuts off a last line without its end, to which the next record would be appended."""
-    if path.exists():
-        whole = path.read_bytes().rfind(b"\n") + 1
-        if whole != path.stat().st_size:
-            os.truncate(path, whole)
 
 
 def _clean(name: str, value: Any, lost: list[str]) -> Any:

@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from deepwright.metrics import GLOSSARY, JsonlTracker, read_records, rewind_records
+from deepwright.files import read_records, rewind_records
+from deepwright.metrics import GLOSSARY, JsonlTracker
 
 
 def test_every_metric_has_a_unit_and_one_sentence():

@@ -32,7 +32,10 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("__main__",),
 )
+# What the rows stand on: anything may import these two, the second of them the first.
+GROUND = ("refusals", "files")
 ROW_OF = {name: row for row, names in enumerate(ROWS) for name in names}
+ROW_OF |= {name: place - len(GROUND) for place, name in enumerate(GROUND)}
 
 # Names that say nothing about what is inside.
 EMPTY_NAMES = {"utils", "util", "common", "core", "helpers", "helper", "manager", "misc"}
@@ -41,6 +44,8 @@ EMPTY_NAMES = {"utils", "util", "common", "core", "helpers", "helper", "manager"
 WITHOUT_TORCH = (
     "deepwright",
     "deepwright.config",
+    "deepwright.files",
+    "deepwright.refusals",
     "deepwright.sampler",
     "deepwright.metrics",
     "deepwright.cli",

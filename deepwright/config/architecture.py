@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from deepwright.config.refusals import expect, expect_each
+from deepwright.refusals import expect, expect_each
 
 FP8_BLOCK = 128  # side of the square of weights that shares one scale in an FP8 checkpoint
 DENSE = ("llama", "qwen2", "qwen3")

@@ -15,7 +15,7 @@ from deepwright.config.architecture import (
     RopeScaling,
     fields_of,
 )
-from deepwright.config.refusals import expect, nearest
+from deepwright.refusals import expect, nearest
 
 ARCHITECTURES = {
     "deepseek_v3": "DeepseekV3ForCausalLM",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deepwright.config.architecture import ModelConfig, RopeScaling
-from deepwright.config.refusals import nearest
+from deepwright.refusals import nearest
 
 
 def preset(name: str) -> ModelConfig:

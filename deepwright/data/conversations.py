@@ -21,7 +21,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from deepwright.config.refusals import read_rows
+from deepwright.files import read_rows
 from deepwright.text.templates import REASONING_FIELDS, reads_reasoning
 from deepwright.text.thoughts import END_THINK, THINK, split_thought
 from deepwright.text.tokenizer import Tokenizer
@@ -52,11 +52,11 @@ def read_documents(
 
     ValueError naming file and line of the first row that cannot be trained on."""
     documents: list[Document] = []
-    for number, row in read_rows(Path(path)):
+    for where, row in read_rows(Path(path)):
         try:
             documents += documents_of(row, tokenizer, turns)
         except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}") from error
+            raise ValueError(f"{path}, {where}: {error}") from error
     kept = [document for document in documents if document.length <= length]
     if not kept:
         raise ValueError(f"{path}: none of {len(documents)} documents has at most {length} tokens")

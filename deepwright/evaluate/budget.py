@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from deepwright.config.refusals import expect_each
 from deepwright.evaluate.estimators import Estimate, cons_at_k
 from deepwright.evaluate.evaluation import Generation
+from deepwright.refusals import expect_each
 from deepwright.sampler import Completion, Sampler, Sampling, StopReason
 from deepwright.seeds import stream
 from deepwright.tasks import Verdict

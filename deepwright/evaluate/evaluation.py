@@ -7,9 +7,7 @@ Evaluating touches neither weights nor random state.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-import os
 import statistics
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +17,7 @@ from typing import Any
 from deepwright.evaluate.estimators import Estimate, cons_at_k, over_problems, pass_at_1, pass_at_k
 from deepwright.evaluate.reasoning import Habits, Reasoning, analyse, answer_value, habits
 from deepwright.evaluate.scoring import completion_text, prompt_ids, score_completions
+from deepwright.files import write_records
 from deepwright.sampler import Completion, Sampler, Sampling, StopReason
 from deepwright.tasks import Problem, Score, Split, Task, Verdict
 from deepwright.text import Tokenizer
@@ -236,18 +235,11 @@ def measure(generations_Pn: Sequence[Sequence[Generation]], ks: Sequence[int]) -
 
 def write_generations(generations: Sequence[Generation], path: str | Path) -> None:
     """One JSON line for each generation; the file appears whole, by rename."""
-    path = Path(path)
-    draft = path.with_name(path.name + ".draft")
-    with draft.open("w", encoding="utf-8") as file:
-        for one in generations:
-            file.write(
-                json.dumps(
-                    dataclasses.asdict(one)
-                    | {"answer": None if one.answer is None else str(one.answer)}
-                )
-                + "\n"
-            )
-    os.replace(draft, path)
+    rows = (
+        dataclasses.asdict(one) | {"answer": None if one.answer is None else str(one.answer)}
+        for one in generations
+    )
+    write_records(Path(path), rows)
 
 
 def _by_kind(generations_Pn: Sequence[Sequence[Generation]]) -> dict[str, tuple[float, int]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from deepwright.config.refusals import expect
+from deepwright.refusals import expect
 
 
 @torch.inference_mode()

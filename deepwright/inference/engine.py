@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from deepwright import numerics
-from deepwright.config.refusals import expect
 from deepwright.inference.paged_cache import BlockPool, PagedView
 from deepwright.inference.request import Finished, Prefill, Request, Sequence
 from deepwright.inference.rows import Rows
 from deepwright.inference.sampling import draw
 from deepwright.inference.scheduler import Scheduler
+from deepwright.refusals import expect
 from deepwright.sampler import Completion, Sampling, StopReason
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from deepwright.config.refusals import expect
+from deepwright.refusals import expect
 
 NAMES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _NATIVE = (

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from deepwright.evaluate import Evaluation
 from deepwright.evaluate.estimators import over_problems
 from deepwright.evaluate.scoring import completion_text, prompt_ids
-from deepwright.metrics import read_records, write_records
+from deepwright.files import read_records, write_records
 from deepwright.model import Transformer
 from deepwright.recipe.harvest import UNREADABLE, readable
 from deepwright.recipe.stage import Recipe

@@ -6,16 +6,15 @@ is no right answer, a judge takes its place: a function of (problem, completion)
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deepwright.config.refusals import expect, expect_each
 from deepwright.evaluate.scoring import prompt_ids
-from deepwright.metrics import read_records, write_records
+from deepwright.files import read_records, write_json, write_records
+from deepwright.refusals import expect, expect_each
 from deepwright.rl.measures import repeated_share
 from deepwright.rl.rollout import score_rollouts
 from deepwright.rl.types import Rollout
@@ -132,5 +131,5 @@ def row_of(problem: Problem, completion: str) -> dict[str, Any]:
 def write_rows(folder: Path, rows: Sequence[dict[str, Any]], reasons: Counter[str]) -> None:
     """The rows last, by rename: where they are, the rest is too."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / DROPPED).write_text(json.dumps(dict(reasons.most_common()), indent=1) + "\n")
+    write_json(folder / DROPPED, dict(reasons.most_common()))
     write_records(folder / KEPT, rows, plain=False)

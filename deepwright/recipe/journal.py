@@ -6,7 +6,6 @@ when a killed run is gone on with.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shlex
@@ -20,7 +19,15 @@ import deepwright
 from deepwright.config import ModelConfig
 from deepwright.data import CountdownCorpus, MixedCorpus
 from deepwright.evaluate import Evaluation
-from deepwright.metrics import JsonlTracker, cut_torn_line, read_records, rewind_records
+from deepwright.files import (
+    append_record,
+    cut_torn_line,
+    read_json,
+    read_records,
+    rewind_records,
+    write_json,
+)
+from deepwright.metrics import JsonlTracker
 from deepwright.report import write_report
 
 REPORT_SECONDS = 30  # at least this long between two drafts of the report
@@ -58,9 +65,7 @@ class Journal:
         for name in (EVALUATIONS, SAMPLES):
             cut_torn_line(folder / name)
         self._written = 0.0
-        before = (
-            json.loads((folder / "run.json").read_text()) if (folder / "run.json").exists() else {}
-        )
+        before = read_json(folder / "run.json") if (folder / "run.json").exists() else {}
         self._seconds_before = before.get("seconds", 0.0)
         self._begun = time.monotonic()
         self._facts: dict[str, Any] = before
@@ -93,13 +98,13 @@ class Journal:
     def facts(self, **known: Any) -> None:
         self._facts |= {name: value for name, value in known.items() if value is not None}
         self._facts["seconds"] = round(self._seconds_before + time.monotonic() - self._begun, 1)
-        _write_json(self.folder / "run.json", self._facts)
+        write_json(self.folder / "run.json", self._facts)
 
     def corpus(self, corpus: CountdownCorpus | MixedCorpus) -> None:
         labelled = [corpus.labelled(i) for i in range(2000)]
         counts = Counter(kind for kind, _ in labelled)
         first_of = {kind: text for kind, text in reversed(labelled)}
-        _write_json(self.folder / "corpus.json", {
+        write_json(self.folder / "corpus.json", {
             "title": "A generated population of authors",
             "paragraphs": _CORPUS_TEXT.replace("\n\n", "\0").replace("\n", " ").split("\0"),
             "shares": {kind: number / len(labelled) for kind, number in counts.most_common()},
@@ -136,7 +141,7 @@ class Journal:
     ) -> None:
         if samples:
             self._samples(stage, step, evaluation)
-        _append_json(self.folder / EVALUATIONS, evaluation.record(stage, step, label) | more)
+        append_record(self.folder / EVALUATIONS, evaluation.record(stage, step, label) | more)
         self.report(now=True)
 
     def _samples(self, stage: str, step: int, evaluation: Evaluation) -> None:
@@ -155,7 +160,7 @@ class Journal:
                     "length": one.length,
                     "kind": one.kind,
                 }
-                _append_json(self.folder / SAMPLES, record)
+                append_record(self.folder / SAMPLES, record)
 
     def report(self, *, now: bool = False) -> None:
         """Writes the report anew if the last one is old enough, or `now`."""
@@ -171,14 +176,3 @@ class Journal:
 
 def _machine() -> str:
     return f"{os.cpu_count()} CPU threads, {platform.machine()}, {platform.system()}, Python {platform.python_version()}"
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    draft = path.with_suffix(".draft")
-    draft.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(draft, path)
-
-
-def _append_json(path: Path, value: dict[str, Any]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(value, ensure_ascii=False) + "\n")

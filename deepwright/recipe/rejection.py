@@ -4,11 +4,10 @@ general answers that a judge lets pass (R1 section 2.3.3: 600,000 and 200,000, t
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from typing import Any
 
-from deepwright.metrics import read_records
+from deepwright.files import read_json, read_records
 from deepwright.recipe.harvest import DROPPED, KEPT, harvest, write_rows
 from deepwright.recipe.stage import Recipe
 from deepwright.tasks import Problem
@@ -41,7 +40,7 @@ def run(recipe: Recipe) -> list[dict[str, Any]]:
         )
     counts = sum(
         (
-            Counter(json.loads((place / part / DROPPED).read_text()))
+            Counter(read_json(place / part / DROPPED))
             for part in (REASONING, GENERAL)
             if (place / part).exists()
         ),

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import tomli_w
 
 import deepwright
-from deepwright.config.refusals import flatten, nearest
+from deepwright.refusals import flatten, nearest
 
 S = TypeVar("S")
 NONE = "None"  # TOML has no null; this word stands for it where a field may be None, as on the command line

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from deepwright import numerics
-from deepwright.config.refusals import changes
+from deepwright.files import write_whole
 from deepwright.recipe.resolve import VERSION_KEY, to_table, to_toml
 from deepwright.recipe.settings import STAGES as RECIPE
+from deepwright.refusals import changes
 from deepwright.rl.grpo import FREE_SETTINGS as FREE_RL
 from deepwright.train.checkpoint import find_damage
 from deepwright.train.pretrain import FREE_SETTINGS as FREE_PRETRAIN
@@ -61,9 +62,7 @@ def open_run(settings: R1Settings | PretrainSettings | RLSettings, resume: bool)
             f"{folder} is not empty and has no {CONFIG}: --run NAME chooses another folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    draft = config.with_suffix(".draft")
-    draft.write_text(to_toml(settings))
-    draft.rename(config)
+    write_whole(config, to_toml(settings))
     return folder
 
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deepwright.config import ModelConfig, preset
-from deepwright.config.refusals import expect, expect_each
 from deepwright.data import CountdownCorpus
 from deepwright.recipe.harvest import HarvestSettings
 from deepwright.recipe.resolve import Words, resolve
+from deepwright.refusals import expect, expect_each
 from deepwright.rl.config import GRPOConfig
 from deepwright.rl.reward_model import RewardModelConfig
 from deepwright.tasks import Countdown, Task, make_task

@@ -21,8 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from deepwright.config.refusals import read_json
-from deepwright.metrics import read_records
+from deepwright.files import read_json, read_records
 from deepwright.report.figures import number
 
 Point = tuple[float, float]
@@ -243,7 +242,7 @@ def _weight(evaluation: dict[str, Any]) -> float:
 
 
 def _read_object(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.exists() else {}
+    return read_json(path, constants="float") if path.exists() else {}
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

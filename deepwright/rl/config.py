@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from deepwright.config.refusals import expect, expect_each
 from deepwright.numerics import compute_dtype
+from deepwright.refusals import expect, expect_each
 from deepwright.rl.alarms import AlarmConfig
 from deepwright.rl.losses import Coefficients, Variant, find_variant
 from deepwright.train.optimizer import OptimizerConfig

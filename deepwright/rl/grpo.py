@@ -21,7 +21,8 @@ from typing import Any
 from torch import Tensor
 
 from deepwright.evaluate.scoring import prompt_ids
-from deepwright.metrics import Tracker, rewind_records
+from deepwright.files import rewind_records
+from deepwright.metrics import Tracker
 from deepwright.model import Transformer
 from deepwright.rl.alarms import AlarmConfig, Alarms
 from deepwright.rl.config import GRPOConfig

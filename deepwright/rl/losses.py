@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from deepwright.config.refusals import nearest
+from deepwright.refusals import nearest
 from deepwright.rl.advantages import (
     centred,
     group_standardised,

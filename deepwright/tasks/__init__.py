@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from deepwright.config.refusals import nearest
+from deepwright.refusals import nearest, require
 from deepwright.tasks.calc3 import Calc3
 from deepwright.tasks.countdown import Countdown
 from deepwright.tasks.files import DataFile
 from deepwright.tasks.gym import ReasoningGym, set_options
-from deepwright.tasks.pool import require
 from deepwright.tasks.requests import Requests
 from deepwright.tasks.self_checks import SelfCheck, self_checks, tally
 from deepwright.tasks.task import Problem, Score, Split, Task, Verdict, safe_score, score_all

@@ -10,17 +10,18 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from deepwright.config import refusals
+from deepwright.files import read_rows
+from deepwright.refusals import require
 from deepwright.tasks.answers import digest, is_words, last_boxed, plain, refused, same_number
 from deepwright.tasks.code import judge_code, read_tests
-from deepwright.tasks.pool import require, shared_pool
+from deepwright.tasks.pool import shared_pool
 from deepwright.tasks.sandbox import Limits, confined_or_refused
 from deepwright.tasks.task import ChatTask, Layout, Problem, Split, framed
 
@@ -50,11 +51,11 @@ class DataFile(ChatTask):
         """The usable rows of each split and, as "examples", those shown; rows left out are warned of, once."""
         used: dict[str, list[Problem]] = {"examples": [], "train": [], "held_out": []}
         left_out = []
-        for number, row in enumerate(read_rows(Path(self.path)), 1):
+        for where, row in read_rows(Path(self.path)):
             try:
                 problem = read_row(row)
             except ValueError as error:
-                left_out.append(f"row {number}: {error}")
+                left_out.append(f"{where}: {error}")
                 continue
             split = "train" if digest(problem.prompt) % self.held_out_of else "held_out"
             used[
@@ -142,23 +143,6 @@ class DataFile(ChatTask):
         if plain(answer) == plain(problem.answer):
             return True, "is the reference"
         return (False, "other words") if is_words(problem.answer) else None
-
-
-def read_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    """The rows of a .jsonl or .parquet file. ValueError naming the line that is no JSON object, or another kind of file."""
-    if path.suffix == ".parquet":
-        require("pyarrow", f"reading {path}")
-        import pyarrow
-        import pyarrow.parquet
-
-        try:
-            yield from pyarrow.parquet.read_table(path).to_pylist()
-        except pyarrow.ArrowInvalid as error:
-            raise ValueError(f"{path}: not a Parquet file: {error}") from None
-        return
-    if path.suffix != ".jsonl":
-        raise ValueError(f"{path}: expected a .jsonl or .parquet file")
-    yield from (row for _, row in refusals.read_rows(path))
 
 
 def read_row(row: Mapping[str, Any]) -> Problem:

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from deepwright.config.refusals import nearest
+from deepwright.refusals import nearest, require
 from deepwright.tasks.answers import same_number, strange
-from deepwright.tasks.pool import require, shared_pool
+from deepwright.tasks.pool import shared_pool
 from deepwright.tasks.task import ChatTask, Layout, Problem, Split, framed
 
 _MAKE_SECONDS = 60.0  # for an item: some sets search long

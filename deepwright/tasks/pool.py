@@ -194,13 +194,3 @@ class Pool:
 def shared_pool(kind: str, seconds: float, trusted: bool = False) -> Pool:
     """The pool that all tasks of this process share."""
     return Pool(kind, 1 if trusted else min(4, os.cpu_count() or 1), seconds, trusted=trusted)
-
-
-def require(package: str, needed_for: str) -> None:
-    """ValueError in one sentence where an optional package is missing."""
-    import importlib.util
-
-    if importlib.util.find_spec(package) is None:
-        raise ValueError(
-            f"{needed_for} needs the package {package.replace('_', '-')!r}: pip install 'deepwright[tasks]'"
-        )

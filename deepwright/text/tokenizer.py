@@ -20,7 +20,8 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 
-from deepwright.config.refusals import expect, read_json
+from deepwright.files import read_json
+from deepwright.refusals import expect
 from deepwright.text.templates import (
     ASSISTANT,
     DEEPSEEK_TEMPLATE,

@@ -26,7 +26,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from deepwright import weights
-from deepwright.config.refusals import changes, expect, read_json
+from deepwright.files import read_json
+from deepwright.refusals import changes, expect
 
 TENSORS, STATE, MANIFEST = (
     "trainer/tensors.safetensors",
@@ -53,7 +54,7 @@ class Checkpoint:
 
     @cached_property
     def state(self) -> dict[str, Any]:
-        return json.loads((self.folder / STATE).read_text(encoding="utf-8"))
+        return read_json(self.folder / STATE)
 
     def load_model_into(self, model: nn.Module) -> None:
         """Copies the saved parameters and buffers into `model`, bit for bit. ValueError when the model is of another shape."""

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from deepwright.config.refusals import expect, expect_each
 from deepwright.numerics import adamw_half_, compute_dtype
 from deepwright.numerics.precision import NAMES
+from deepwright.refusals import expect, expect_each
 
 # Quintic a*x + b*x^3 + c*x^5 of Jordan et al. (2024): few iterations push every singular value into about [0.7, 1.2].
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)

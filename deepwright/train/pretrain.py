@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from deepwright.config.refusals import expect, expect_each
 from deepwright.metrics import Tracker
 from deepwright.numerics import compute_dtype
+from deepwright.refusals import expect, expect_each
 from deepwright.train.checkpoint import (
     Checkpoint,
     check_settings,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from deepwright.config.refusals import expect, expect_each
+from deepwright.refusals import expect, expect_each
 
 V3_TOKENS = 14_800_000_000_000
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from deepwright.config.refusals import expect
+from deepwright.refusals import expect
 from deepwright.verify import checks_model, checks_rl, checks_training, checks_weights
 from deepwright.verify.check import CHECKS, Check, Result, require
 

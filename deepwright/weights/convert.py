@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from deepwright.config.refusals import expect
+from deepwright.refusals import expect
 from deepwright.weights.gguf_files import TYPES, read_gguf, write_gguf
 from deepwright.weights.loading import load, load_model
 from deepwright.weights.saving import save, save_model

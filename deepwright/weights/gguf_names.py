@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from deepwright.config import Llama3Scaling, ModelConfig, RopeScaling
-from deepwright.config.refusals import expect
 from deepwright.model.attention import LATENT_EPS
 from deepwright.model.rope import frequencies
 from deepwright.model.transformer import Transformer
+from deepwright.refusals import expect
 from deepwright.weights.names import memory, pieces
 
 Part = tuple[

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from deepwright.config import ModelConfig
-from deepwright.config.refusals import read_json
+from deepwright.files import read_json
 from deepwright.model.transformer import Transformer
 from deepwright.text.tokenizer import Tokenizer
 from deepwright.weights.names import is_copy, memory, official, stacked

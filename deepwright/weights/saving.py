@@ -13,8 +13,8 @@ from typing import Any
 
 from torch import Tensor
 
-from deepwright.config.refusals import expect
 from deepwright.model.transformer import Transformer
+from deepwright.refusals import expect
 from deepwright.text.tokenizer import Tokenizer
 from deepwright.weights.loading import check_vocabulary
 from deepwright.weights.names import is_copy, memory, official

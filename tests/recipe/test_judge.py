@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from deepwright.metrics import read_records
+from deepwright.files import read_records
 from deepwright.recipe.journal import Journal
 from deepwright.recipe.judge import Judge
 from deepwright.recipe.r1 import check

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from deepwright.metrics import read_records
+from deepwright.files import read_records
 
 SMALL = (
     "r1 --quick --threads 1 --resume --pretrain.schedule.total-tokens 500000 --cold-start.harvest.problems 120 --cold-start.sft.batch-rows 8 "

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from deepwright import weights
-from deepwright.metrics import read_records
+from deepwright.files import read_records
 from deepwright.recipe.session import model_folder
 from tests.rl.fakes import CLOCK
 

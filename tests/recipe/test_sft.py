@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 
 from deepwright import cli, weights
-from deepwright.metrics import read_records
+from deepwright.files import read_records
 from deepwright.recipe.requests import PreviewRequest
 from deepwright.recipe.resolve import split_words
 from deepwright.recipe.session import model_folder

@@ -11,7 +11,7 @@ import pytest
 
 from deepwright import weights
 from deepwright.cli import main
-from deepwright.metrics import read_records
+from deepwright.files import read_records
 from deepwright.recipe import align, cold_start, distill, finetune, judge, reasoning_rl, rejection
 from deepwright.recipe.align import win_rate
 from deepwright.recipe.harvest import HarvestSettings, harvest, why_not

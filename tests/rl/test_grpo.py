@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from deepwright.evaluate.scoring import prompt_ids
-from deepwright.metrics import JsonlTracker, read_records
+from deepwright.files import read_records
+from deepwright.metrics import JsonlTracker
 from deepwright.rl import train_grpo
 from deepwright.rl.grpo import check_prompts
 from deepwright.sampler import Completion, Sampling, StopReason

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from deepwright.metrics import JsonlTracker, read_records
+from deepwright.files import read_records
+from deepwright.metrics import JsonlTracker
 from deepwright.model import Transformer
 from deepwright.rl import PRESETS, AlarmConfig, GRPOConfig, Learner, train_grpo
 from deepwright.rl import alarms as rules

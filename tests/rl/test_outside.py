@@ -16,7 +16,8 @@ import torch
 from deepwright import weights
 from deepwright.cli import main
 from deepwright.config import preset
-from deepwright.metrics import JsonlTracker, read_records
+from deepwright.files import read_records
+from deepwright.metrics import JsonlTracker
 from deepwright.model import Transformer
 from deepwright.rl import train_grpo
 from deepwright.rl.outside import Handover, OutsideSampler

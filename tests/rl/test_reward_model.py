@@ -21,7 +21,8 @@ import safetensors.torch
 import torch
 
 from deepwright import weights
-from deepwright.metrics import GLOSSARY, JsonlTracker, read_records
+from deepwright.files import read_records
+from deepwright.metrics import GLOSSARY, JsonlTracker
 from deepwright.model import Transformer
 from deepwright.rl.reward_model import (
     HEAD,

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from deepwright.config import ModelConfig
+from deepwright.files import read_records
 from deepwright.inference.engine import Engine
-from deepwright.metrics import JsonlTracker, read_records
+from deepwright.metrics import JsonlTracker
 from deepwright.model import Transformer
 from deepwright.rl import GRPOConfig, Learner, train_grpo
 from deepwright.tasks import Countdown

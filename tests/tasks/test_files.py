@@ -85,7 +85,7 @@ def test_rows_without_answer_are_counted_and_named(write):
     ]
     task = make_task(write(rows))
     with pytest.warns(
-        UserWarning, match="2 rows are left out. row 61: no answer; row 62: no answer"
+        UserWarning, match="2 rows are left out. line 61: no answer; line 62: no answer"
     ):
         sizes = task.size("train"), task.size("held_out")
     assert sum(sizes) == 60 and sizes[1] > 0
@@ -167,7 +167,7 @@ def test_damaged_files(tmp_path, text, said):
     )  # the last: a byte that is no UTF-8
     with pytest.raises(ValueError, match=said):
         make_task(f"file:{tmp_path / 'x.jsonl'}").size("train")
-    with pytest.raises(ValueError, match=r"expected a \.jsonl or \.parquet"):
+    with pytest.raises(ValueError, match=r"expected a \.jsonl, \.json or \.parquet"):
         list(read_rows(tmp_path / "x.csv"))
     with pytest.raises(FileNotFoundError):
         list(read_rows(tmp_path / "gone.jsonl"))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from deepwright.metrics import read_records
+from deepwright.files import read_records
 from deepwright.train import pretrain as subject
 from deepwright.train.checkpoint import latest_checkpoint
 from deepwright.train.objective import validate

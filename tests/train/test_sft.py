@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from deepwright.data.conversations import Document
-from deepwright.metrics import JsonlTracker, read_records
+from deepwright.files import read_records
+from deepwright.metrics import JsonlTracker
 from deepwright.text import number_tokenizer
 from deepwright.train import sft as subject
 from deepwright.train.checkpoint import latest_checkpoint
