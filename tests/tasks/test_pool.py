@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from deepwright.refusals import require
 from deepwright.tasks import pool as pools
 from deepwright.tasks.pool import Outcome, Pool
 
@@ -143,4 +144,4 @@ def test_missing_package():
         ValueError,
         match=r"maths needs the package 'no-such-thing': pip install 'deepwright\[tasks\]'",
     ):
-        pools.require("no_such_thing", "maths")
+        require("no_such_thing", "maths")
