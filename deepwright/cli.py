@@ -161,6 +161,7 @@ def convert(args: list[str]) -> int:
             asked.source if is_gguf(asked.source) else model_folder(asked.source),
             asked.target,
             asked.type,
+            with_tokenizer=asked.tokenizer,
         )
     )
     return 0

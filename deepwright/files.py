@@ -54,6 +54,14 @@ def read_json(path: Path, *, constants: Constants = "refused") -> Row:
     return value
 
 
+def read_text(path: Path) -> str:
+    """The text of a file. ValueError naming it where it is no UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no UTF-8 text ({error.reason} at {error.start})") from None
+
+
 def write_json(path: Path, value: Mapping[str, Any], *, indent: int = 1) -> None:
     """The file appears whole, by rename."""
     write_whole(path, json.dumps(value, indent=indent, ensure_ascii=False) + "\n")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from deepwright.config.architecture import ModelConfig, RopeScaling
+from deepwright.config.architecture import ModelConfig
+from deepwright.config.rope import RopeScaling
 from deepwright.refusals import nearest
 
 

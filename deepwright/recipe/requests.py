@@ -117,6 +117,7 @@ class ConvertRequest:
     type: Literal["f32", "bf16", "q8_0", "q4_0"] | None = (
         None  # of the numbers; None: as they are. Folders: f32 or bf16
     )
+    tokenizer: bool = True  # --no-tokenizer: the weights alone
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 
 from deepwright.files import read_json
-from deepwright.refusals import expect
+from deepwright.refusals import expect, quoted
 from deepwright.text.templates import (
     ASSISTANT,
     DEEPSEEK_TEMPLATE,
@@ -47,13 +47,14 @@ class Tokenizer:
                  unk: str | None = None, stop_ids: Sequence[int] = (), adds_bos: bool = False) -> None:  # fmt: skip
         """`stop_ids`: ends beside `eos`. `adds_bos`: the model wants BOS before every text, whether or not its template writes it."""
         ids = {token: backend.token_to_id(token) for token in (bos, eos, pad) if token is not None}
-        self.vocab_size: int = backend.get_vocab_size(with_added_tokens=True)
+        vocabulary = backend.get_vocab(with_added_tokens=True)
+        self.vocab_size: int = 1 + max(vocabulary.values(), default=-1)  # every id is below it
         for token in [
             *(token for token, index in ids.items() if index is None),
             *(i for i in stop_ids if backend.id_to_token(i) is None),
         ]:
             raise ValueError(
-                f"special token {token!r} is not in the vocabulary of {self.vocab_size} entries"
+                f"special token {quoted(token)} is not in the vocabulary of {len(vocabulary)} entries"
             )
         backend.no_padding()
         backend.no_truncation()
@@ -72,11 +73,13 @@ class Tokenizer:
         self.adds_bos = adds_bos and bos is not None
         self._words = _plain_words(backend)
         self._unknown_id = None if self._words is None else backend.token_to_id(UNKNOWN)
-        if (
-            self._words is None
-        ):  # a second copy that reads special tokens in a text as ordinary characters
-            self._literal = tokenizers.Tokenizer.from_str(backend.to_str())
-            self._literal.encode_special_tokens = True
+
+    @cached_property
+    def _literal(self) -> tokenizers.Tokenizer:
+        """A second copy that reads special tokens in a text as ordinary characters."""
+        literal = tokenizers.Tokenizer.from_str(self.backend.to_str())
+        literal.encode_special_tokens = True
+        return literal
 
     def encode(self, text: str, *, specials: bool = True) -> list[int]:
         """Ids of `text`; nothing is added. With `specials` false, special tokens spelled out in the text are ordinary
@@ -217,7 +220,8 @@ class Tokenizer:
         return self.encode(self.render([{"role": "user", "content": prompt}]))
 
     def save(self, folder: str | Path) -> None:
-        """Writes tokenizer.json, tokenizer_config.json and chat_template.jinja; several end tokens go into generation_config.json."""
+        """Writes tokenizer.json, tokenizer_config.json and chat_template.jinja. End tokens go into generation_config.json where there
+        are several, or where it is there already."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         config = {
@@ -235,78 +239,46 @@ class Tokenizer:
             json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
         )
         (folder / "chat_template.jinja").write_text(self.template, encoding="utf-8")
-        if len(self.stop_ids) > 1:
-            generation = _read_if_there(folder / "generation_config.json") | {
-                "eos_token_id": list(self.stop_ids)
-            }
+        generation = _read_if_there(folder / "generation_config.json")
+        if len(self.stop_ids) > 1 or generation:
+            ends = list(self.stop_ids)
+            generation["eos_token_id"] = ends if len(ends) > 1 else ends[0]
             (folder / "generation_config.json").write_text(
                 json.dumps(generation, indent=2, sort_keys=True) + "\n", encoding="utf-8"
             )
 
     @staticmethod
     def load(folder: str | Path) -> Tokenizer:
-        """Opens a Hugging Face folder, ours or another's (one that has tokenizer.json). End tokens are the tokenizer's and those that
-        generation_config.json lists. BOS is wanted where tokenizer_config.json says so, or where tokenizer.json itself adds it."""
-        folder = Path(folder)
-        if not (folder / "tokenizer.json").is_file():
-            raise ValueError(f"{folder} has no tokenizer.json")
-        named = {
-            name: token
-            for name, token in read_json(folder / "tokenizer_config.json").items()
-            if token is not None
-        }
-        config = _read_if_there(folder / "special_tokens_map.json") | named
-        try:
-            backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-        except Exception as error:  # the library raises nothing narrower
-            raise ValueError(f"{folder / 'tokenizer.json'} is no tokenizer: {error}") from None
-        ends = _read_if_there(folder / "generation_config.json").get("eos_token_id") or []
-        tokens = {
-            key: _content(config, f"{key}_token")
-            for key in ("bos", "pad", "unk")
-            if config.get(f"{key}_token") is not None
-        }
-        bos = tokens.pop("bos", None)
-        adds_bos = config.get("add_bos_token") is True or (
-            bos is not None and backend.encode("").ids[:1] == [backend.token_to_id(bos)]
-        )
-        template = _read_template(folder / "chat_template.jinja", config)
-        return Tokenizer(backend, template, bos, _content(config, "eos_token"), **tokens, adds_bos=adds_bos,
-                         stop_ids=[ends] if isinstance(ends, int) else ends)  # fmt: skip
+        """Opens a Hugging Face folder, ours or another's (one that has tokenizer.json). End tokens are the tokenizer's own and those
+        that generation_config.json and config.json name; a file that names an ordinary word instead is refused."""
+        from deepwright.text.folders import load
+
+        return load(Path(folder))
+
+    def check_named(self, name: str, ids: Sequence[int], where: str = "the model's config") -> None:
+        """ValueError where `where` begins ("bos") or ends ("eos") texts otherwise than this tokenizer, and by a token that also
+        stands inside of them. Several tokens may well end a text: a base model's document, a chat model's turn."""
+        own = self.bos_id if name == "bos" else self.eos_id
+        wrong = [index for index in ids if index not in self._added]
+        if own is not None and own not in ids and wrong:
+            word = quoted(self.backend.id_to_token(wrong[0]))
+            raise ValueError(
+                f"{name}_token_id is {quoted(list(ids) if len(ids) > 1 else ids[0])} in {where}, the ordinary token {word}, expected the "
+                f"tokenizer's {own}, {quoted(self.backend.id_to_token(own))}: write it there"
+            )
+
+    @cached_property
+    def _added(self) -> frozenset[int]:
+        """Ids of tokens that are matched as a whole, before the text around them is cut."""
+        return frozenset(self.backend.get_added_tokens_decoder())
 
 
 def _read_if_there(path: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
-def _read_template(file: Path, config: Mapping[str, Any]) -> str:
-    """The file goes before the config, which may hold several by name. Without any, messages stand one after the other."""
-    if file.is_file():
-        return file.read_text(encoding="utf-8")
-    template = config.get("chat_template") or PLAIN_TEMPLATE
-    if isinstance(template, list):
-        template = next(
-            (entry["template"] for entry in template if entry.get("name") == "default"), None
-        )
-    expect(
-        isinstance(template, str),
-        "tokenizer_config.json: chat_template",
-        config.get("chat_template"),
-        "a text or one named 'default'",
-    )
-    return template
-
-
 def _unknown(word: str) -> str:
     return f"{word!r} is not in the vocabulary: expected words known to this tokenizer, separated by blanks"
-
-
-def _content(config: Mapping[str, object], key: str) -> str:
-    """A special token stands in tokenizer_config.json as text or as an object with "content"."""
-    token = config.get(key)
-    text = token.get("content") if isinstance(token, Mapping) else token
-    expect(isinstance(text, str), f"tokenizer_config.json: {key}", token, "the token's text")
-    return text
 
 
 def _plain_words(backend: tokenizers.Tokenizer) -> dict[str, int] | None:

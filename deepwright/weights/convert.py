@@ -48,15 +48,17 @@ def is_gguf(path: str | Path) -> bool:
     return Path(path).suffix == ".gguf"
 
 
-def convert(source: str | Path, target: str | Path, kind: str | None = None) -> str:
+def convert(
+    source: str | Path, target: str | Path, kind: str | None = None, *, with_tokenizer: bool = True
+) -> str:
     """A Hugging Face folder or .gguf file as the other, or as the same in another number format; returns what it made.
 
     `kind`: one of TYPES for a .gguf, f32 or bf16 for a folder; None keeps the numbers as they are (quantised ones become f32)."""
     known = TYPES if is_gguf(target) else DTYPES
     expect(kind is None or kind in known, "type", kind, f"{' or '.join(known)} for {target}")
     if is_gguf(source):
-        model, tokenizer = read_gguf(source, DTYPES.get(kind))
-    elif (Path(source) / "tokenizer.json").is_file():
+        model, tokenizer = read_gguf(source, DTYPES.get(kind), with_tokenizer=with_tokenizer)
+    elif with_tokenizer and (Path(source) / "tokenizer.json").is_file():
         model, tokenizer = load(source, DTYPES.get(kind))
     else:
         model, tokenizer = load_model(source, DTYPES.get(kind)), None

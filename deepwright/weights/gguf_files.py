@@ -5,7 +5,6 @@ Quantised tensors come in as the fp32 numbers that they stand for (Q4_0, Q4_1, Q
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +15,12 @@ import numpy as np
 import torch
 
 from deepwright.model.transformer import Transformer
+from deepwright.refusals import quoted, require
 from deepwright.text.tokenizer import Tokenizer
+from deepwright.weights.gguf_header import GGUFFile, open_gguf
 from deepwright.weights.gguf_names import (
+    EMBEDDING,
+    ENDS,
     ROPE_FREQS,
     architecture,
     metadata,
@@ -35,19 +38,10 @@ _FILE_TYPES = {
     "Q8_0": 7,
     "BF16": 32,
 }  # llama.cpp's numbers for "mostly this type"
-_READ_ERRORS = (
-    ValueError,
-    IndexError,
-    KeyError,
-    TypeError,
-    OverflowError,
-    NotImplementedError,
-)  # what `gguf` raises on damage
 
 
 def _package() -> ModuleType:
-    if importlib.util.find_spec("gguf") is None:
-        raise ValueError("GGUF files need the package gguf: pip install 'deepwright[gguf]'")
+    require("gguf", "reading and writing GGUF files", "gguf")
     import gguf
 
     return gguf
@@ -57,77 +51,77 @@ def _package() -> ModuleType:
 
 
 def read_gguf(
-    path: str | Path, dtype: torch.dtype | None = None
+    path: str | Path, dtype: torch.dtype | None = None, *, with_tokenizer: bool = True
 ) -> tuple[Transformer, Tokenizer | None]:
     """Model and, if the file has one that we read, tokenizer. `dtype`: fp32 unless the file is BF16.
 
-    Raises ValueError for a damaged file, an unknown architecture, key or tensor type, a missing or left-over tensor, NaN weights."""
+    Raises ValueError for a damaged file, an unknown architecture, key or tensor type, a missing or left-over tensor, NaN weights;
+    and, unless the weights are asked for alone, for a vocabulary that is not read."""
     gguf, path = _package(), Path(path)
-    fields, tensors = _open(gguf, path)
-    if fields.get("split.count", 1) > 1:
+    file = open_gguf(path, gguf)
+    try:
+        tokenizer = read_tokenizer(file.fields) if with_tokenizer else None  # quick, so first
+        return _read_model(file, gguf, path, dtype), tokenizer
+    except ValueError as error:
+        named = str(path) in str(error)
+        raise error if named else ValueError(f"{path}: {error}") from error
+
+
+def _read_model(
+    file: GGUFFile, gguf: ModuleType, path: Path, dtype: torch.dtype | None
+) -> Transformer:
+    """Names and shapes are compared before memory is asked for."""
+    parts_in_all = file.fields.get("split.count", 1)
+    if parts_in_all != 1:
         raise ValueError(
-            f"{path} is one of {fields['split.count']} parts: join them with `llama-gguf-split --merge` first"
+            f"{path} is one of {quoted(parts_in_all)} parts: join them with `llama-gguf-split --merge` first"
         )
-    shapes = {
-        name: tuple(int(n) for n in reversed(tensor.shape)) for name, tensor in tensors.items()
-    }
+    if EMBEDDING not in file.tensors:
+        raise ValueError(f"{path} lacks {EMBEDDING}")
 
     def numbers(name: str) -> torch.Tensor:
-        stored = tensors[name]
-        try:
-            values = gguf.quants.dequantize(stored.data, stored.tensor_type)
-        except _READ_ERRORS as error:
-            raise ValueError(
-                f"{name} in {path} is stored as {stored.tensor_type.name}, which gguf cannot read ({error})"
-            ) from error
-        return finite(
-            torch.from_numpy(np.array(values, dtype=np.float32)).view(shapes[name]), name, path
-        )
+        values = torch.from_numpy(_dequantized(gguf, file, name))
+        return finite(values.view(file.tensors[name].shape), name, path)
 
-    if "token_embd.weight" not in tensors:
-        raise ValueError(f"{path} lacks token_embd.weight")
-    try:
-        config = read_config(fields, shapes, numbers(ROPE_FREQS) if ROPE_FREQS in tensors else None)
-    except (TypeError, ZeroDivisionError) as error:
-        raise ValueError(f"{path} has metadata that makes no model ({error})") from error
-    stored = (
-        torch.bfloat16 if tensors["token_embd.weight"].tensor_type.name == "BF16" else torch.float32
-    )
-    model = allocate(config, dtype or stored)
-    targets = {
-        name: (view, shape)
-        for name, view, shape in parts(model, whole_kv_b="blk.0.attn_kv_b.weight" in tensors)
-    }
-    if missing := sorted(set(targets) - set(tensors)):
+    divisors = numbers(ROPE_FREQS) if ROPE_FREQS in file.tensors else None
+    config = read_config(file.fields, file.shapes, divisors)
+    stored = torch.bfloat16 if file.tensors[EMBEDDING].kind.name == "BF16" else torch.float32
+    whole_kv_b = "blk.0.attn_kv_b.weight" in file.tensors
+    model = Transformer(config, dtype=dtype or stored, device="meta")
+    _check_parts(path, file, {name: shape for name, _, shape in parts(model, whole_kv_b)})
+    with torch.no_grad():
+        model = allocate(model)
+        for name, view, _ in parts(model, whole_kv_b):
+            view.copy_(numbers(name).view(view.shape))
+    return model
+
+
+def _check_parts(path: Path, file: GGUFFile, expected: Mapping[str, tuple[int, ...]]) -> None:
+    if missing := sorted(set(expected) - set(file.tensors)):
         raise ValueError(f"{path} lacks {listed(missing)}")
-    if left_over := sorted(set(tensors) - set(targets) - {ROPE_FREQS}):
+    if left_over := sorted(set(file.tensors) - set(expected) - {ROPE_FREQS}):
         raise ValueError(
             f"{path} holds {listed(left_over)}, which a model of its metadata does not have"
         )
-    with torch.no_grad():
-        for name, (view, shape) in targets.items():
-            if shapes[name] != shape:
-                raise ValueError(
-                    f"{name} has shape {shapes[name]} in {path}, expected {shape} from its metadata"
-                )
-            view.copy_(numbers(name).view(view.shape))
-    return model, read_tokenizer(fields)
+    for name, shape in expected.items():
+        found = file.tensors[name].shape
+        if found != shape:
+            raise ValueError(
+                f"{name} has shape {found} in {path}, expected {shape} from its metadata"
+            )
 
 
-def _open(gguf: ModuleType, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Metadata by key and tensors by name."""
-    if not path.is_file():
-        raise ValueError(f"{path} is missing")
+def _dequantized(gguf: ModuleType, file: GGUFFile, name: str) -> np.ndarray:
+    """The fp32 numbers that a tensor stands for."""
+    tensor = file.tensors[name]
+    rows = gguf.quants.quant_shape_to_byte_shape(tensor.shape, tensor.kind)
+    stored = np.frombuffer(file.raw(name), dtype=np.uint8).reshape(rows)
     try:
-        reader = gguf.GGUFReader(path)
-        return {key: field.contents() for key, field in reader.fields.items()}, {
-            tensor.name: tensor for tensor in reader.tensors
-        }
-    except _READ_ERRORS as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(
-            f"{path} is damaged, cut short, of an unknown tensor type, or no GGUF file ({reason})"
-        ) from error
+        values = gguf.quants.dequantize(stored, tensor.kind)
+    except NotImplementedError as error:
+        kind = f"{name} is stored as {tensor.kind.name}"
+        raise ValueError(f"{kind}, which gguf cannot read ({error})") from error
+    return np.array(values, dtype=np.float32)
 
 
 # ---- out
@@ -193,7 +187,7 @@ def _type_of(gguf: ModuleType, kind: str, name: str, shape: tuple[int, ...]) -> 
 
 
 def _special_ids(config: Any) -> dict[str, Any]:
-    ids = dict(zip(("eos", "eot", "eom"), config.eos_token_ids)) | (
+    ids = dict(zip(ENDS, config.eos_token_ids)) | (
         {} if config.bos_token_id is None else {"bos": config.bos_token_id}
     )
     return {"tokenizer.ggml.model": "none"} | {

@@ -16,10 +16,12 @@ import torch
 from torch import Tensor
 
 from deepwright.config import Llama3Scaling, ModelConfig, RopeScaling
+from deepwright.config.rope import LARGEST
 from deepwright.model.attention import LATENT_EPS
 from deepwright.model.rope import frequencies
 from deepwright.model.transformer import Transformer
 from deepwright.refusals import expect
+from deepwright.weights.loading import refuse_absent
 from deepwright.weights.names import memory, pieces
 
 Part = tuple[
@@ -32,9 +34,10 @@ ARCHITECTURES = {
     "qwen2": ("qwen2",),
     "qwen3": ("qwen3",),
 }
+EMBEDDING = "token_embd.weight"
 ROPE_FREQS = "rope_freqs.weight"  # Llama 3.1's stretching: what each frequency is divided by
 _TOP = {
-    "embed.weight": "token_embd.weight",
+    "embed.weight": EMBEDDING,
     "norm.weight": "output_norm.weight",
     "head.weight": "output.weight",
 }
@@ -79,6 +82,16 @@ _OTHER = {  # keys that follow from the others or are read below
     "rope.dimension_count", "expert_gating_func", "rope.scaling.type", "rope.scaling.factor", "rope.scaling.original_context_length",
     "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow", "rope.scaling.yarn_log_multiplier", "rope.scaling.finetuned",
     "attention.causal", "tensor_data_layout", "nextn_predict_layers",
+}  # fmt: skip
+ENDS = ("eos", "eot", "eom")  # the keys that GGUF has for tokens that end something
+_WHOLE = (int, "a whole number")
+_REAL = ((int, float), "a number")
+_KINDS = {  # of the values of keys; whole numbers where nothing is said
+    "attention.layer_norm_rms_epsilon": _REAL, "rope.freq_base": _REAL, "expert_weights_scale": _REAL,
+    "rope.scaling.factor": _REAL, "rope.scaling.yarn_beta_fast": _REAL, "rope.scaling.yarn_beta_slow": _REAL,
+    "rope.scaling.yarn_log_multiplier": _REAL, "expert_weights_norm": (bool, "true or false"),
+    "rope.scaling.finetuned": (bool, "true or false"), "attention.causal": (bool, "true or false"),
+    "rope.scaling.type": (str, "a text"), "tensor_data_layout": (str, "a text"),
 }  # fmt: skip
 _YARN = {
     "factor": "factor",
@@ -207,49 +220,83 @@ def read_config(
 ) -> ModelConfig:
     """The config that the metadata and the presence of tensors describe. `divisors`: the file's rope_freqs.
 
-    Raises ValueError for an unknown architecture, an unknown or missing key, and for what this implementation does not compute."""
+    Raises ValueError for an unknown architecture, an unknown or missing key, for counts beyond what the tensors hold, and for what
+    this implementation does not compute."""
     arch = fields.get("general.architecture")
-    expect(arch in ARCHITECTURES, "general.architecture", arch, " or ".join(ARCHITECTURES))
-    given = {
-        key.removeprefix(f"{arch}."): exact(value)
-        for key, value in fields.items()
-        if key.startswith(f"{arch}.")
-    }
+    known = isinstance(arch, str) and arch in ARCHITECTURES
+    expect(known, "general.architecture", arch, " or ".join(ARCHITECTURES))
+    given = _given(arch, fields)
     names = _SIZES | (_LATENT_SIZES if arch == "deepseek2" else _DENSE_SIZES)
-    if unknown := sorted(set(given) - set(names.values()) - _OTHER):
-        raise ValueError(
-            f"the GGUF has the unknown key {arch}.{unknown[0]}, which might change the computation"
-        )
-    if given.get("nextn_predict_layers"):
-        raise ValueError(
-            f"the GGUF holds {given['nextn_predict_layers']} MTP layers, which are not read from GGUF"
-        )
-    for name, key in names.items():
-        if key not in given and name not in _OPTIONAL:
-            raise ValueError(f"the GGUF lacks the key {arch}.{key}")
     values = {name: given[key] for name, key in names.items() if key in given}
     values |= {
         "q_lora_rank": values.get("q_lora_rank") or None,
         "tie_word_embeddings": "output.weight" not in shapes,
+        "model_type": arch,
+        "vocab_size": shapes[EMBEDDING][0],
+        "bos_token_id": token_id(fields, "bos"),
     }
-    values |= {"model_type": arch, "vocab_size": shapes["token_embd.weight"][0]}
     values |= _latent_values(given) if arch == "deepseek2" else _dense_values(given, values, shapes)
     values["rope_scaling"] = _read_yarn(given, arch)
-    ends = [fields.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom")]
+    ends = [token_id(fields, name) for name in ENDS]
     ends = tuple(dict.fromkeys(end for end in ends if end is not None))
-    values["bos_token_id"] = fields.get(
-        "tokenizer.ggml.bos_token_id", None if arch != "deepseek2" else 0
-    )
-    values |= {"eos_token_id": ends if len(ends) > 1 else ends[0]} if ends else {}
+    values["eos_token_id"] = ends if len(ends) > 1 else ends[0] if ends else None
     config = ModelConfig(**values)
+    _check_sizes(config, shapes)
     if divisors is None or arch != "llama":
         return config
     return _with_llama3(config, divisors, given.get("rope.scaling.original_context_length", 8192))
 
 
+def token_id(fields: Mapping[str, Any], name: str) -> int | None:
+    key = f"tokenizer.ggml.{name}_token_id"
+    found = fields.get(key)
+    whole = found is None or (type(found) is int and 0 <= found < 2**31)
+    expect(whole, key, found, "the id of a token")
+    return found
+
+
+def _given(arch: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The architecture's keys without it in front: all of them known, none missing, each of its kind."""
+    latent = arch == "deepseek2"
+    names = _SIZES | (_LATENT_SIZES if latent else _DENSE_SIZES)
+    given = {
+        key.removeprefix(f"{arch}."): exact(value)
+        for key, value in fields.items()
+        if key.startswith(f"{arch}.")
+    }
+    if unknown := sorted(set(given) - set(names.values()) - _OTHER):
+        raise ValueError(
+            f"the GGUF has the unknown key {arch}.{unknown[0][:100]}, which might change the computation"
+        )
+    for key, value in given.items():
+        kind, words = _KINDS.get(key, _WHOLE)
+        fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+        expect(fits, f"{arch}.{key}", value, words)
+    modules = given.get("nextn_predict_layers", 0)
+    expect(modules == 0, f"{arch}.nextn_predict_layers", modules, "0: MTP is not read from GGUF")
+    for name, key in names.items():
+        if key not in given and name not in _OPTIONAL:
+            raise ValueError(f"the GGUF lacks the key {arch}.{key}")
+    return given
+
+
+def _check_sizes(config: ModelConfig, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Before anything is looped over or multiplied: what the metadata count is compared with the tensors."""
+    where = "the GGUF"
+    layers = {name.split(".")[1] for name in shapes if name.startswith("blk.")}
+    refuse_absent(where, "layers", config.num_hidden_layers, len(layers))
+    if config.moe_layers:
+        stacks = [shape[0] for name, shape in shapes.items() if name.endswith("_exps.weight")]
+        refuse_absent(where, "routed experts", config.n_routed_experts, max(stacks, default=0))
+    numbers = sum(math.prod(shape) for shape in shapes.values())
+    if config.parameters > 2 * numbers:  # with less missing it is the names that are worth saying
+        refuse_absent(where, "parameters", config.parameters, numbers)
+
+
 def exact(value: Any) -> Any:
     """GGUF keeps numbers as fp32: the shortest decimal that gives the same one is what was meant (1e-06, not 9.99999997e-07)."""
-    return float(str(np.float32(value))) if isinstance(value, float) else value
+    real = isinstance(value, float) and abs(value) < LARGEST
+    return float(str(np.float32(value))) if real else value
 
 
 def _latent_values(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -277,9 +324,9 @@ def _latent_values(given: Mapping[str, Any]) -> dict[str, Any]:
 def _dense_values(
     given: Mapping[str, Any], values: Mapping[str, Any], shapes: Mapping[str, Any]
 ) -> dict[str, Any]:
-    width = given.get(
-        "attention.key_length", values["hidden_size"] // values["num_attention_heads"]
-    )
+    heads = values["num_attention_heads"]
+    expect(heads > 0, "attention.head_count", heads, "a positive number")
+    width = given.get("attention.key_length", values["hidden_size"] // heads)
     for key in ("attention.value_length", "rope.dimension_count"):
         expect(given.get(key, width) == width, key, given.get(key), f"{width}, the width of a key")
     biased = values["model_type"] != "qwen2" and "blk.0.attn_q.bias" in shapes
@@ -290,13 +337,9 @@ def _read_yarn(given: Mapping[str, Any], arch: str) -> RopeScaling | None:
     kind = given.get("rope.scaling.type", "none")
     if kind == "none":
         return None
-    if (
-        kind != "yarn"
-        or not {"rope.scaling.factor", "rope.scaling.original_context_length"} <= given.keys()
-    ):
-        raise ValueError(
-            f"rope.scaling.type is {kind!r}, expected yarn with its factor and original_context_length, or none"
-        )
+    whole = {"rope.scaling.factor", "rope.scaling.original_context_length"} <= given.keys()
+    expected = "yarn with its factor and original_context_length, or none"
+    expect(kind == "yarn" and whole, "rope.scaling.type", kind, expected)
     values = {
         name: given[f"rope.scaling.{key}"]
         for name, key in _YARN.items()
@@ -311,12 +354,19 @@ def _read_yarn(given: Mapping[str, Any], arch: str) -> RopeScaling | None:
 
 def _with_llama3(config: ModelConfig, divisors: Tensor, original: int) -> ModelConfig:
     """GGUF keeps what Llama 3.1's rule gave, not its settings: those of the released models are tried."""
+    expected = (config.rotary_width // 2,)
+    expect(
+        tuple(divisors.shape) == expected,
+        f"{ROPE_FREQS}: shape",
+        tuple(divisors.shape),
+        f"{expected}",
+    )
     factor = float(divisors.max())
     if math.isclose(factor, 1.0):
         return config
     config = dataclasses.replace(config, rope_scaling=Llama3Scaling(round(factor, 4), original))
     found = rope_divisors(config)
-    if found.shape != divisors.shape or not torch.allclose(found, divisors, rtol=1e-4):
+    if not torch.allclose(found, divisors, rtol=1e-4):
         raise ValueError(
             f"{ROPE_FREQS} is not Llama 3.1's stretching of {original} positions by {factor:g} with frequency factors 1 and 4"
         )

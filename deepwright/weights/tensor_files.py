@@ -6,7 +6,8 @@ Only safetensors: a pickle can run code when it is opened, so a folder that has 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -15,23 +16,28 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from deepwright.config import FP8_BLOCK
+from deepwright.files import read_json
+from deepwright.refusals import expect, quoted
+from deepwright.weights.layouts import describe
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 SCALE = "_scale_inv"
 REOPEN_BYTES = 256 << 20
+FP8 = "F8_E4M3"
+NUMBERS = ("F64", "F32", "F16", "BF16", FP8)  # what a tensor of a model may be stored as
 
 
 class TensorFiles:
     """Names, shapes and tensors of a folder's safetensors files. FP8 weights come out multiplied by their block scales.
 
-    Raises ValueError for a folder without safetensors, an index that names a missing file, or a damaged file.
+    Raises ValueError for a folder without safetensors, an index that is none or names a file that is missing or outside the
+    folder, a damaged file, a tensor that stands in two files.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._files = {name: _open(folder / name) for name in _file_names(folder)}
-        self._home = {key: name for name, file in self._files.items() for key in file.keys()}  # noqa: SIM118 - not a dict
+        self._home = _homes(folder, self._files)
         self._touched = 0
 
     def names(self) -> list[str]:
@@ -44,21 +50,33 @@ class TensorFiles:
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self._file(name).get_slice(name).get_shape())
 
+    def numbers(self) -> int:
+        """How many numbers all tensors hold together."""
+        return sum(math.prod(self.shape(name)) for name in self.names())
+
     def dtype(self, name: str) -> torch.dtype:
         """dtype as stored. Reads the tensor's first element at most."""
         part = self._file(name).get_slice(name)
         return (part[:1] if part.get_shape() else part[...]).dtype
+
+    def check_kind(self, name: str) -> None:
+        """ValueError where a tensor is stored as something else than real numbers, or in FP8 without scales."""
+        kind = self._file(name).get_slice(name).get_dtype()
+        where = f"{name[:100]} in {self.folder}"
+        expect(kind in NUMBERS, f"{where}: its type", kind, " or ".join(NUMBERS))
+        if kind == FP8 and name + SCALE not in self._home:
+            raise ValueError(f"{where} is {kind} and has no {name[:100] + SCALE} beside it")
 
     def tensor(self, name: str) -> Tensor:
         """The tensor, fp32 where it is stored in FP8. To be copied and let go: it lies in the mapped file."""
         stored = self._read(name)
         if stored.element_size() > 1:
             return stored
-        if name + SCALE not in self._home:
-            raise ValueError(
-                f"{name} in {self.folder} is {stored.dtype} and has no {name + SCALE} beside it"
-            )
-        return dequantize(stored, self._read(name + SCALE))
+        scales = self._read(name + SCALE)
+        try:
+            return dequantize(stored, scales)
+        except ValueError as error:
+            raise ValueError(f"{name[:100]} in {self.folder}: {error}") from error
 
     def _file(self, name: str) -> safe_open:
         return self._files[self._home[name]]
@@ -66,10 +84,8 @@ class TensorFiles:
     def _read(self, name: str) -> Tensor:
         """Pages of a mapped file count as memory until it is closed, so files are opened anew after every REOPEN_BYTES."""
         if self._touched > REOPEN_BYTES:
-            self._touched, self._files = (
-                0,
-                {file: _open(self.folder / file) for file in self._files},
-            )
+            self._touched = 0
+            self._files = {file: _open(self.folder / file) for file in self._files}
         tensor = self._file(name).get_tensor(name)
         self._touched += tensor.nbytes
         return tensor
@@ -80,7 +96,8 @@ def dequantize(weight: Tensor, scale: Tensor) -> Tensor:
     expected = tuple(-(-size // FP8_BLOCK) for size in weight.shape)
     if tuple(scale.shape) != expected:
         raise ValueError(
-            f"block scales have shape {tuple(scale.shape)}, expected {expected} for weights of shape {tuple(weight.shape)}"
+            f"block scales have shape {quoted(tuple(scale.shape))}, expected {quoted(expected)} for "
+            f"weights of shape {quoted(tuple(weight.shape))}"
         )
     for axis, size in enumerate(weight.shape):
         scale = scale.repeat_interleave(FP8_BLOCK, axis).narrow(axis, 0, size)
@@ -131,30 +148,61 @@ def _shards(tensors: Iterable[tuple[str, Tensor]], limit: int) -> Iterable[dict[
 def _open(path: Path) -> safe_open:
     if not path.is_file():
         raise ValueError(f"{path} is missing")
+    _refuse_strange_link(path)
     try:
         return safe_open(path, framework="pt")
     except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or no safetensors file ({error})") from error
+        reason = quoted(str(error)).strip("'")
+        raise ValueError(f"{path} is damaged or no safetensors file ({reason})") from error
 
 
-def _weight_map(folder: Path) -> dict[str, str]:
-    if not (folder / INDEX).is_file():
-        return {}
-    try:
-        return json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
-    except (ValueError, KeyError) as error:
-        raise ValueError(f"{folder / INDEX} is damaged: no JSON with a weight_map") from error
+def _homes(folder: Path, files: Mapping[str, safe_open]) -> dict[str, str]:
+    """Tensor -> the file that it stands in."""
+    homes: dict[str, str] = {}
+    for file, opened in files.items():
+        for name in opened.keys():  # noqa: SIM118 - not a dict
+            if name in homes:
+                both = f"{homes[name]} and {file}"
+                raise ValueError(f"{name[:100]} stands in both {both} of {folder}")
+            homes[name] = file
+    return homes
 
 
 def _file_names(folder: Path) -> list[str]:
-    names = sorted(set(_weight_map(folder).values()))
-    if names:
+    whole, index = (folder / WHOLE).is_file(), folder / INDEX
+    if index.is_file():
+        names = _indexed(index)
+        if whole and names != [WHOLE]:
+            raise ValueError(
+                f"{folder} holds {WHOLE} and an {INDEX} that names {quoted(names, 60)}: take away "
+                "the one that is not the model's"
+            )
         return names
-    if (folder / WHOLE).is_file():
+    if whole:
         return [WHOLE]
-    pickles = [path.name for pattern in PICKLES for path in folder.glob(pattern)]
-    if pickles:
-        raise ValueError(
-            f"{folder} holds its weights as a pickle ({pickles[0]}), which can run code: convert it to safetensors first"
-        )
-    raise ValueError(f"{folder} has neither {WHOLE} nor {INDEX}")
+    if what := describe(folder):
+        raise ValueError(f"{folder} holds {what}")
+    parts = sorted(path.name for path in folder.glob("*.safetensors"))
+    raise ValueError(
+        f"{folder} has neither {WHOLE} nor {INDEX}"
+        + (f", but {quoted(parts, 100)}" if parts else "")
+    )
+
+
+def _indexed(index: Path) -> list[str]:
+    """The files that an index names, all of them in its own folder."""
+    names = read_json(index).get("weight_map")
+    usual = isinstance(names, dict) and names and all(type(n) is str for n in names.values())
+    expect(bool(usual), f"{index}: weight_map", names, "an object of tensors and their files")
+    files = sorted(set(names.values()))
+    for name in files:
+        plain = Path(name).name == name and name.endswith(".safetensors")
+        expect(plain, f"{index}: a file", name, "a .safetensors file in the same folder")
+    return files
+
+
+def _refuse_strange_link(path: Path) -> None:
+    """A link may lead anywhere, as in the Hub's cache (to `blobs/` there), but to weights only."""
+    target = path.resolve() if path.is_symlink() else path
+    weights = target.suffix == ".safetensors" or target.parent.name == "blobs"
+    expect(weights, str(path), str(target), "a link to a .safetensors file")

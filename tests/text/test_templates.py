@@ -195,7 +195,8 @@ def test_a_hostile_template_is_one_sentence(hostile):
 ])  # fmt: skip
 def test_bad_special_tokens(tmp_path, special, message):
     folder = families.write(tmp_path, "qwen")
-    (folder / "special_tokens_map.json").unlink()
+    for other in ("special_tokens_map.json", "generation_config.json"):
+        (folder / other).unlink()
     config = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps(config | special))
     with pytest.raises(ValueError, match=message):
