@@ -17,6 +17,7 @@ from deepwright.refusals import changes
 from deepwright.rl.grpo import FREE_SETTINGS as FREE_RL
 from deepwright.train.checkpoint import find_damage
 from deepwright.train.pretrain import FREE_SETTINGS as FREE_PRETRAIN
+from deepwright.weights.layouts import describe
 
 if TYPE_CHECKING:
     from deepwright.recipe.settings import PretrainSettings, R1Settings, RLSettings
@@ -88,6 +89,8 @@ def model_folder(folder: str | Path, stages: tuple[str, ...] = STAGES) -> Path:
                 return checkpoint
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}")
+    if what := describe(folder):
+        raise ValueError(f"{folder} holds {what}")
     raise ValueError(
         f"{folder} holds no model: expected a config.json in it, or a run folder with a whole checkpoint"
     )

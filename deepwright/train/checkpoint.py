@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Collection, Mapping
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 
 from deepwright import weights
 from deepwright.files import read_json
-from deepwright.refusals import changes, expect
+from deepwright.refusals import changes, expect, quoted
 
 TENSORS, STATE, MANIFEST = (
     "trainer/tensors.safetensors",
@@ -41,6 +42,23 @@ class CheckpointError(ValueError):
     """A checkpoint could not be written or read; the message says which and what to do."""
 
 
+class _State(dict[str, Any]):
+    """What an exact resume needs; a part that is not there is said in a sentence."""
+
+    def __init__(self, folder: Path, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self.folder = folder
+
+    def __missing__(self, key: str) -> Any:
+        raise CheckpointError(
+            f"{self.folder / STATE} lacks {key}: another version wrote it, or it is no checkpoint of such a run"
+        )
+
+
+def _parts(folder: Path, value: Any) -> Any:
+    return _State(folder, value) if isinstance(value, dict) else value
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A whole checkpoint on disk. `state` and `tensors` are what `save_checkpoint` was given."""
@@ -50,11 +68,17 @@ class Checkpoint:
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
-        return safetensors.torch.load_file(self.folder / TENSORS)
+        try:
+            return safetensors.torch.load_file(self.folder / TENSORS)
+        except (SafetensorError, KeyError) as error:  # KeyError: a type that torch has not
+            raise CheckpointError(
+                f"{self.folder / TENSORS} is no file of tensors ({quoted(str(error))})"
+            ) from error
 
     @cached_property
-    def state(self) -> dict[str, Any]:
-        return read_json(self.folder / STATE)
+    def state(self) -> _State:
+        values = read_json(self.folder / STATE)
+        return _State(self.folder, {k: _parts(self.folder, v) for k, v in values.items()})
 
     def load_model_into(self, model: nn.Module) -> None:
         """Copies the saved parameters and buffers into `model`, bit for bit. ValueError when the model is of another shape."""
@@ -126,11 +150,12 @@ def find_damage(folder: Path) -> str | None:
         manifest = {}
     if not {TENSORS, STATE} <= manifest.keys():
         return f"{MANIFEST} is not a list of checksums"
+    there = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
     for name, digest in manifest.items():
-        if not (folder / name).is_file():
-            return f"{name} is missing"
-        if _sha256(folder / name) != digest:
-            return f"{name} does not match its checksum"
+        if name not in there:  # also one that lies elsewhere, or is no name at all
+            return f"{name[:100]} is missing"
+        if _sha256(there[name]) != digest:
+            return f"{name[:100]} does not match its checksum"
     return None
 
 
@@ -176,11 +201,8 @@ def _write_manifest(folder: Path) -> None:
 
 
 def _by_step(parent: Path) -> list[tuple[int, Path]]:
-    names = (path.name.removeprefix("step-") for path in parent.glob("step-*") if path.is_dir())
-    return [
-        (step, parent / f"step-{step}")
-        for step in sorted(int(name) for name in names if name.isdecimal())
-    ]
+    named = [(re.fullmatch(r"step-([0-9]+)", path.name), path) for path in parent.glob("step-*")]
+    return sorted((int(match[1]), path) for match, path in named if match and path.is_dir())
 
 
 def _remove_older(parent: Path, step: int, keep: int) -> None:
@@ -211,8 +233,10 @@ def _reason(error: Exception) -> str:
 
 def check_settings(checkpoint: Checkpoint, asked: Mapping[str, Any], free: Collection[str]) -> None:
     """Raises ValueError naming the first setting, but those in `free`, in which the saved run differs from the one asked for now."""
-    for name, old, new in changes(checkpoint.state["settings"], json.loads(json.dumps(asked))):
+    saved = checkpoint.state["settings"]
+    expect(isinstance(saved, dict), f"{checkpoint.folder / STATE}: settings", saved, "an object")
+    for name, old, new in changes(saved, json.loads(json.dumps(asked))):
         if name not in free:
             raise ValueError(
-                f"{checkpoint.folder} was trained with {name} {old!r}, now it is {new!r}; set it back or use a new run folder"
+                f"{checkpoint.folder} was trained with {name} {quoted(old)}, now it is {quoted(new)}; set it back or use a new run folder"
             )

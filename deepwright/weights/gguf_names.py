@@ -241,6 +241,7 @@ def read_config(
     ends = tuple(dict.fromkeys(end for end in ends if end is not None))
     values["eos_token_id"] = ends if len(ends) > 1 else ends[0] if ends else None
     config = ModelConfig(**values)
+    _check_derived(config, given)
     _check_sizes(config, shapes)
     if divisors is None or arch != "llama":
         return config
@@ -278,6 +279,20 @@ def _given(arch: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         if key not in given and name not in _OPTIONAL:
             raise ValueError(f"the GGUF lacks the key {arch}.{key}")
     return given
+
+
+def _check_derived(config: ModelConfig, given: Mapping[str, Any]) -> None:
+    """Keys of latent attention that follow from others must not contradict them."""
+    if config.is_dense:
+        return
+    derived = {"attention.head_count_kv": config.num_attention_heads}
+    if "attention.key_length_mla" in given:
+        widths = {"key": config.cache_width, "value": config.kv_lora_rank}
+        derived = {"attention.head_count_kv": 1}
+        derived |= {f"attention.{name}_length": width for name, width in widths.items()}
+    for key, expected in derived.items():
+        found = given.get(key, expected)
+        expect(found == expected, key, found, f"{expected}, as follows from the rest")
 
 
 def _check_sizes(config: ModelConfig, shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -71,7 +71,7 @@ def load_into(model: Transformer, folder: str | Path) -> None:
             name for name in vars(config) if getattr(config, name) != getattr(model.config, name)
         )
         raise ValueError(
-            f"{folder} holds a model with {name} {getattr(config, name)!r}, expected {getattr(model.config, name)!r}"
+            f"{folder} holds a model with {name} {quoted(getattr(config, name))}, expected {quoted(getattr(model.config, name))}"
         )
     files = TensorFiles(Path(folder))
     targets = _targets(model, files)

@@ -321,7 +321,7 @@ def with_nan(parts):
         ({"fields": lambda v: v | {"llama.rope.dimension_count": 4}}, "rope.dimension_count is 4, expected 8"),
         ({"fields": lambda v: v | {"llama.attention.head_count": 3}}, "num_key_value_heads is 2, expected a divisor"),
         ({"fields": lambda v: v | {"llama.rope.scaling.type": "yarn", "llama.rope.scaling.factor": 4.0}}, "expected yarn with its factor and"),
-        ({"fields": lambda v: {k: x for k, x in v.items() if "key_length" not in k} | {"llama.attention.head_count": 0}}, "attention.head_count is 0, expected"),
+        ({"fields": lambda v: {k: x for k, x in v.items() if "key_length" not in k} | {"llama.attention.head_count": 0}}, "head_count is 0, expected"),
         ({"fields": lambda v: v | {"llama.embedding_length": "wide"}}, "llama.embedding_length is 'wide', expected a whole number"),
         ({"fields": lambda v: v | {"split.count": 3}}, "is one of 3 parts"),
         ({"tensors": lambda p: [*p[:2], *p[3:]]}, "lacks blk.0.attn_q.weight"),
