@@ -138,9 +138,12 @@ def _adds_bos(backend: tokenizers.Tokenizer, bos: str | None, said: Mapping[str,
     """BOS is wanted where tokenizer_config.json says so, or where tokenizer.json itself adds it."""
     if bos is None:
         return False
-    with library_errors("tokenizer.json cannot encode an empty text"):
-        written = backend.encode("").ids
-    return said.get("add_bos_token") is True or written[:1] == [backend.token_to_id(bos)]
+    with library_errors("tokenizer.json cannot encode 'a'"):
+        alone, added = (backend.encode("a", add_special_tokens=add).ids for add in (False, True))
+    first = [
+        backend.token_to_id(bos)
+    ]  # an empty text would not tell it from an end that is the same token
+    return said.get("add_bos_token") is True or (added[:1] == first != alone[:1])
 
 
 def _content(said: Mapping[str, object], key: str) -> str | None:
