@@ -88,7 +88,9 @@ def model_folder(folder: str | Path, stages: tuple[str, ...] = STAGES) -> Path:
             if step_of(checkpoint) >= 0 and find_damage(checkpoint) is None:
                 return checkpoint
     if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}")
+        hint = f": `deepwright convert {folder} OUT` makes one of the file"
+        gguf = folder.suffix == ".gguf" and folder.is_file()
+        raise ValueError(f"there is no folder {folder}{hint if gguf else ''}")
     if what := describe(folder):
         raise ValueError(f"{folder} holds {what}")
     raise ValueError(
