@@ -1,16 +1,18 @@
-"""Damaged input on purpose: seeded mutations, tried in processes with a limit on time and on memory.
+"""Damaged input on purpose: seeded mutations, tried in processes with a limit on time and on
+memory.
 
-A case is a number. A check is a function `check(draw, folder)`: it makes its own damaged input from `draw` (a
-random.Random of the case) in the empty `folder`, and opens it. The case is survived if the check returns, or raises one
-sentence: a ValueError of ours or an OSError of at most 800 characters that names a file of the folder. Everything else
-is bad: another exception, a sentence too long, a signal, an exit, more than `seconds` of processor time, more than
-`memory` bytes beyond what the process had before its first case.
+A case is a number. A check is a function `check(draw, folder)`: it makes its own damaged input from
+`draw` (a random.Random of the case) in the empty `folder`, and opens it. The case is survived if
+the check returns, or raises one sentence: a ValueError of ours or an OSError of at most 800
+characters that names a file of the folder. Everything else is bad: another exception, a sentence
+too long, a signal, an exit, more than `seconds` of processor time, more than `memory` bytes beyond
+what the process had before its first case.
 
     survive("tests.models.damage", ["config", "index"], range(300))
 
-asserts that every case of every check in that module is survived, and counts them by outcome: {("config", "opened"): 41,
-("config", "refused"): 259, ...}. `try_one(module, check, case)` runs one case in this process, for a debugger.
-`damaged_json` and `damaged_bytes` are the mutations.
+asserts that every case of every check in that module is survived, and counts them by outcome:
+{("config", "opened"): 41, ("config", "refused"): 259, ...}. `try_one(module, check, case)` runs one
+case in this process, for a debugger. `damaged_json` and `damaged_bytes` are the mutations.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 Check = Callable[[random.Random, Path], Any]
+ROOT = Path(__file__).parents[1]
 LONGEST, SECONDS, MEMORY = 800, 10.0, 2 << 30
 START_SECONDS, GRACE = 120.0, 6.0  # to import a check; times `seconds` on the clock before a kill
 
@@ -69,8 +72,8 @@ _MARK = "\u2301mark\u2301"
 
 
 def damaged_json(value: Any, draw: random.Random) -> bytes:
-    """JSON text of `value` with one to three places damaged: another value, a key gone, renamed, given twice, nested deeply;
-    and now and then the text itself cut, or its bytes changed."""
+    """JSON text of `value` with one to three places damaged: another value, a key gone, renamed,
+    given twice, nested deeply; and now and then the text itself cut, or its bytes changed."""
     value, raw = json.loads(json.dumps(value)), None
     for _ in range(draw.choice((1, 1, 1, 2, 3))):
         value, found = _damage_place(value, draw)
@@ -122,7 +125,8 @@ def _damaged_value(value: Any, draw: random.Random) -> tuple[Any, str | None]:
 
 
 def damaged_bytes(data: bytes, draw: random.Random, head: int = 4096) -> bytes:
-    """Bits flipped, numbers overwritten by extreme ones, bytes cut out, doubled, added; mostly within the first `head`."""
+    """Bits flipped, numbers overwritten by extreme ones, bytes cut out, doubled, added; mostly
+    within the first `head`."""
     out = bytearray(data)
     for _ in range(draw.choice((1, 1, 2, 4))):
         reach = min(head, len(out)) if draw.random() < 0.8 else len(out)
@@ -225,7 +229,7 @@ class _Worker:
         command = [sys.executable, "-m", "tests.fuzz", module, str(memory)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         environment = os.environ | {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
-        self.process = subprocess.Popen(command, **pipes, env=environment, text=True)
+        self.process = subprocess.Popen(command, **pipes, env=environment, cwd=ROOT, text=True)
         self.ended = False
         assert self._line(START_SECONDS) == "ready\n", f"{module} cannot be imported"
 

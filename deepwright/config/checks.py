@@ -1,4 +1,5 @@
-"""What a ModelConfig must satisfy: types, sizes, and no combination that readers would compute differently.
+"""What a ModelConfig must satisfy: types, sizes, and no combination that readers would compute
+differently.
 
 No size is believed for its own sake: whether a file holds as much is looked at when it is opened.
 """

@@ -1,4 +1,5 @@
-"""The families of models: the names that Hugging Face gives them, the fields that each has, and the ones that are refused with the reason."""
+"""The families of models: the names that Hugging Face gives them, the fields that each has, and the
+ones that are refused with the reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Keys of other people's `config.json` that are no field of ours: which change nothing, which must have one value.
+"""Keys of other people's `config.json` that are no field of ours: which change nothing, which must
+have one value.
 
 A key that stands in no table is refused by name, since it might change what the network computes.
 """

@@ -1,8 +1,10 @@
-"""The tokenizer files of a Hugging Face folder -> a Tokenizer that gives the ids which transformers gives.
+"""The tokenizer files of a Hugging Face folder -> a Tokenizer that gives the ids which transformers
+gives.
 
-Which tokens begin and end a text stands in up to five files, which are reconciled here. Padding and truncation that were
-saved into tokenizer.json are somebody's call, not the vocabulary's, and are left out. Left out too: folders whose vocabulary
-stands in other files than tokenizer.json, tokens that are named but stand in no vocabulary (transformers appends them).
+Which tokens begin and end a text stands in up to five files, which are reconciled here. Padding and
+truncation that were saved into tokenizer.json are somebody's call, not the vocabulary's, and are
+left out. Left out too: folders whose vocabulary stands in other files than tokenizer.json, tokens
+that are named but stand in no vocabulary (transformers appends them).
 """
 
 from __future__ import annotations
@@ -88,7 +90,8 @@ def read_backend(path: Path) -> tokenizers.Tokenizer:
 
 @contextmanager
 def library_errors(what: str) -> Iterator[None]:
-    """ValueError "WHAT: ..." for what `tokenizers` raises: bare Exceptions, and panics, which are none."""
+    """ValueError "WHAT: ..." for what `tokenizers` raises: bare Exceptions, and panics, which are
+    none."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit, MemoryError):
@@ -98,7 +101,8 @@ def library_errors(what: str) -> Iterator[None]:
 
 
 def _add_tokens(backend: tokenizers.Tokenizer, listed: Any) -> None:
-    """Tokens of tokenizer_config.json's `added_tokens_decoder` that tokenizer.json lacks, or has with other flags."""
+    """Tokens of tokenizer_config.json's `added_tokens_decoder` that tokenizer.json lacks, or has
+    with other flags."""
     where = "tokenizer_config.json: added_tokens_decoder"
     expect(
         listed is None or isinstance(listed, Mapping), where, listed, "an object of ids and tokens"
@@ -156,7 +160,8 @@ def _content(said: Mapping[str, object], key: str) -> str | None:
 
 
 def _read_template(file: Path, said: Mapping[str, Any]) -> str:
-    """The file goes before the config, which may hold several by name. Without any, messages stand one after the other."""
+    """The file goes before the config, which may hold several by name. Without any, messages stand
+    one after the other."""
     if file.is_file():
         return read_text(file)
     given = said.get("chat_template") or PLAIN_TEMPLATE

@@ -54,7 +54,8 @@ class Tokenizer:
             *(i for i in stop_ids if backend.id_to_token(i) is None),
         ]:
             raise ValueError(
-                f"special token {quoted(token)} is not in the vocabulary of {len(vocabulary)} entries"
+                f"special token {quoted(token)} is not in the vocabulary of {len(vocabulary)} "
+                "entries"
             )
         backend.no_padding()
         backend.no_truncation()
@@ -220,8 +221,8 @@ class Tokenizer:
         return self.encode(self.render([{"role": "user", "content": prompt}]))
 
     def save(self, folder: str | Path) -> None:
-        """Writes tokenizer.json, tokenizer_config.json and chat_template.jinja. End tokens go into generation_config.json where there
-        are several, or where it is there already."""
+        """Writes tokenizer.json, tokenizer_config.json and chat_template.jinja. End tokens go into
+        generation_config.json where there are several, or where it is there already."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         config = {
@@ -249,22 +250,25 @@ class Tokenizer:
 
     @staticmethod
     def load(folder: str | Path) -> Tokenizer:
-        """Opens a Hugging Face folder, ours or another's (one that has tokenizer.json). End tokens are the tokenizer's own and those
-        that generation_config.json and config.json name; a file that names an ordinary word instead is refused."""
+        """Opens a Hugging Face folder, ours or another's (one that has tokenizer.json). End tokens
+        are the tokenizer's own and those that generation_config.json and config.json name; a file
+        that names an ordinary word instead is refused."""
         from deepwright.text.folders import load
 
         return load(Path(folder))
 
     def check_named(self, name: str, ids: Sequence[int], where: str = "the model's config") -> None:
-        """ValueError where `where` begins ("bos") or ends ("eos") texts otherwise than this tokenizer, and by a token that also
-        stands inside of them. Several tokens may well end a text: a base model's document, a chat model's turn."""
+        """ValueError where `where` begins ("bos") or ends ("eos") texts otherwise than this
+        tokenizer, and by a token that also stands inside of them. Several tokens may well end a
+        text: a base model's document, a chat model's turn."""
         own = self.bos_id if name == "bos" else self.eos_id
         wrong = [index for index in ids if index not in self._added]
         if own is not None and own not in ids and wrong:
-            word = quoted(self.backend.id_to_token(wrong[0]))
+            named = quoted(list(ids) if len(ids) > 1 else ids[0])
+            word, end = (quoted(self.backend.id_to_token(index)) for index in (wrong[0], own))
             raise ValueError(
-                f"{name}_token_id is {quoted(list(ids) if len(ids) > 1 else ids[0])} in {where}, the ordinary token {word}, expected the "
-                f"tokenizer's {own}, {quoted(self.backend.id_to_token(own))}: write it there"
+                f"{name}_token_id is {named} in {where}, the ordinary token {word}, expected the "
+                f"tokenizer's {own}, {end}: write it there"
             )
 
     @cached_property

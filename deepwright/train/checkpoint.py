@@ -51,7 +51,8 @@ class _State(dict[str, Any]):
 
     def __missing__(self, key: str) -> Any:
         raise CheckpointError(
-            f"{self.folder / STATE} lacks {key}: another version wrote it, or it is no checkpoint of such a run"
+            f"{self.folder / STATE} lacks {key}: another version wrote it, or it is no checkpoint "
+            "of such a run"
         )
 
 
@@ -238,5 +239,6 @@ def check_settings(checkpoint: Checkpoint, asked: Mapping[str, Any], free: Colle
     for name, old, new in changes(saved, json.loads(json.dumps(asked))):
         if name not in free:
             raise ValueError(
-                f"{checkpoint.folder} was trained with {name} {quoted(old)}, now it is {quoted(new)}; set it back or use a new run folder"
+                f"{checkpoint.folder} was trained with {name} {quoted(old)}, now it is "
+                f"{quoted(new)}; set it back or use a new run folder"
             )

@@ -53,10 +53,12 @@ def _package() -> ModuleType:
 def read_gguf(
     path: str | Path, dtype: torch.dtype | None = None, *, with_tokenizer: bool = True
 ) -> tuple[Transformer, Tokenizer | None]:
-    """Model and, if the file has one that we read, tokenizer. `dtype`: fp32 unless the file is BF16.
+    """Model and, if the file has one that we read, tokenizer. `dtype`: fp32 unless the file is
+    BF16.
 
-    Raises ValueError for a damaged file, an unknown architecture, key or tensor type, a missing or left-over tensor, NaN weights;
-    and, unless the weights are asked for alone, for a vocabulary that is not read."""
+    Raises ValueError for a damaged file, an unknown architecture, key or tensor type, a missing or
+    left-over tensor, NaN weights; and, unless the weights are asked for alone, for a vocabulary
+    that is not read."""
     gguf, path = _package(), Path(path)
     file = open_gguf(path, gguf)
     try:
@@ -74,7 +76,8 @@ def _read_model(
     parts_in_all = file.fields.get("split.count", 1)
     if parts_in_all != 1:
         raise ValueError(
-            f"{path} is one of {quoted(parts_in_all)} parts: join them with `llama-gguf-split --merge` first"
+            f"{path} is one of {quoted(parts_in_all)} parts: join them with "
+            "`llama-gguf-split --merge` first"
         )
     if EMBEDDING not in file.tensors:
         raise ValueError(f"{path} lacks {EMBEDDING}")

@@ -87,8 +87,9 @@ ENDS = ("eos", "eot", "eom")  # the keys that GGUF has for tokens that end somet
 _WHOLE = (int, "a whole number")
 _REAL = ((int, float), "a number")
 _KINDS = {  # of the values of keys; whole numbers where nothing is said
-    "attention.layer_norm_rms_epsilon": _REAL, "rope.freq_base": _REAL, "expert_weights_scale": _REAL,
-    "rope.scaling.factor": _REAL, "rope.scaling.yarn_beta_fast": _REAL, "rope.scaling.yarn_beta_slow": _REAL,
+    "attention.layer_norm_rms_epsilon": _REAL, "rope.freq_base": _REAL,
+    "expert_weights_scale": _REAL, "rope.scaling.factor": _REAL,
+    "rope.scaling.yarn_beta_fast": _REAL, "rope.scaling.yarn_beta_slow": _REAL,
     "rope.scaling.yarn_log_multiplier": _REAL, "expert_weights_norm": (bool, "true or false"),
     "rope.scaling.finetuned": (bool, "true or false"), "attention.causal": (bool, "true or false"),
     "rope.scaling.type": (str, "a text"), "tensor_data_layout": (str, "a text"),
@@ -218,10 +219,11 @@ def _typed(settings: ModelConfig | RopeScaling, name: str) -> Any:
 def read_config(
     fields: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], divisors: Tensor | None
 ) -> ModelConfig:
-    """The config that the metadata and the presence of tensors describe. `divisors`: the file's rope_freqs.
+    """The config that the metadata and the presence of tensors describe. `divisors`: the file's
+    rope_freqs.
 
-    Raises ValueError for an unknown architecture, an unknown or missing key, for counts beyond what the tensors hold, and for what
-    this implementation does not compute."""
+    Raises ValueError for an unknown architecture, an unknown or missing key, for counts beyond what
+    the tensors hold, and for what this implementation does not compute."""
     arch = fields.get("general.architecture")
     known = isinstance(arch, str) and arch in ARCHITECTURES
     expect(known, "general.architecture", arch, " or ".join(ARCHITECTURES))
@@ -257,7 +259,8 @@ def token_id(fields: Mapping[str, Any], name: str) -> int | None:
 
 
 def _given(arch: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The architecture's keys without it in front: all of them known, none missing, each of its kind."""
+    """The architecture's keys without it in front: all of them known, none missing, each of its
+    kind."""
     latent = arch == "deepseek2"
     names = _SIZES | (_LATENT_SIZES if latent else _DENSE_SIZES)
     given = {
@@ -267,7 +270,8 @@ def _given(arch: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     }
     if unknown := sorted(set(given) - set(names.values()) - _OTHER):
         raise ValueError(
-            f"the GGUF has the unknown key {arch}.{unknown[0][:100]}, which might change the computation"
+            f"the GGUF has the unknown key {arch}.{unknown[0][:100]}, which might change the "
+            "computation"
         )
     for key, value in given.items():
         kind, words = _KINDS.get(key, _WHOLE)
@@ -296,7 +300,8 @@ def _check_derived(config: ModelConfig, given: Mapping[str, Any]) -> None:
 
 
 def _check_sizes(config: ModelConfig, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Before anything is looped over or multiplied: what the metadata count is compared with the tensors."""
+    """Before anything is looped over or multiplied: what the metadata count is compared with the
+    tensors."""
     where = "the GGUF"
     layers = {name.split(".")[1] for name in shapes if name.startswith("blk.")}
     refuse_absent(where, "layers", config.num_hidden_layers, len(layers))

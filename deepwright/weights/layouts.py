@@ -22,7 +22,8 @@ FOREIGN = ("*.h5", "*.msgpack", "*.onnx", "*.npz", "*.mlmodelc")
 
 
 def describe(folder: Path) -> str | None:
-    """What lies in `folder` instead of a config.json with safetensors; None where that is unknown."""
+    """What lies in `folder` instead of a config.json with safetensors; None where that is
+    unknown."""
     if (folder / "adapter_config.json").is_file():
         base = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
         return (
@@ -44,7 +45,8 @@ def describe(folder: Path) -> str | None:
 
 
 def refuse_quantized(folder: Path) -> None:
-    """ValueError where a file beside config.json says that another program quantised the weights."""
+    """ValueError where a file beside config.json says that another program quantised the
+    weights."""
     for name, maker in QUANTIZED.items():
         if (folder / name).is_file():
             raise ValueError(

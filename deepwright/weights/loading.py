@@ -34,26 +34,25 @@ _STACKED = re.compile(r"model\.layers\.\d{1,9}\.mlp\.experts\.down_proj")
 
 def load(folder: str | Path, dtype: torch.dtype | None = None) -> tuple[Transformer, Tokenizer]:
     """Model and tokenizer of a folder. Raises ValueError as `load_model`, or when the tokenizer has ids that the model has not."""
-    model = load_model(folder, dtype)
-    tokenizer = Tokenizer.load(folder)
+    config, tokenizer = read_config(folder), Tokenizer.load(folder)  # quick, so first
     try:
-        check_vocabulary(model.config, tokenizer)
+        check_vocabulary(config, tokenizer)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
-    return model, tokenizer
+    return load_model(folder, dtype), tokenizer
 
 
 def load_model(folder: str | Path, dtype: torch.dtype | None = None) -> Transformer:
-    """The model in `folder`, in `dtype` or as stored (FP8 becomes the dtype of the embedding; router biases stay fp32).
+    """The model in `folder`, in `dtype` or as stored (FP8 becomes the dtype of the embedding;
+    router biases stay fp32).
 
-    Without MTP modules, and with a warning, where their tensors are all absent (transformers writes none, whatever its config.json says).
-    Raises ValueError naming tensors that are missing, left over or of another shape than config.json says; all of them are looked
-    at before memory is asked for.
+    Without MTP modules, and with a warning, where their tensors are all absent (transformers writes
+    none, whatever its config.json says). Raises ValueError naming tensors that are missing, left
+    over or of another shape than config.json says; all of them are looked at before memory is asked
+    for.
     """
     folder = Path(folder)
-    config = read_config(folder)
-    refuse_quantized(folder)
-    files = TensorFiles(folder)
+    config, files = read_config(folder), TensorFiles(folder)
     config = _without_absent_mtp(config, files)
     check_sizes(config, files)
     model = Transformer(config, dtype=dtype or _stored_dtype(files), device="meta")
@@ -71,7 +70,8 @@ def load_into(model: Transformer, folder: str | Path) -> None:
             name for name in vars(config) if getattr(config, name) != getattr(model.config, name)
         )
         raise ValueError(
-            f"{folder} holds a model with {name} {quoted(getattr(config, name))}, expected {quoted(getattr(model.config, name))}"
+            f"{folder} holds a model with {name} {quoted(getattr(config, name))}, expected "
+            f"{quoted(getattr(model.config, name))}"
         )
     files = TensorFiles(Path(folder))
     targets = _targets(model, files)
@@ -80,10 +80,12 @@ def load_into(model: Transformer, folder: str | Path) -> None:
 
 
 def read_config(folder: str | Path) -> ModelConfig:
-    """The model that config.json describes. ValueError naming the file where it does not, or saying what the folder holds instead."""
+    """The model that config.json describes. ValueError naming the file where it does not, or saying
+    what the folder holds instead."""
     path = Path(folder) / "config.json"
     if not path.is_file() and (what := describe(path.parent)):
         raise ValueError(f"{folder} holds {what}")
+    refuse_quantized(path.parent)
     values = read_json(path)
     try:
         return ModelConfig.from_hf(values)
@@ -98,10 +100,12 @@ def read_generation(folder: str | Path) -> dict[str, Any]:
 
 
 def check_vocabulary(config: ModelConfig, tokenizer: Tokenizer) -> None:
-    """ValueError unless the model has every id of the tokenizer, and both mean the same by begin and end."""
+    """ValueError unless the model has every id of the tokenizer, and both mean the same by begin
+    and end."""
     if tokenizer.vocab_size > config.vocab_size:
         raise ValueError(
-            f"the tokenizer has {tokenizer.vocab_size} ids, the model a vocabulary of {config.vocab_size}: they do not belong together"
+            f"the tokenizer has {tokenizer.vocab_size} ids, the model a vocabulary of "
+            f"{config.vocab_size}: they do not belong together"
         )
     tokenizer.check_named("eos", config.eos_token_ids)
     begin = () if config.bos_token_id is None else (config.bos_token_id,)
@@ -115,7 +119,8 @@ def _without_absent_mtp(config: ModelConfig, files: TensorFiles) -> ModelConfig:
     ):
         return config
     warnings.warn(
-        f"{files.folder} holds no tensor of the MTP modules in its config.json: the model is loaded without them",
+        f"{files.folder} holds no tensor of the MTP modules in its config.json: the model is "
+        "loaded without them",
         stacklevel=3,
     )
     return dataclasses.replace(config, num_nextn_predict_layers=0)
@@ -157,19 +162,22 @@ def _check_tensors(targets: Mapping[str, Tensor], files: TensorFiles) -> None:
         found, expected = files.shape(name), tuple(target.shape)
         if found != expected:
             raise ValueError(
-                f"{name} has shape {quoted(found)} in {files.folder}, expected {expected} from config.json"
+                f"{name} has shape {quoted(found)} in {files.folder}, expected {expected} from "
+                "config.json"
             )
 
 
 def _stored_dtype(files: TensorFiles) -> torch.dtype:
-    """The embedding's, which FP8 checkpoints leave unquantised; fp32 where models are not computed in it."""
+    """The embedding's, which FP8 checkpoints leave unquantised; fp32 where models are not computed
+    in it."""
     name = "model.embed_tokens.weight"
     stored = files.dtype(name) if name in files.names() else torch.float32
     return stored if stored in (torch.float32, torch.bfloat16, torch.float16) else torch.float32
 
 
 def allocate(model: Transformer) -> Transformer:
-    """A model on the meta device in uninitialised memory: whoever asks for it writes every number of it, or raises."""
+    """A model on the meta device in uninitialised memory: whoever asks for it writes every number
+    of it, or raises."""
     try:
         return model.to_empty(device="cpu")
     except RuntimeError as error:
@@ -192,8 +200,8 @@ def _fill(targets: Mapping[str, Tensor], config: ModelConfig, files: TensorFiles
 
 
 def finite(tensor: Tensor, name: str, where: Path) -> Tensor:
-    """The tensor itself. Raises ValueError when a number in it is infinite or none at all: a sum in fp32 shows it in one pass, or
-    is too large for fp32 itself."""
+    """The tensor itself. Raises ValueError when a number in it is infinite or none at all: a sum in
+    fp32 shows it in one pass, or is too large for fp32 itself."""
     if not torch.isfinite(tensor.sum(dtype=torch.float32)):
         count = int((~torch.isfinite(tensor)).sum())
         if count:

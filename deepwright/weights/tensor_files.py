@@ -28,10 +28,11 @@ NUMBERS = ("F64", "F32", "F16", "BF16", FP8)  # what a tensor of a model may be 
 
 
 class TensorFiles:
-    """Names, shapes and tensors of a folder's safetensors files. FP8 weights come out multiplied by their block scales.
+    """Names, shapes and tensors of a folder's safetensors files. FP8 weights come out multiplied by
+    their block scales.
 
-    Raises ValueError for a folder without safetensors, an index that is none or names a file that is missing or outside the
-    folder, a damaged file, a tensor that stands in two files.
+    Raises ValueError for a folder without safetensors, an index that is none or names a file that
+    is missing or outside the folder, a damaged file, a tensor that stands in two files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -60,7 +61,8 @@ class TensorFiles:
         return (part[:1] if part.get_shape() else part[...]).dtype
 
     def check_kind(self, name: str) -> None:
-        """ValueError where a tensor is stored as something else than real numbers, or in FP8 without scales."""
+        """ValueError where a tensor is stored as something else than real numbers, or in FP8
+        without scales."""
         kind = self._file(name).get_slice(name).get_dtype()
         where = f"{name[:100]} in {self.folder}"
         expect(kind in NUMBERS, f"{where}: its type", kind, " or ".join(NUMBERS))
@@ -96,8 +98,8 @@ def dequantize(weight: Tensor, scale: Tensor) -> Tensor:
     expected = tuple(-(-size // FP8_BLOCK) for size in weight.shape)
     if tuple(scale.shape) != expected:
         raise ValueError(
-            f"block scales have shape {quoted(tuple(scale.shape))}, expected {quoted(expected)} for "
-            f"weights of shape {quoted(tuple(weight.shape))}"
+            f"block scales have shape {quoted(tuple(scale.shape))}, expected {quoted(expected)} "
+            f"for weights of shape {quoted(tuple(weight.shape))}"
         )
     for axis, size in enumerate(weight.shape):
         scale = scale.repeat_interleave(FP8_BLOCK, axis).narrow(axis, 0, size)

@@ -1,4 +1,5 @@
-"""A fuzz test that lets everything pass proves nothing: each way to misbehave is found, and named."""
+"""A fuzz test that lets everything pass proves nothing: each way to misbehave is found, and
+named."""
 
 import pytest
 

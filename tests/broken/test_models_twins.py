@@ -1,4 +1,5 @@
-"""Wrong twins of how folders and files of others are opened: mistakes made once here or elsewhere, and the test that rejects each."""
+"""Wrong twins of how folders and files of others are opened: mistakes made once here or elsewhere,
+and the test that rejects each."""
 
 import pytest
 

@@ -1,4 +1,5 @@
-"""Checks for tests/fuzz.py: one file of a small model is damaged, then the model is opened and asked for logits and ids."""
+"""Checks for tests/fuzz.py: one file of a small model is damaged, then the model is opened and
+asked for logits and ids."""
 
 from __future__ import annotations
 
@@ -254,7 +255,8 @@ def saved_checkpoint() -> dict[str, bytes]:
 
 
 def resume(draw: random.Random, folder: Path) -> None:
-    """The trainer's part of a checkpoint: with its checksums put right, so that the damage reaches the reader, or not."""
+    """The trainer's part of a checkpoint: with its checksums put right, so that the damage reaches
+    the reader, or not."""
     made = folder / "checkpoints" / "step-3"
     (made / "trainer").mkdir(parents=True)
     content = saved_checkpoint()
@@ -287,7 +289,8 @@ def text_alone(draw: random.Random, folder: Path) -> None:
 
 
 def description(draw: random.Random, folder: Path) -> None:
-    """The dict of a config.json alone: nothing there bounds a size, so nothing may be looped over."""
+    """The dict of a config.json alone: nothing there bounds a size, so nothing may be looped
+    over."""
     content = files(draw.choice(NAMES))
     (folder / "config.json").write_bytes(damaged_json(json.loads(content["config.json"]), draw))
     found: Any = weights.read_config(folder)

@@ -25,7 +25,8 @@ _FORMS = {
 
 @dataclass
 class Tensor:
-    """As written: dimensions in GGUF's order (columns first), ggml's type, place after the header."""
+    """As written: dimensions in GGUF's order (columns first), ggml's type, place after the
+    header."""
 
     dimensions: list[int]
     kind: int
@@ -35,7 +36,8 @@ class Tensor:
 
 @dataclass
 class File:
-    """What a GGUF file says; `announced` replaces the counts of tensors and keys, `lengths` those of texts and arrays by key."""
+    """What a GGUF file says; `announced` replaces the counts of tensors and keys, `lengths` those
+    of texts and arrays by key."""
 
     fields: dict[str, tuple[int, Any]]  # type and value; of an array (type of an entry, entries)
     tensors: dict[str, Tensor]
@@ -80,7 +82,8 @@ def _value(kind: int, value: Any, length: int | None = None) -> bytes:
 
 
 def from_reader(fields: Mapping[str, Any], tensors: Iterable[Any]) -> File:
-    """From a file that the package `gguf` has read: an independent reading of what is then damaged."""
+    """From a file that the package `gguf` has read: an independent reading of what is then
+    damaged."""
     kept = {}
     for key, one in fields.items():
         if not key.startswith("GGUF."):

@@ -1,4 +1,5 @@
-"""Damaged files of every kind: a model that opens or one sentence, within seconds and 2 GB, never a traceback, hang or signal."""
+"""Damaged files of every kind: a model that opens or one sentence, within seconds and 2 GB, never a
+traceback, hang or signal."""
 
 import pytest
 

@@ -1,4 +1,5 @@
-"""Keys of other people's config.json: inert ones change nothing, those with one harmless value must have it."""
+"""Keys of other people's config.json: inert ones change nothing, those with one harmless value must
+have it."""
 
 from pathlib import Path
 
@@ -83,7 +84,8 @@ def test_the_two_spellings_of_stretching_must_agree():
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_ids_that_a_file_does_not_name_are_not_filled_in(kind):
-    """transformers would take its class's ids (Llama: 1 and 2), whatever vocabulary the model has."""
+    """transformers would take its class's ids (Llama: 1 and 2), whatever vocabulary the model
+    has."""
     name = {
         "llama": "meta-llama/Llama-2-7b-hf",
         "qwen2": "Qwen/Qwen2.5-0.5B",
@@ -100,7 +102,8 @@ def test_ids_that_a_file_does_not_name_are_not_filled_in(kind):
 
 
 def test_the_page_of_models_is_true():
-    """docs/models.md names every model tried, every key with its reason, every type that is refused."""
+    """docs/models.md names every model tried, every key with its reason, every type that is
+    refused."""
     page = PAGE.read_text(encoding="utf-8")
     rows = [line for line in page.splitlines() if line.startswith("| ")]
     for name, record in RELEASED.items():

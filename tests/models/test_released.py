@@ -1,7 +1,8 @@
-"""Released models: each opens and computes what transformers computes, or is refused for the right reason.
+"""Released models: each opens and computes what transformers computes, or is refused for the right
+reason.
 
-The facts are in released.json: keys and values of their files, where each was read, and what should come out. Sizes are
-scaled down, nothing else is.
+The facts are in released.json: keys and values of their files, where each was read, and what should
+come out. Sizes are scaled down, nothing else is.
 """
 
 import json
@@ -41,7 +42,8 @@ def test_opens_and_computes_what_transformers_computes(folders, name, tmp_path):
 
 
 def whole_numbers(folder, target):
-    """The same folder for transformers, which would look for FP8 weights that a small model has not."""
+    """The same folder for transformers, which would look for FP8 weights that a small model has
+    not."""
     values = json.loads((folder / "config.json").read_text())
     for path in folder.iterdir():
         (target / path.name).symlink_to(path)
@@ -67,8 +69,9 @@ def test_what_ends_a_text(folders, name, tmp_path):
 
 @pytest.mark.parametrize("name", [name for name in OPEN if "tokenizer" in RELEASED[name]])
 def test_ids_and_special_tokens_are_those_of_transformers(folders, name):
-    """By the class that reads tokenizer.json as it stands, and by the one that transformers chooses. For Llama 2 the latter
-    differs: version 5 puts no blank before a text that follows a special token, where tokenizer.json (and Meta's code) does."""
+    """By the class that reads tokenizer.json as it stands, and by the one that transformers
+    chooses. For Llama 2 the latter differs: version 5 puts no blank before a text that follows a
+    special token, where tokenizer.json (and Meta's code) does."""
     transformers = pytest.importorskip("transformers")
     ours, record = Tokenizer.load(folders[name]), RELEASED[name]
     plain = transformers.PreTrainedTokenizerFast.from_pretrained(folders[name])

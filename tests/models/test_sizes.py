@@ -1,4 +1,5 @@
-"""Sizes are compared with what the files hold before anything is looped over or allocated, and said in one sentence."""
+"""Sizes are compared with what the files hold before anything is looped over or allocated, and said
+in one sentence."""
 
 import json
 import struct

@@ -1,4 +1,5 @@
-"""Released models as folders of a few kilobytes: their own config.json and tokenizer files with every size scaled down.
+"""Released models as folders of a few kilobytes: their own config.json and tokenizer files with
+every size scaled down.
 
 Ids of tokens move to the small vocabulary that has the same tokens; everything else is as released.
 """
@@ -121,7 +122,8 @@ def _make_whole(record: Mapping[str, Any], folder: Path) -> None:
 
 
 def save_random(values: Mapping[str, Any], folder: Path, **options: Any) -> None:
-    """Weights for a config.json, large enough that its details show in the logits; router biases too."""
+    """Weights for a config.json, large enough that its details show in the logits; router biases
+    too."""
     config = ModelConfig.from_hf({k: v for k, v in values.items() if k != "quantization_config"})
     draw = torch.Generator().manual_seed(0)
     model = Transformer(config, draw)

@@ -1,4 +1,5 @@
-"""Tokenizer files of other people: what was saved along changes nothing, what begins and ends a text is reconciled."""
+"""Tokenizer files of other people: what was saved along changes nothing, what begins and ends a
+text is reconciled."""
 
 import json
 
@@ -27,7 +28,8 @@ TRUNCATION = {"direction": "Right", "max_length": 3, "strategy": "LongestFirst",
 def write(
     folder, *, change=lambda backend: None, saved=None, config=None, generation=None, model=None
 ):
-    """A byte-level tokenizer as Hugging Face folders hold it. `saved`: keys of tokenizer.json put over its own."""
+    """A byte-level tokenizer as Hugging Face folders hold it. `saved`: keys of tokenizer.json put
+    over its own."""
     backend = tokenizers.Tokenizer.from_str(tiny.vocabulary("smollm", SPECIALS))
     change(backend)
     values = json.loads(backend.to_str()) | (saved or {})
@@ -58,7 +60,8 @@ def theirs(folder):
 @pytest.mark.parametrize("length", [0, 1, 16, 2**40])
 @pytest.mark.parametrize("side", ["Left", "Right"])
 def test_saved_padding_and_truncation_change_nothing(tmp_path, side, length):
-    """A pad token that is BOS looks like a BOS that tokenizer.json adds; an absurd length is never asked for."""
+    """A pad token that is BOS looks like a BOS that tokenizer.json adds; an absurd length is never
+    asked for."""
     (tmp_path / "plain").mkdir()
     (tmp_path / "saved").mkdir()
     padding = PADDING | {"direction": side, "strategy": {"Fixed": length}}
@@ -122,7 +125,8 @@ ADDED = [
 @pytest.mark.parametrize("token", ADDED, ids=repr)
 @pytest.mark.parametrize("where", ["tokenizer.json", "tokenizer_config.json", "both"])
 def test_added_tokens_and_their_flags(tmp_path, token, where):
-    """Those that stand in tokenizer_config.json alone, or there with other flags, count as in transformers."""
+    """Those that stand in tokenizer_config.json alone, or there with other flags, count as in
+    transformers."""
     index = tokenizers.Tokenizer.from_str(tiny.vocabulary("smollm", SPECIALS)).get_vocab_size()
     flags = ("single_word", "lstrip", "rstrip", "normalized", "special")
     listed = {
@@ -214,7 +218,8 @@ def test_a_mismatch_that_cannot_be_right_says_what_to_change(tmp_path, file, val
 
 
 def test_another_tokens_bos_is_no_mismatch(tmp_path):
-    """Released Qwens name a BOS that their tokenizers have not; R1's students name the end of a text."""
+    """Released Qwens name a BOS that their tokenizers have not; R1's students name the end of a
+    text."""
     assert Tokenizer.load(write(tmp_path, model={"bos_token_id": TURN})).bos_id == END
     without = write(tmp_path, config={"bos_token": None}, model={"bos_token_id": 80})
     assert Tokenizer.load(without).bos_id is None

@@ -1,4 +1,5 @@
-"""How GGUF files cut text before merging: llama.cpp's names and rules, DeepSeek's among them, and files whose vocabulary is not read."""
+"""How GGUF files cut text before merging: llama.cpp's names and rules, DeepSeek's among them, and
+files whose vocabulary is not read."""
 
 import dataclasses
 import json
@@ -69,8 +70,9 @@ def test_pieces_by_hand(name, text, expected):
 
 
 def test_the_cased_letters_are_those_of_unicode():
-    """The class is a list of ranges. All of it has a case in Unicode; of the letters of Latin, Greek and Cyrillic that have one,
-    up to U+1FFF and without those that Unicode added since, none is missing."""
+    """The class is a list of ranges. All of it has a case in Unicode; of the letters of Latin,
+    Greek and Cyrillic that have one, up to U+1FFF and without those that Unicode added since, none
+    is missing."""
     cased = re.compile(f"[{gguf_tokenizer._CASED}]")
     for code in range(0x20000):
         letter = chr(code)
@@ -82,7 +84,8 @@ def test_the_cased_letters_are_those_of_unicode():
 
 
 def hugging_face(digits: bool, texts) -> Tokenizer:
-    """DeepSeek-V2's tokenizer.json in small: regular expressions with real line breaks, digits taken apart at the end."""
+    """DeepSeek-V2's tokenizer.json in small: regular expressions with real line breaks, digits
+    taken apart at the end."""
     cuts = [cut.replace(r"[\r\n]", "[\r\n]") for cut in gguf_tokenizer.CUTS["deepseek-llm"][:-1]]
     last = (
         pre_tokenizers.Digits(individual_digits=True)
@@ -106,7 +109,8 @@ TEXTS = ["what is 1234 + 77?\n\n", "naïve 汉字 κόσμε, f(x) ", "1234 1234
 
 
 def test_v2s_own_file_is_deepseek_llm_to_llama_cpp_where_digits_are_not_merged():
-    """llama.cpp keeps a number whole before merging, DeepSeek's file takes it apart: the same, unless digits are merged."""
+    """llama.cpp keeps a number whole before merging, DeepSeek's file takes it apart: the same,
+    unless digits are merged."""
     tokenizer = hugging_face(True, TEXTS * 5)
     fields = gguf_tokenizer.tokenizer_fields(tokenizer, tokenizer.vocab_size)
     assert fields["tokenizer.ggml.pre"] == "deepseek-llm"
@@ -209,7 +213,8 @@ def deepseek(tmp_path_factory):
 
 
 def real_texts() -> list[str]:
-    """Our own sources and pages, and every assigned letter, mark, number and sign below U+3000 in twos."""
+    """Our own sources and pages, and every assigned letter, mark, number and sign below U+3000 in
+    twos."""
     root = Path(__file__).parents[2]
     paths = [*root.glob("docs/*.md"), root / "README.md", *root.glob("deepwright/report/*.toml")]
     signs = [chr(c) for c in range(0x20, 0x3000) if unicodedata.category(chr(c))[0] in "LMNPSZ"]

@@ -1,4 +1,5 @@
-"""The header of a GGUF file: what the package `gguf` reads of a good one, and one sentence for each way to be bad."""
+"""The header of a GGUF file: what the package `gguf` reads of a good one, and one sentence for each
+way to be bad."""
 
 import copy
 
