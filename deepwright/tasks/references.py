@@ -1,0 +1,126 @@
+"""Where a reference answer stands in what data files hold: numbers, lists of one, solutions in words.
+
+By these rules, in this order; what none of them finds is left out, never taken whole, since nobody
+could be right against it:
+
+1. a number, or a list (also as JSON text) whose only member it is;
+2. the last \\boxed{..} of a text (MATH);
+3. what follows its last #### on that line: GSM8K's last line, or a number wherever it stands;
+4. what follows its last "the answer is" or "answer:", to the end of that sentence;
+5. the text itself, where it can be judged: a number, a few words, an expression; no sentence.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from decimal import Decimal
+
+from deepwright.files import parse_json
+from deepwright.refusals import quoted
+from deepwright.tasks.answers import braced, number, plain
+
+LONGEST = 400  # characters of a reference
+MAX_WORDS = 6  # of a reference in words, or beside an expression
+_BOX = re.compile(r"\\f?box(?:ed)?(?![A-Za-z])\s*")
+_TOKEN = re.compile(r"-?[0-9]+(?:[.,][0-9]+)*|\\?[A-Za-z]+")  # \boxed 9, \boxed x
+_SAID = re.compile(r"(?i)\banswer(?:\*\*)?\s*(?:is|:|=)+[\s:*]*|答案\s*[是为:\uff1a]+\s*")
+_SENTENCE_END = re.compile(r"[.\u3002](?:\s|$)|\n")
+_GROUPS = re.compile(r"-?[0-9]{1,3}(?:[ \u00a0\u202f][0-9]{3})+(?:\.[0-9]+)?")  # 1 200
+_COUNTED = re.compile(r"(\S+)\s+(?:\([a-z .-]+\)|[a-z .-]+)", re.IGNORECASE)  # 15 dollars
+# Words: of LaTeX neither a command nor what a matrix begins and ends with.
+_LETTERS = re.compile(r"\\(?:begin|end)\{\w+\}(?:\{[^{}]*\})?|\\[A-Za-z]+|[^\W\d_]{2,}")
+# What makes a sentence of words: as an answer they would be a person's prose.
+_PROSE = set(
+    "is are was were be been has have had equals get gets got we he she it they there this that so"
+    " thus then therefore hence because since not let find".split()
+)
+_MISSING = {"proof", "notfound", "not found", "n/a", "nan", "null", "none"}
+
+
+def reference(value: object) -> str:
+    """The reference answer that one cell of a data file holds. ValueError says why it has none."""
+    if isinstance(value, (list, tuple)):
+        return _only_one(value)
+    if isinstance(value, str) and value.lstrip().startswith('["'):
+        return _only_one(parse_json(value[: 10 * LONGEST], "its answer"))
+    return _single(value)
+
+
+def judgeable(answer: str) -> bool:
+    """Whether an answer can be compared with this one: a number, a few words, or an expression."""
+    if not answer or len(answer) > LONGEST or plain(answer) in _MISSING:
+        return False
+    if number(answer) is not None:
+        return True
+    words = [word.casefold() for word in _LETTERS.findall(answer) if word[0] != "\\"]
+    return len(words) <= MAX_WORDS and not _PROSE.intersection(words)
+
+
+def _only_one(members: list[object] | tuple[object, ...]) -> str:
+    found = {_single(member) for member in members[:100] if member not in (None, "")}
+    if len(found) != 1:
+        raise ValueError(f"no answer: {len(found)} of them in {quoted(members, 60)}, expected one")
+    return found.pop()
+
+
+def _single(value: object) -> str:
+    if isinstance(value, str):
+        return _in_text(value)
+    if isinstance(value, bool):
+        return str(value)
+    if isinstance(value, (int, float, Decimal)) and math.isfinite(value):
+        return str(int(value)) if value == int(value) else format(Decimal(str(value)), "f")
+    raise ValueError(f"no answer: {quoted(value, 60)} is neither a text nor a number")
+
+
+def _in_text(text: str) -> str:
+    found = _boxed(text) or _behind_hashes(text) or _behind_words(text) or text
+    answer = _tidy(found)
+    if not judgeable(answer):
+        raise ValueError(f"no answer found in {quoted(text, 80)}")
+    return answer
+
+
+def _boxed(text: str) -> str | None:
+    """The last box, with braces or (\\boxed 9) without."""
+    if not (boxes := [box.end() for box in _BOX.finditer(text)]):
+        return None
+    rest = text[boxes[-1] : boxes[-1] + 2 * LONGEST]
+    token = _TOKEN.match(rest)
+    return braced(rest) or (token[0] if token else None)
+
+
+def _behind_hashes(text: str) -> str | None:
+    """A heading of Markdown, of which only a line without a number reminds, is no answer."""
+    _, hashes, rest = text.rpartition("####")
+    line, _, more = rest.strip().partition("\n")
+    if not hashes or not line or len(line) > LONGEST:
+        return None
+    counted = _without_unit(line)
+    return counted if number(counted) is not None or not more.strip() else None
+
+
+def _behind_words(text: str) -> str | None:
+    if not (said := list(_SAID.finditer(text))):
+        return None
+    return _SENTENCE_END.split(text[said[-1].end() :][: 2 * LONGEST], maxsplit=1)[0]
+
+
+def _without_unit(line: str) -> str:
+    """ "15 dollars" -> "15"; all else as it is."""
+    found = _COUNTED.fullmatch(line.rstrip("."))
+    return found[1] if found and number(found[1]) is not None else line
+
+
+def _tidy(answer: str) -> str:
+    """Without blanks and stars around it and blanks between thousands, a unit in parentheses
+    ("9 (apples)") or a full stop at its end."""
+    if len(answer) > 4 * LONGEST:
+        return answer
+    answer = answer.strip().strip("*").strip()
+    if number(answer) is None:
+        answer = answer.rstrip(".\u3002")
+    if re.search(r"\([a-z .-]+\)$", answer, re.IGNORECASE):
+        answer = _without_unit(answer)
+    return re.sub(r"[ \u00a0\u202f]", "", answer) if _GROUPS.fullmatch(answer) else answer
