@@ -18,10 +18,11 @@ from decimal import Decimal
 
 from deepwright.files import parse_json
 from deepwright.refusals import quoted
-from deepwright.tasks.answers import braced, number, plain
+from deepwright.tasks.answers import braced, number
 
 LONGEST = 400  # characters of a reference
 MAX_WORDS = 6  # of a reference in words, or beside an expression
+SENTENCE = 4  # as many words that end with a full stop are one
 _BOX = re.compile(r"\\f?box(?:ed)?(?![A-Za-z])\s*")
 _TOKEN = re.compile(r"-?[0-9]+(?:[.,][0-9]+)*|\\?[A-Za-z]+")  # \boxed 9, \boxed x
 _SAID = re.compile(r"(?i)\banswer(?:\*\*)?\s*(?:is|:|=)+[\s:*]*|答案\s*[是为:\uff1a]+\s*")
@@ -47,16 +48,6 @@ def reference(value: object) -> str:
     return _single(value)
 
 
-def judgeable(answer: str) -> bool:
-    """Whether an answer can be compared with this one: a number, a few words, or an expression."""
-    if not answer or len(answer) > LONGEST or plain(answer) in _MISSING:
-        return False
-    if number(answer) is not None:
-        return True
-    words = [word.casefold() for word in _LETTERS.findall(answer) if word[0] != "\\"]
-    return len(words) <= MAX_WORDS and not _PROSE.intersection(words)
-
-
 def _only_one(members: list[object] | tuple[object, ...]) -> str:
     found = {_single(member) for member in members[:100] if member not in (None, "")}
     if len(found) != 1:
@@ -76,10 +67,22 @@ def _single(value: object) -> str:
 
 def _in_text(text: str) -> str:
     found = _boxed(text) or _behind_hashes(text) or _behind_words(text) or text
-    answer = _tidy(found)
-    if not judgeable(answer):
+    if not _is_answer(found.strip()):
         raise ValueError(f"no answer found in {quoted(text, 80)}")
-    return answer
+    return _tidy(found)
+
+
+def _is_answer(text: str) -> bool:
+    """A number, a few words or an expression: neither a sentence nor a sign that one is missing."""
+    if len(text) > LONGEST or not re.search(r"\w", text) or "####" in text or _BOX.search(text):
+        return False
+    if text.casefold().rstrip(".") in _MISSING:
+        return False
+    if number(text) is not None:
+        return True
+    words = [word.casefold() for word in _LETTERS.findall(text) if word[0] != "\\"]
+    most = SENTENCE - 1 if text.endswith((".", "\u3002")) else MAX_WORDS
+    return len(words) <= most and not _PROSE.intersection(words)
 
 
 def _boxed(text: str) -> str | None:
@@ -116,8 +119,6 @@ def _without_unit(line: str) -> str:
 def _tidy(answer: str) -> str:
     """Without blanks and stars around it and blanks between thousands, a unit in parentheses
     ("9 (apples)") or a full stop at its end."""
-    if len(answer) > 4 * LONGEST:
-        return answer
     answer = answer.strip().strip("*").strip()
     if number(answer) is None:
         answer = answer.rstrip(".\u3002")
