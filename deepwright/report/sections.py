@@ -21,10 +21,11 @@ from deepwright.report.figures import (
     escape,
     number,
     percent,
+    percent_range,
     percent_with_error,
 )
 from deepwright.report.frame import fold, grid, not_yet, paragraph, section, table
-from deepwright.report.records import Run, table_in
+from deepwright.report.records import Run, interval_in, table_in
 
 BEFORE, AFTER = 6, 1  # colours
 LONGEST_SAMPLE, MOST_PAIRS, MOST_STEPS = 1500, 8, 10
@@ -292,13 +293,19 @@ def _shares(record: dict[str, Any], name: str) -> list[tuple[str, float]]:
 
 
 def _pass_at_1(evaluation: dict[str, Any]) -> str:
-    return percent_with_error(
-        number(evaluation.get("pass_at_1")), number(evaluation.get("pass_at_1_se"))
-    )
+    figure = number(evaluation.get("pass_at_1")), number(evaluation.get("pass_at_1_se"))
+    return percent_with_error(*figure, interval=interval_in(evaluation, "pass@1"))
 
 
 def _or_unknown(value: Any) -> str:
     return "unknown" if value is None else str(value)
+
+
+def _spread(error: float | None, interval: tuple[float, float] | None) -> str:
+    """An error of 0 says nothing: all or nothing was right, and the interval says more."""
+    if not error and interval:
+        return f"<small> ({percent_range(interval)})</small>"
+    return "" if error is None else f"<small> {PLUS_MINUS}{GLUE}{100 * error:.1f}</small>"
 
 
 def _tile(
@@ -322,8 +329,8 @@ def _tile(
 
     high = 1.0 if share else 1.15 * max(first or 0.0, last or 0.0, 1e-9)
     spread = [
-        f"<small> {PLUS_MINUS}{GLUE}{100 * e:.1f}</small>" if e is not None else ""
-        for e in (first_error, last_error)
+        _spread(error, interval_in(evaluation, title))
+        for error, evaluation in ((first_error, before), (last_error, after))
     ]
     reached = f"<em>{show(last)}</em>" if last is not None else "<small>not yet</small>"
     figure = (
@@ -333,7 +340,7 @@ def _tile(
     )
     said = (
         f"{PLUS_MINUS} one standard error; "
-        if any(spread)
+        if any(PLUS_MINUS in one for one in spread)
         else "tokens; "
         if name == "mean_length"
         else ""
