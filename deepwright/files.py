@@ -150,12 +150,22 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
         with pyarrow.parquet.ParquetFile(path) as file:
             number = 0
             for batch in file.iter_batches(batch_size=1024):
-                for row in batch.to_pylist():
+                columns = [_column_values(column) for column in batch.columns]
+                for values in zip(*columns, strict=True):
                     number += 1
-                    yield f"row {number}", row
+                    yield f"row {number}", dict(zip(batch.schema.names, values))
     except pyarrow.ArrowException as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path}: not a Parquet file ({reason})") from None
+
+
+def _column_values(column: Any) -> list[Any]:
+    """Null for all of a column of times that Python cannot hold: nanoseconds, the year 10000, zones
+    that nobody knows."""
+    try:
+        return column.to_pylist()
+    except (ValueError, OverflowError, KeyError):
+        return [None] * len(column)
 
 
 # ---- records of a run

@@ -83,11 +83,11 @@ def _of_table(table: object) -> Judged:
 
 def setup_of(row: Row) -> str:
     """What MBPP's rows run before the program: imports and a text."""
-    imports, code = row.get("test_imports") or (), row.get("test_setup_code") or ""
-    lines = [imports] if isinstance(imports, str) else list(imports)
-    if not all(isinstance(line, str) for line in (*lines, code)):
+    imports, code = row.get("test_imports") or [], row.get("test_setup_code") or ""
+    lines = [*(imports if isinstance(imports, list) else [imports]), code]
+    if not all(isinstance(line, str) for line in lines):
         raise ValueError(f"test_imports or test_setup_code are no texts: {quoted(lines, 60)}")
-    return "\n".join(line for line in (*lines, code) if line.strip())
+    return "\n".join(line for line in lines if line.strip())
 
 
 def _entry_point(row: Row) -> str:

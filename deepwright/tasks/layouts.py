@@ -35,6 +35,11 @@ def _reference(row: Row, cell: object) -> str:
     return reference(cell)
 
 
+def _ground_truth(row: Row, cell: object) -> str:
+    """Of programs verl keeps the cases there, which are no answer."""
+    return "" if code_rows.verl(row) else reference(cell)
+
+
 def _as_it_is(row: Row, question: str) -> str:
     return question
 
@@ -76,7 +81,7 @@ LAYOUTS = (
     RowLayout("tests", "tests", answer="code solution",
               tests=code_rows.plain, read=code_rows.program),
     RowLayout("verl", "prompt reward_model", "prompt", "reward_model.ground_truth",
-              "data_source ability", tests=code_rows.verl),
+              "data_source ability", tests=code_rows.verl, read=_ground_truth),
     RowLayout("olympiadbench", "question final_answer", "question", "final_answer",
               "subfield subject"),
     RowLayout("choices", "question choices|options", "question", "answer label correct answerkey",

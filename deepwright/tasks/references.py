@@ -28,7 +28,9 @@ _TOKEN = re.compile(r"-?[0-9]+(?:[.,][0-9]+)*|\\?[A-Za-z]+")  # \boxed 9, \boxed
 _SAID = re.compile(r"(?i)\banswer(?:\*\*)?\s*(?:is|:|=)+[\s:*]*|答案\s*[是为:\uff1a]+\s*")
 _SENTENCE_END = re.compile(r"[.\u3002](?:\s|$)|\n")
 _GROUPS = re.compile(r"-?[0-9]{1,3}(?:[ \u00a0\u202f][0-9]{3})+(?:\.[0-9]+)?")  # 1 200
-_COUNTED = re.compile(r"(\S+)\s+(?:\([a-z .-]+\)|[a-z .-]+)", re.IGNORECASE)  # 15 dollars
+_COUNTED = re.compile(  # 15 dollars
+    rf"({_GROUPS.pattern}|\S+)\s+(?:\([a-z .-]+\)|[a-z .-]+)", re.IGNORECASE
+)
 # Words: of LaTeX neither a command nor what a matrix begins and ends with.
 _LETTERS = re.compile(r"\\(?:begin|end)\{\w+\}(?:\{[^{}]*\})?|\\[A-Za-z]+|[^\W\d_]{2,}")
 # What makes a sentence of words: as an answer they would be a person's prose.
@@ -113,7 +115,13 @@ def _behind_words(text: str) -> str | None:
 def _without_unit(line: str) -> str:
     """ "15 dollars" -> "15"; all else as it is."""
     found = _COUNTED.fullmatch(line.rstrip("."))
-    return found[1] if found and number(found[1]) is not None else line
+    counted = _joined(found[1]) if found else ""
+    return counted if number(counted) is not None else _joined(line)
+
+
+def _joined(answer: str) -> str:
+    """ "1 200" -> "1200"; all else as it is."""
+    return re.sub(r"\s", "", answer) if _GROUPS.fullmatch(answer) else answer
 
 
 def _tidy(answer: str) -> str:
@@ -122,6 +130,5 @@ def _tidy(answer: str) -> str:
     answer = answer.strip().strip("*").strip()
     if number(answer) is None:
         answer = answer.rstrip(".\u3002")
-    if re.search(r"\([a-z .-]+\)$", answer, re.IGNORECASE):
-        answer = _without_unit(answer)
-    return re.sub(r"[ \u00a0\u202f]", "", answer) if _GROUPS.fullmatch(answer) else answer
+    in_parentheses = re.search(r"\([a-z .-]+\)$", answer, re.IGNORECASE)
+    return _without_unit(answer) if in_parentheses else _joined(answer)
