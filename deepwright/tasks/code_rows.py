@@ -41,6 +41,7 @@ def mbpp(row: Row) -> Judged:
 
 def humaneval(row: Row) -> Judged:
     """`prompt` begins the program: what it imports and defines is there for all of it."""
+    expect(isinstance(row["prompt"], str), "prompt", row["prompt"], "the beginning of a program")
     return Judged(read_cases(row["test"], row["prompt"], _entry_point(row)))
 
 

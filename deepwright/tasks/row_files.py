@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from deepwright.files import ROW_FILES, read_rows
@@ -69,11 +69,16 @@ def _tell(path: str, problems: list[Problem], left_out: list[tuple[str, str]]) -
         count = f"none of its {len(left_out)} rows can be used"
         raise ValueError(f"{path}: {count}. {_reasons(left_out)}")
     if left_out:
-        count = "1 row is" if len(left_out) == 1 else f"{len(left_out)} rows are"
-        warnings.warn(f"{path}: {count} left out. {_reasons(left_out)}", stacklevel=2)
+        warnings.warn(f"{path}: {_rows_are(left_out)} left out. {_reasons(left_out)}", stacklevel=2)
     if unread := [problem.columns[UNREAD] for problem in problems if UNREAD in problem.columns]:
-        said = f"{len(unread)} rows are judged by the rest of their tests"
-        warnings.warn(f"{path}: {said}: {'; '.join(sorted(set(unread)))}", stacklevel=2)
+        said = (
+            f"{_rows_are(unread)} judged by the other tests alone: {'; '.join(sorted(set(unread)))}"
+        )
+        warnings.warn(f"{path}: {said}", stacklevel=2)
+
+
+def _rows_are(counted: Sequence[object]) -> str:
+    return "1 row is" if len(counted) == 1 else f"{len(counted)} rows are"
 
 
 def _reasons(left_out: list[tuple[str, str]]) -> str:
@@ -106,7 +111,7 @@ def files_of(path: Path, split: Split) -> list[Path]:
     )
     found = [file for file in found if file.suffix != ".json"] or found  # those describe the set
     wanted = "test" if split == "held_out" else "train"
-    named = [file for file in found if wanted in re.split(r"[^a-z]+", file.name.lower())] or found
+    named = [file for file in found if wanted in _words(file.relative_to(path))] or found
     if len({_set_of(file) for file in named}) == 1:
         return _whole(named)
     if not found:
@@ -114,6 +119,11 @@ def files_of(path: Path, split: Split) -> list[Path]:
     listed = ", ".join(str(file.relative_to(path)) for file in named[:8])
     more = f" and {len(named) - 8} more" if len(named) > 8 else ""
     raise ValueError(f"{path} holds several files, name one of them: {listed}{more}")
+
+
+def _words(file: Path) -> list[str]:
+    """data/test-00000-of-00001.parquet -> data, test, of, parquet"""
+    return re.split(r"[^a-z]+", str(file).lower())
 
 
 def _hidden(file: Path, folder: Path) -> bool:
