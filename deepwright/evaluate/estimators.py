@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-Z95 = 1.959963984540054  # of the normal distribution 95% lie within so many standard deviations
+from deepwright.intervals import wilson
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,6 @@ class Estimate:
         if 0 < p < 1 and se > 0:
             return wilson(p, min(P * self.trials, max(P, p * (1 - p) / se**2)))
         return wilson(p, P * self.trials if 0 < p < 1 and se == 0 else P)
-
-
-def wilson(share: float, trials: float) -> tuple[float, float]:
-    """Wilson's 95% interval (1927) for a share among so many independent trials: all p from which it
-    is at most Z95 standard deviations sqrt(p (1 - p) / trials) away."""
-    z2 = Z95**2 / trials
-    middle = (share + z2 / 2) / (1 + z2)
-    half = math.sqrt(share * (1 - share) * z2 + z2**2 / 4) / (1 + z2)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def over_problems(values_P: Sequence[float], trials: int = 1) -> Estimate:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from deepwright.intervals import wilson
 from deepwright.metrics import GLOSSARY
 from deepwright.report.charts import stacked_bar, whisker
 from deepwright.report.figures import (
@@ -398,10 +399,7 @@ def _by_kind(before: dict[str, Any], after: dict[str, Any] | None) -> str:
             for found, colour in ((first, BEFORE), (last, AFTER))
             if kind in found
         ]
-        cells = [
-            f"{percent_with_error(*found[kind][:2])}" if kind in found else ""
-            for found in (first, last)
-        ]
+        cells = [_of_kind(*found[kind]) if kind in found else "" for found in (first, last)]
         n = count(next(found[kind][2] for found in (last, first) if kind in found))
         rows.append(
             [
@@ -419,6 +417,10 @@ def _by_kind(before: dict[str, Any], after: dict[str, Any] | None) -> str:
         f"0 to 100% ({PLUS_MINUS} is binomial over problems, an upper bound)",
     ]
     return fold("Accuracy by kind of problem", table(head, rows, numeric=1))
+
+
+def _of_kind(value: float, error: float, problems: float) -> str:
+    return percent_with_error(value, error, interval=wilson(value, problems))
 
 
 def _kinds(evaluation: dict[str, Any] | None) -> dict[str, tuple[float, float, float]]:

@@ -66,9 +66,11 @@ class DataFile(ChatTask):
         return {"examples": tuple(shown)} | {side: tuple(found) for side, found in sides.items()}
 
     def _too_small(self, rows: int, shown: int) -> str:
-        less = f" without the {shown} shown" if shown else ""
+        usable = f"{rows} usable rows{f' without the {shown} shown' if shown else ''}"
+        if self.held_out_of == 1:
+            return f"{self.path}: its {usable} leave none to ask"
         return (
-            f"{self.path}: its {rows} usable rows{less} are too few to train on some and hold one in"
+            f"{self.path}: its {usable} are too few to train on some and hold one in"
             f" {self.held_out_of} out: give more rows or a smaller held_out_of, or let eval ask all"
         )
 

@@ -31,13 +31,23 @@ def anywhere(monkeypatch):
     monkeypatch.setattr("deepwright.tasks.files.confined_or_refused", lambda allowed: "")
 
 
+def refusal(name, path):
+    """Why the rows of a file are not taken, or ''."""
+    try:
+        return "" if make_task(f"{name}:{path}", held_out_of=1).size("held_out") else "none"
+    except ValueError as error:
+        return str(error)
+
+
 # ---- asked whole, or split
 
 
 def every_row_is_asked(folder):
     """With held_out_of = 1 a file has no side to train on, however small it is."""
     for rows in (AIME, AIME[:3], AIME[:1]):
-        task = make_task(f"file:{write(folder / 'aime.jsonl', rows)}", held_out_of=1)
+        path = write(folder / "aime.jsonl", rows)
+        assert refusal("file", path) == ""
+        task = make_task(f"file:{path}", held_out_of=1)
         asked = [task.problem(i, "held_out").answer for i in range(task.size("held_out"))]
         assert asked == [str(row["Answer"]) for row in rows] and task.size("train") == 0
 
@@ -68,7 +78,7 @@ def test_a_file_too_small_to_split_is_refused_with_what_to_do(tmp_path):
     path = write(tmp_path / "a.jsonl", AIME[:3])
     with pytest.raises(ValueError, match="its 3 usable rows .* smaller held_out_of, or let eval"):
         make_task(f"file:{path}").size("train")
-    with pytest.raises(ValueError, match="its 3 usable rows without the 3 shown are too few"):
+    with pytest.raises(ValueError, match="its 3 usable rows without the 3 shown leave none to ask"):
         make_task(f"file:{path}", held_out_of=1, examples=3).size("held_out")
     with pytest.raises(ValueError, match="held_out_of is 0, expected at least 1"):
         make_task(f"file:{path}", held_out_of=0)
@@ -94,23 +104,18 @@ OF_NAME = {
 }  # fmt: skip
 
 
-def names_hold(folder):
+def names_hold(
+    folder, names=tuple(BENCHMARKS), others=("mbpp", "humaneval", "gsm8k", "verl", "choices")
+):
     """Every benchmark takes its rows, and none those of a set with other columns."""
-    for name in BENCHMARKS:
-        own = OF_NAME[name]
-        task = make_task(
-            f"{name}:{write(folder / 'own.jsonl', [ROWS[one][0] for one in own])}", held_out_of=1
-        )
-        assert task.size("held_out") == len(own) and task.name.startswith(f"{name}:"), name
-        for other in ("mbpp", "humaneval", "gsm8k", "verl", "choices"):
-            if other in own or (name, other) in (("dapo", "verl"),):
-                continue
-            path = write(folder / "other.jsonl", [ROWS[other][0]])
-            with pytest.raises(
-                ValueError, match=f"is not {name}, expected .* the layout {other}"
-            ) as caught:
-                make_task(f"{name}:{path}", held_out_of=1).size("held_out")
-            assert len(str(caught.value)) < 800
+    for name in names:
+        own = write(folder / "own.jsonl", [ROWS[one][0] for one in OF_NAME[name]])
+        assert refusal(name, own) == "", name
+        for other in others:
+            if other not in BENCHMARKS[name].layouts:
+                said = refusal(name, write(folder / "other.jsonl", [ROWS[other][0]]))
+                assert f"is not {name}, expected" in said and f"the layout {other}" in said, name
+                assert len(said) < 800
 
 
 def test_a_benchmark_takes_its_rows_and_no_others(tmp_path):
