@@ -37,7 +37,7 @@ class Estimate:
 
 
 def over_problems(values_P: Sequence[float], trials: int = 1) -> Estimate:
-    """Mean over problems and its standard error, sd (ddof 1) / sqrt(P). `trials`: of each problem."""
+    """Mean over problems and its standard error, sd (ddof 1) / sqrt(P), of `trials` of each."""
     if not values_P:
         raise ValueError("0 problems were given, expected at least 1")
     spread = (

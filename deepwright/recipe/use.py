@@ -21,7 +21,8 @@ from deepwright.recipe.session import CONFIG, model_folder, use_threads
 from deepwright.recipe.settings import TaskChoice
 from deepwright.rl.outside import OutsideSampler
 from deepwright.sampler import Sampling
-from deepwright.tasks import FAMILIES, DataFile, Task
+from deepwright.tasks import FAMILIES, DataFile, Split, Task
+from deepwright.tasks.row_files import files_of
 from deepwright.text import Tokenizer
 from deepwright.train.progress import Progress
 
@@ -130,28 +131,23 @@ def task_of(request: EvalRequest, name: str = "") -> Task:
     """The named task; without a name that of the run, or countdown. A file is asked as a whole,
     unless the run has trained on it: then as the run has split it."""
     of_run = fill(TaskChoice(), run_config(Path(request.model)).get("task", {}), CONFIG)
-    options = request.options
-    if name in ("", of_run.name) or same_rows(name, of_run.name):
-        choice = of_run
+    asked, learned = files_in(name, "held_out"), files_in(of_run.name, "train")
+    if not name or asked & learned or (name == of_run.name and not asked):
+        choice, options = of_run, request.options
     else:
         choice = TaskChoice(name, of_run.seed)
-        options = (ASK_ALL, *options) if file_in(name) else options
+        options = (ASK_ALL, *request.options) if asked else request.options
     changes = {"options": (*choice.options, *options)} | (
         {} if request.task_seed is None else {"seed": request.task_seed}
     )
     return dataclasses.replace(choice, **changes).judge()
 
 
-def file_in(name: str) -> Path | None:
-    """The file of a task's name, "aime:PATH", else None."""
+def files_in(name: str, split: Split) -> set[Path]:
+    """The files of a task's name that are read for a split; none where it is of no files."""
     family, _, path = name.partition(":")
-    return Path(path).resolve() if path and FAMILIES.get(family) is DataFile else None
-
-
-def same_rows(name: str, other: str) -> bool:
-    """Whether two tasks are of one file, by whichever names."""
-    file = file_in(name)
-    return file is not None and file == file_in(other)
+    of_files = path and FAMILIES.get(family) is DataFile
+    return {file.resolve() for file in files_of(Path(path), split)} if of_files else set()
 
 
 def run_config(folder: Path) -> dict[str, Any]:

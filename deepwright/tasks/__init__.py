@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 
+from deepwright.files import ROW_FILES
 from deepwright.refusals import nearest, quoted, require
 from deepwright.tasks.calc3 import Calc3
 from deepwright.tasks.countdown import Countdown
@@ -35,9 +36,10 @@ def make_task(name: str, seed: int = 0, *, reward: str = "", **options: object) 
     family, _, member = name.partition(":")
     kind = FAMILIES.get(family) if member else TASKS.get(name)
     if kind is None:
+        hint = f"; did you mean file:{name}?" if name.endswith(ROW_FILES) else ""
         raise ValueError(
             f"task is {quoted(name)}, expected one of {sorted(TASKS)}, 'reasoning_gym:SET', 'file:PATH',"
-            f" or PATH behind one of {', '.join(sorted(BENCHMARKS))}"
+            f" or PATH behind one of {', '.join(sorted(BENCHMARKS))}{hint}"
         )
     known = [
         field.name

@@ -1,7 +1,7 @@
 """Cases of unit tests in the forms of published sets, brought into those that `code.py` judges.
 
-Expected values must be literals, since they never enter the sandbox: a row with a test that has none
-(a loop over random numbers) is refused. Tests are read as syntax and never run here.
+Expected values must be literals, since they never enter the sandbox: tests of which one has none (a
+loop over random numbers) are refused. They are read as syntax and never run here.
 """
 
 from __future__ import annotations

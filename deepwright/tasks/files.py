@@ -1,5 +1,5 @@
-"""Problems from local files: whose rows have which layout is told by `layouts.py`; here they are split,
-shown and judged.
+"""Problems from local files: `layouts.py` tells what their rows are; here they are split, shown and
+judged.
 
 Rows are split by a hash of their question, so a question that stands twice stays on one side, in
 whatever order; with held_out_of = 1 all of them are held out, as `eval` asks a benchmark. The check

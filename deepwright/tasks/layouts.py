@@ -84,8 +84,8 @@ LAYOUTS = (
               "data_source ability", tests=code_rows.verl, read=_ground_truth),
     RowLayout("olympiadbench", "question final_answer", "question", "final_answer",
               "subfield subject"),
-    RowLayout("choices", "question choices|options", "question", "answer label correct answerkey",
-              asked=ask_with_choices, read=letter),
+    RowLayout("choices", "question|problem|prompt choices|options", "question problem prompt",
+              "answer label correct answerkey", asked=ask_with_choices, read=letter),
     RowLayout("gsm8k", "question answer", "question", "answer", mark="####"),
     RowLayout("math", "problem solution|answer", "problem", "answer solution"),
     RowLayout("plain", f"{QUESTIONS.replace(' ', '|')} {ANSWERS.replace(' ', '|')}"),
@@ -156,12 +156,12 @@ def layout_of(low: Row) -> RowLayout:
     for layout in LAYOUTS:
         if layout.fits(low):
             return layout
-    lacks, of_what, name = "answer", "the reference answer (or of unit tests)", "answer (or tests)"
-    if not any(holds(low.get(name)) for name in QUESTIONS.split()):
-        lacks, of_what, name = "question", "the question", "question"
-    columns = [f"{column}{'' if holds(value) else ' (empty)'}" for column, value in low.items()]
+    lacks, rename = "answer", "the reference answer (or of unit tests) to answer (or tests)"
+    if first(low, QUESTIONS) is None:
+        lacks, rename = "question", "the question to question"
+    columns = [name if holds(value) else f"{name} (empty)" for name, value in low.items()]
     listed = ", ".join(quoted(column, 40) for column in columns[:12])
-    raise ValueError(f"no {lacks}: rename the column of {of_what} to {name}; it has {listed}")
+    raise ValueError(f"no {lacks}: rename the column of {rename}; it has {listed}")
 
 
 def lowered(row: Mapping[str, Any]) -> Row:

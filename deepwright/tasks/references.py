@@ -1,4 +1,4 @@
-"""Where a reference answer stands in what data files hold: numbers, lists of one, solutions in words.
+"""Where a reference answer stands in what data files hold: numbers, lists of one, solutions.
 
 By these rules, in this order; what none of them finds is left out, never taken whole, since nobody
 could be right against it:

@@ -1,5 +1,5 @@
-"""Wrong twins of how other people's rows are read, asked and counted: each makes one mistake that was
-made here or elsewhere, and a named check must reject it."""
+"""Wrong twins of how other people's rows are read, asked and counted: each makes one mistake that
+was made here or elsewhere, and a named check must reject it."""
 
 import base64
 import dataclasses
@@ -99,8 +99,8 @@ def split_all_the_same(original):
     return lambda text: original(text) % 10 / 10 + 0.01
 
 
-def only_the_same_words(original):
-    return lambda name, other: False
+def files_by_their_names(original):
+    return lambda name, split: {name} if name.partition(":")[2] else set()
 
 
 def normal(original):
@@ -132,11 +132,11 @@ TWINS = [
     (nothing_is_unpickled, layouts, "LAYOUTS", with_the_private_tests),
     (benchmarks_are_told_apart, row_files, "_misfit", any_name_will_do),
     (every_row_is_asked, files, "digest", split_all_the_same),
-    (what_was_trained_on_is_not_asked, use, "same_rows", only_the_same_words),
+    (what_was_trained_on_is_not_asked, use, "files_in", files_by_their_names),
     (intervals_hold, estimators, "wilson", normal),
     (intervals_hold, estimators.Estimate, "interval", samples_as_problems),
     (intervals_hold, estimators.Estimate, "interval", problems_alone),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(

@@ -131,8 +131,8 @@ def test_an_interval_holds_its_value_and_is_no_narrower_than_that_of_all_samples
 
 
 def test_intervals_cover_what_they_should():
-    """Problems of every difficulty, 4 samples each: of 600 intervals 95% should hold the mean, with a
-    standard deviation of 0.9 points; one of samples taken for independent would hold it in 81%."""
+    """Problems of every difficulty, 4 samples each: of 600 intervals 95% should hold the mean, with
+    a standard deviation of 0.9 points; samples taken for independent would do so in 81%."""
     draw = random.Random(1)
     inside = 0
     for _ in range(600):

@@ -238,8 +238,8 @@ def asked_by(model, name, *options):
 
 
 def what_was_trained_on_is_not_asked(folder):
-    """Of the file that its own run has learned from a model is asked what was held out, whatever the
-    file is called; of every other file all of it."""
+    """Of the file that its own run has learned from a model is asked what was held out, whatever
+    the file is called; of every other file all of it."""
     learned = write(folder / "learned.jsonl", AIME)
     other = write(folder / "other.jsonl", AIME)
     (folder / "config.toml").write_text(
@@ -259,6 +259,18 @@ def what_was_trained_on_is_not_asked(folder):
 
 def test_what_a_model_was_trained_on_is_not_asked(tmp_path):
     what_was_trained_on_is_not_asked(tmp_path)
+
+
+def test_of_a_folder_that_was_trained_on_the_test_split_is_asked_whole(tmp_path):
+    (tmp_path / "set").mkdir()
+    learned = write(tmp_path / "set" / "train.jsonl", AIME)
+    (tmp_path / "config.toml").write_text(f'[task]\nname = "aime:{tmp_path}/set"\n')
+    held_out = asked_by(tmp_path, "")
+    assert 0 < len(held_out) < 20
+    for name in (f"file:{learned}", f"aime:{tmp_path}/set"):  # all there is of it was learned
+        assert asked_by(tmp_path, name) == held_out
+    write(tmp_path / "set" / "test.jsonl", AIME[:4])
+    assert asked_by(tmp_path, f"aime:{tmp_path}/set") == {"100", "101", "102", "103"}
 
 
 def test_rows_left_out_are_told_and_the_rest_is_asked(reader, tmp_path, capsys, monkeypatch):

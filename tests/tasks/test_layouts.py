@@ -143,21 +143,36 @@ def test_pickled_tests_stay_pickled_and_it_is_said(tmp_path, anywhere):
 @pytest.mark.parametrize(
     "row, said",
     [
-        ({"body_text": "2 * 3?", "result": "6"}, r"no question: rename .* to question; it has 'body_text', 'result'"),
-        ({"question": "2 * 3?", "result": "6"}, r"no answer: rename .* to answer \(or tests\); it has 'question', 'result'"),
+        (
+            {"body_text": "2 * 3?", "result": "6"},
+            r"no question: rename .* to question; it has 'body_text', 'result'",
+        ),
+        (
+            {"question": "2 * 3?", "result": "6"},
+            r"no answer: rename .* to answer \(or tests\); it has 'question', 'result'",
+        ),
         ({"question": "?", "input_output": ""}, r"no answer: .*'input_output \(empty\)'"),
         ({"text": "write f", "test_list": ["assert f(1) == 2"], "test_imports": 3}, "test_imports"),
-        ({"prompt": "def f():", "entry_point": 3, "test": "def check(candidate): pass"}, "entry_point is 3"),
-        ({"prompt": [{"role": "user", "content": "?"}], "reward_model": {"style": "model"}}, "no answer"),
+        (
+            {"prompt": "def f():", "entry_point": 3, "test": "def check(candidate): pass"},
+            "entry_point is 3",
+        ),
+        (
+            {"prompt": [{"role": "user", "content": "?"}], "reward_model": {"style": "model"}},
+            "no answer",
+        ),
         ({"prompt": [{"role": "user", "content": "?"}], "reward_model": [1]}, "no answer"),
-        ({"prompt": [{"role": "user", "content": [{"type": "image"}]}], "answer": "6"}, "no message"),
+        (
+            {"prompt": [{"role": "user", "content": [{"type": "image"}]}], "answer": "6"},
+            "no message",
+        ),
         ({"prompt": [["user", "?"]], "answer": "6"}, "no message"),
         ({"question": "Which?", "answer": "6", "image": {"bytes": "x"}}, "needs a picture"),
         ({"question": "?", "choices": ["5", "6"], "answer": 7}, "none of the choices A, B"),
         ({"question": "?", "choices": ["5", "6"], "answer": "AB"}, "none of the choices"),
         ({"question": "?", "choices": [["5"], "6"], "answer": "A"}, "expected texts"),
     ],
-)  # fmt: skip
+)
 def test_a_row_that_fits_no_layout_or_lacks_something_says_so(row, said):
     with pytest.raises(ValueError, match=said) as caught:
         read_row(row)
@@ -173,7 +188,10 @@ def test_a_row_that_fits_no_layout_or_lacks_something_says_so(row, said):
         {"question": "?", "input_output": '{"inputs": null, "outputs": null}'},
         {"question": "?", "input_output": '{"inputs": ["1"], "outputs": []}'},
         {"question": "?", "input_output": '{"inputs": [1], "outputs": ["1"]}'},
-        {"question": "?", "input_output": '{"inputs": [[1]], "outputs": [1], "fn_name": "os.system"}'},
+        {
+            "question": "?",
+            "input_output": '{"inputs": [[1]], "outputs": [1], "fn_name": "os.system"}',
+        },
         {"question": "write f", "tests": {"inputs": None, "outputs": None}},
         {"question": "write f", "tests": {"inputs": "12", "outputs": "12"}},
         {"question": "write f", "tests": "{"},
@@ -184,15 +202,26 @@ def test_a_row_that_fits_no_layout_or_lacks_something_says_so(row, said):
         {"prompt": "def f():", "entry_point": "f", "test": "def g(): pass"},
         {"prompt": "def f():", "entry_point": "f", "test": "def check(:"},
         {"prompt": "def f():", "entry_point": "f", "test": "def check(candidate): pass"},
-        {"prompt": ["def f():"], "entry_point": "f", "test": "def check(candidate):\n assert candidate()"},
-        {"prompt": [{"role": "user", "content": "?"}], "entry_point": "f", "test": "def check(f):\n assert f()"},
+        {
+            "prompt": ["def f():"],
+            "entry_point": "f",
+            "test": "def check(candidate):\n assert candidate()",
+        },
+        {
+            "prompt": [{"role": "user", "content": "?"}],
+            "entry_point": "f",
+            "test": "def check(f):\n assert f()",
+        },
         {"question_content": "?", "public_test_cases": "[1]"},
         {"question_content": "?", "public_test_cases": "gANY"},
         {"question_content": "?", "public_test_cases": '[{"input": "1"}]'},
-        {"question_content": "?", "metadata": None,
-         "public_test_cases": '[{"input": "1", "output": "1", "testtype": "functional"}]'},
+        {
+            "question_content": "?",
+            "metadata": None,
+            "public_test_cases": '[{"input": "1", "output": "1", "testtype": "functional"}]',
+        },
     ],
-)  # fmt: skip
+)
 def test_tests_that_cannot_be_judged_by_are_refused(row):
     with pytest.raises(ValueError) as caught:
         read_row(row)

@@ -1,4 +1,4 @@
-"""Which files a path means, which benchmark its rows are, and how a file is split or asked whole."""
+"""Which files a path means, whose rows they must be, and how they are split or asked whole."""
 
 import gzip
 import json
@@ -96,12 +96,19 @@ def test_a_file_of_which_nothing_fits_says_what_to_rename(tmp_path):
 
 OF_NAME = {
     "aime": ["aime", "aime in capitals", "aime of questions", "aime of solutions"],
-    "amc": ["amc", "aime"], "apps": ["apps", "apps with a function"], "taco": ["taco with a class"],
-    "dapo": ["verl", "verl with a list in a text"], "verl": ["verl", "verl with a program"],
-    "gsm8k": ["gsm8k", "gsm8k with a unit"], "math": ["math", "math500"], "math500": ["math500"],
-    "humaneval": ["humaneval"], "mbpp": ["mbpp", "mbpp, sanitized"], "olympiadbench": ["olympiadbench"],
+    "amc": ["amc", "aime"],
+    "apps": ["apps", "apps with a function"],
+    "taco": ["taco with a class"],
+    "dapo": ["verl", "verl with a list in a text"],
+    "verl": ["verl", "verl with a program"],
+    "gsm8k": ["gsm8k", "gsm8k with a unit"],
+    "math": ["math", "math500"],
+    "math500": ["math500"],
+    "humaneval": ["humaneval"],
+    "mbpp": ["mbpp", "mbpp, sanitized"],
+    "olympiadbench": ["olympiadbench"],
     "livecodebench": ["livecodebench", "livecodebench with a method"],
-}  # fmt: skip
+}
 
 
 def names_hold(
@@ -143,6 +150,8 @@ def test_a_name_that_is_none_lists_those_there_are():
         ValueError, match="task is 'aimee:x.jsonl', expected .*'file:PATH'.* aime, amc"
     ):
         make_task("aimee:x.jsonl")
+    with pytest.raises(ValueError, match=r"; did you mean file:my/aime.jsonl\?$"):
+        make_task("my/aime.jsonl")
     with pytest.raises(ValueError, match="option 'benchmark' of task"):
         make_task("aime:x.jsonl", benchmark="gsm8k")
 
@@ -154,14 +163,29 @@ def test_a_name_that_is_none_lists_those_there_are():
     "files, held_out, train",
     [
         (["train.jsonl", "test.jsonl", "README.md"], ["test.jsonl"], ["train.jsonl"]),
-        (["data/train-00000-of-00001.parquet"], ["data/train-00000-of-00001.parquet"], ["data/train-00000-of-00001.parquet"]),
-        (["data/HumanEval.jsonl.gz", "dataset_infos.json"], ["data/HumanEval.jsonl.gz"], ["data/HumanEval.jsonl.gz"]),
-        (["a/test-00000-of-00002.parquet", "a/test-00001-of-00002.parquet", "a/train-00000-of-00001.parquet"],
-         ["a/test-00000-of-00002.parquet", "a/test-00001-of-00002.parquet"], ["a/train-00000-of-00001.parquet"]),
+        (
+            ["data/train-00000-of-00001.parquet"],
+            ["data/train-00000-of-00001.parquet"],
+            ["data/train-00000-of-00001.parquet"],
+        ),
+        (
+            ["data/HumanEval.jsonl.gz", "dataset_infos.json"],
+            ["data/HumanEval.jsonl.gz"],
+            ["data/HumanEval.jsonl.gz"],
+        ),
+        (
+            [
+                "a/test-00000-of-00002.parquet",
+                "a/test-00001-of-00002.parquet",
+                "a/train-00000-of-00001.parquet",
+            ],
+            ["a/test-00000-of-00002.parquet", "a/test-00001-of-00002.parquet"],
+            ["a/train-00000-of-00001.parquet"],
+        ),
         (["test/a.jsonl", "train/a.jsonl"], ["test/a.jsonl"], ["train/a.jsonl"]),
         ([".cache/test.jsonl", "x_test.json"], ["x_test.json"], ["x_test.json"]),
     ],
-)  # fmt: skip
+)
 def test_a_folder_as_cloned_stands_for_the_split_that_is_asked(files, held_out, train, tmp_path):
     for name in files:
         write(tmp_path / name, AIME)
@@ -172,15 +196,21 @@ def test_a_folder_as_cloned_stands_for_the_split_that_is_asked(files, held_out, 
 @pytest.mark.parametrize(
     "files, said",
     [
-        (["main/test-00000-of-00001.parquet", "socratic/test-00000-of-00001.parquet"], "name one of them: main/test-.*, socratic/test-"),
-        (["test.jsonl", "test2.jsonl", "train.jsonl"], "name one of them: test.jsonl, test2.jsonl$"),
+        (
+            ["main/test-00000-of-00001.parquet", "socratic/test-00000-of-00001.parquet"],
+            "name one of them: main/test-.*, socratic/test-",
+        ),
+        (
+            ["test.jsonl", "test2.jsonl", "train.jsonl"],
+            "name one of them: test.jsonl, test2.jsonl$",
+        ),
         (["a.jsonl", "b.jsonl"], "several files, name one of them: a.jsonl, b.jsonl$"),
         ([f"{n}.jsonl" for n in range(20)], "and 12 more$"),
         (["README.md"], "holds no .jsonl"),
         ([], "holds no .jsonl"),
         (["test-00000-of-00002.parquet"], "1 of its 2 shards are there"),
     ],
-)  # fmt: skip
+)
 def test_what_a_folder_leaves_open_is_listed(files, said, tmp_path):
     for name in files:
         write(tmp_path / name, AIME)
