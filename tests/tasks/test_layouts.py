@@ -34,6 +34,7 @@ def verdicts_hold(folder, names=tuple(ROWS)):
         assert found == [Verdict.CORRECT, Verdict.WRONG], name
 
 
+@pytest.mark.filterwarnings("ignore:.*nothing is unpickled")
 @pytest.mark.parametrize("name", ROWS)
 def test_every_layout_is_recognised_and_judged(name, tmp_path):
     if name in CODE and not confinement() and os.geteuid() == 0:
