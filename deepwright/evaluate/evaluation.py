@@ -139,7 +139,7 @@ def evaluate(
 
     `ks`: which pass@k and cons@k; by default those of 4, 16, 64 that `samples` allows. A k above `samples` is a ValueError, as is a split with too few
     problems. A problem with a completion whose verifier failed is left out whole (and counted); if that is all of them, a ValueError says why.
-    `judged` is told how many completions were judged since it was told last.
+    `judged` is told 0 when judging begins, then how many completions were judged since it was told.
     """
     if not task.size(split):
         raise ValueError(f"{task.name} has no {split} problems")

@@ -59,6 +59,7 @@ def evaluate_all(request: EvalRequest) -> Iterator[Evaluation]:
     """Samples and scores each task, at each budget if there are any. Where the model's folder lies in a run, the held-out problems are those of
     the run: the model has not seen them."""
     tasks = [task_of(request, name) for name in request.tasks or ("",)]
+    counts = [how_many(request, task) for task in tasks]  # reads files, before a model is opened
     if request.save and not Path(request.save).parent.is_dir():
         raise ValueError(
             f"--save is {request.save!r}, but there is no folder {Path(request.save).parent}"
@@ -73,20 +74,19 @@ def evaluate_all(request: EvalRequest) -> Iterator[Evaluation]:
         for name in ("samples", "split", "temperature", "top_p", "seed")
     }
     generations: list[Generation] = []
-    for task, (limited, budget) in itertools.product(tasks, limits):
-        size = task.size(request.split)
-        asked["problems"] = (
-            min(size, USUAL_PROBLEMS) if request.problems is None else request.problems
-        )
-        asked["max_tokens"] = budget + request.max_tokens
-        with watched(
-            sampler, asked["problems"] * request.samples, calls=2 if budget else 1
-        ) as judged:
+    for (task, problems), (limited, budget) in itertools.product(zip(tasks, counts), limits):
+        asked |= {"problems": problems, "max_tokens": budget + request.max_tokens}
+        with watched(sampler, problems * request.samples, calls=2 if budget else 1) as judged:
             found = evaluate(limited, tokenizer, task, judged=judged, **asked)
         generations += found.generations
         if request.save:
             write_generations(generations, request.save)
         yield found
+
+
+def how_many(request: EvalRequest, task: Task) -> int:
+    usual = min(USUAL_PROBLEMS, task.size(request.split))
+    return usual if request.problems is None else request.problems
 
 
 @contextlib.contextmanager

@@ -69,16 +69,16 @@ def livecodebench(row: Row) -> Judged:
     return Judged(read_cases(cases, "", name if isinstance(name, str) else ""), unread)
 
 
-def _of_table(table: object) -> Judged:
+def _of_table(table: Any) -> Judged:
     """{"inputs": [..], "outputs": [..]}; with "fn_name" they are a function's, and APPS then wraps
     each output in a list."""
     expect(isinstance(table, Mapping), "what its tests stand in", table, "inputs and outputs")
-    outputs = table.get("outputs")  # type: ignore[attr-defined]
+    outputs = table.get("outputs")
     wrapped = isinstance(outputs, list) and all(
         isinstance(output, list) and len(output) == 1 for output in outputs
     )
-    if table.get("fn_name") and wrapped:  # type: ignore[attr-defined]
-        table = {**table, "outputs": [output[0] for output in outputs]}  # type: ignore[misc]
+    if table.get("fn_name") and wrapped:
+        table = {**table, "outputs": [output[0] for output in outputs]}
     return Judged(read_cases(table))
 
 
