@@ -20,7 +20,8 @@ PROGRAMS = {"humaneval", "mbpp", "apps", "livecodebench", "tests"}
 def task_of(row, folder, name="file", **options):
     path = folder / "rows.jsonl"
     path.write_text(json.dumps(row) + "\n", encoding="utf-8")
-    return make_task(f"{name}:{path}", held_out_of=1, unconfined=True, **options)
+    # Seconds: other work may share the machine, and here none is too slow.
+    return make_task(f"{name}:{path}", held_out_of=1, unconfined=True, seconds=30.0, **options)
 
 
 def verdicts_hold(folder, names=tuple(ROWS)):
