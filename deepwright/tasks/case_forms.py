@@ -7,13 +7,12 @@ loop over random numbers) are refused. They are read as syntax and never run her
 from __future__ import annotations
 
 import ast
-import keyword
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from deepwright.files import parse_json
-from deepwright.refusals import quoted
+from deepwright.refusals import expect, quoted
 from deepwright.tasks.code import Tests, read_tests
 
 LONGEST = 1_000_000  # characters of tests that are read as Python
@@ -78,10 +77,9 @@ def _call(case: Mapping[str, Any], name: str) -> str:
     return f"assert {function}(*{given!r}) == {wanted!r}"
 
 
-def _named(name: object) -> str:
-    if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
-        raise ValueError(f"the function's name is {quoted(name, 60)}, expected a name of Python")
-    return name
+def _named(entry_point: str) -> str:
+    expect(bool(entry_point), "the name of the function that is tested", entry_point, "one")
+    return entry_point
 
 
 # ---- HumanEval's asserts
@@ -100,8 +98,7 @@ def _check_function(test: str) -> ast.FunctionDef:
 
 def _asserts(check: ast.FunctionDef, entry_point: str) -> Iterator[str]:
     """Each test as `assert call == literal`."""
-    argument = check.args.args[0].arg
-    rename = _Renamed(argument, _named(entry_point or argument))
+    rename = _Renamed(check.args.args[0].arg, _named(entry_point))
     for statement in check.body:
         if isinstance(statement, ast.Assert):
             if not isinstance(statement.test, ast.Constant):  # "assert True" stands for no test

@@ -6,6 +6,8 @@ row is judged by its public tests alone, and `Judged.unread` says so.
 
 from __future__ import annotations
 
+import keyword
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +34,10 @@ class Judged:
 
 def plain(row: Row) -> Judged:
     """Our own column `tests`: asserts, {"input", "output"} rows, or inputs and outputs."""
-    return Judged(read_cases(_decoded(row["tests"], "tests"), setup_of(row), _entry_point(row)))
+    tests = _decoded(row["tests"], "tests")
+    if isinstance(tests, Mapping):
+        return _of_table(tests, setup_of(row))
+    return Judged(read_cases(tests, setup_of(row), _name(row, "entry_point")))
 
 
 def mbpp(row: Row) -> Judged:
@@ -41,8 +46,10 @@ def mbpp(row: Row) -> Judged:
 
 def humaneval(row: Row) -> Judged:
     """`prompt` begins the program: what it imports and defines is there for all of it."""
-    expect(isinstance(row["prompt"], str), "prompt", row["prompt"], "the beginning of a program")
-    return Judged(read_cases(row["test"], row["prompt"], _entry_point(row)))
+    prompt = row["prompt"]
+    expect(isinstance(prompt, str), "prompt", prompt, "the beginning of a program")
+    last = re.findall(r"^def (\w+)", prompt, re.MULTILINE)[-1:]
+    return Judged(read_cases(row["test"], prompt, _name(row, "entry_point") or "".join(last)))
 
 
 def apps(row: Row) -> Judged:
@@ -65,11 +72,10 @@ def livecodebench(row: Row) -> Judged:
         private, unread = [], PICKLED if private.strip() else ""
     cases = [*_listed(row.get("public_test_cases")), *_listed(private)]
     about = _decoded(row.get("metadata"), "metadata")
-    name = about.get("func_name") if isinstance(about, Mapping) else ""
-    return Judged(read_cases(cases, "", name if isinstance(name, str) else ""), unread)
+    return Judged(read_cases(cases, "", _name(about, "func_name")), unread)
 
 
-def _of_table(table: Any) -> Judged:
+def _of_table(table: Any, setup: str = "") -> Judged:
     """{"inputs": [..], "outputs": [..]}; with "fn_name" they are a function's, and APPS then wraps
     each output in a list."""
     expect(isinstance(table, Mapping), "what its tests stand in", table, "inputs and outputs")
@@ -77,9 +83,9 @@ def _of_table(table: Any) -> Judged:
     wrapped = isinstance(outputs, list) and all(
         isinstance(output, list) and len(output) == 1 for output in outputs
     )
-    if table.get("fn_name") and wrapped:
+    if _name(table, "fn_name") and wrapped:
         table = {**table, "outputs": [output[0] for output in outputs]}
-    return Judged(read_cases(table))
+    return Judged(read_cases(table, setup))
 
 
 def setup_of(row: Row) -> str:
@@ -91,10 +97,14 @@ def setup_of(row: Row) -> str:
     return "\n".join(line for line in lines if line.strip())
 
 
-def _entry_point(row: Row) -> str:
-    name = row.get("entry_point") or ""
-    expect(isinstance(name, str), "entry_point", name, "a name")
-    return name
+def _name(table: object, column: str) -> str:
+    """Of a function; '' where there is none."""
+    name = table.get(column) if isinstance(table, Mapping) else None
+    if name is None or name == "":
+        return ""
+    known = isinstance(name, str) and name.isidentifier() and not keyword.iskeyword(name)
+    expect(known, column, name, "a name of Python")
+    return str(name)
 
 
 # ---- their reference programs, which nothing but a person reads
