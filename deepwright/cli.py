@@ -134,18 +134,16 @@ def doctor(args: list[str]) -> int:
 
 def reward(args: list[str]) -> int:
     asked = request("RewardRequest", "reward", args, "test")
+    from deepwright.files import ROW_FILES
     from deepwright.tasks import make_task
     from deepwright.tasks.attacks import report
 
     if ".py:" in asked.target:
         task = make_task(asked.task, asked.seed, reward=asked.target)
     else:
-        task = make_task(
-            f"file:{asked.target}"
-            if asked.target.endswith((".jsonl", ".parquet"))
-            else asked.target,
-            asked.seed,
-        )
+        file = asked.target.endswith(ROW_FILES) and ":" not in asked.target
+        rows = {"held_out_of": 1} if file else {}  # any row may be tried
+        task = make_task(f"file:{asked.target}" if file else asked.target, asked.seed, **rows)
     lines, held = report(task, asked.problems)
     print("\n".join(lines))
     return 0 if held else 1
@@ -277,6 +275,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = note
+            # Ours are told to the user (rows left out, say), not to a developer who may silence them.
+            warnings.filterwarnings("default", category=UserWarning, module="deepwright")
             return run(name, args)
     except KeyboardInterrupt:
         print("deepwright: interrupted", file=sys.stderr)

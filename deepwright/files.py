@@ -8,8 +8,10 @@ torch here.
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -17,7 +19,8 @@ from typing import Any, Literal, NoReturn
 from deepwright.refusals import quoted, require
 
 Row = dict[str, Any]
-ROW_FILES = (".jsonl", ".json", ".parquet")
+ROW_FILES = (".jsonl", ".json", ".parquet", ".jsonl.gz")
+LFS_POINTER = b"version https://git-lfs"
 
 
 # ---- JSON
@@ -85,14 +88,17 @@ def write_whole(path: Path, text: str | Iterable[str]) -> None:
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, Row]]:
-    """(where it stands, row) of each row of a .jsonl, .json or .parquet file.
+    """(where it stands, row) of each row of a .jsonl, .json, .parquet or .jsonl.gz file.
 
     Where: "line 3" or "row 3", for messages. A .json file holds a list of objects, or lines as a
     .jsonl file does. ValueError naming file and place of what is no object; OSError where there is
     no file."""
     path = Path(path)
-    if path.suffix not in ROW_FILES:
-        raise ValueError(f"{path}: expected a {', '.join(ROW_FILES[:-1])} or {ROW_FILES[-1]} file")
+    if not path.name.endswith(ROW_FILES):
+        raise ValueError(f"{path}: expected a .jsonl, .json or .parquet file, or a .jsonl.gz")
+    with path.open("rb") as file:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise ValueError(f"{path} is a pointer of Git LFS: `git lfs pull` fetches the file")
     if path.suffix == ".parquet":
         rows: Iterable[tuple[str, Any]] = _parquet_rows(path)
     elif path.suffix == ".json" and (listed := _listed_rows(path)) is not None:
@@ -106,11 +112,15 @@ def read_rows(path: Path) -> Iterator[tuple[str, Row]]:
 
 
 def _line_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                where = f"{path}, line {number}"
-                yield f"line {number}", _parse_rows(line, where)
+    packed = path.suffix == ".gz"
+    with gzip.open(path) if packed else path.open("rb") as file:
+        try:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    where = f"{path}, line {number}"
+                    yield f"line {number}", _parse_rows(line, where)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise ValueError(f"{path}: not a whole gzip file ({error})") from None
 
 
 def _parse_rows(text: bytes, where: str) -> Any:
@@ -148,12 +158,22 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
         with pyarrow.parquet.ParquetFile(path) as file:
             number = 0
             for batch in file.iter_batches(batch_size=1024):
-                for row in batch.to_pylist():
+                columns = [_column_values(column) for column in batch.columns]
+                for values in zip(*columns, strict=True):
                     number += 1
-                    yield f"row {number}", row
+                    yield f"row {number}", dict(zip(batch.schema.names, values))
     except pyarrow.ArrowException as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path}: not a Parquet file ({reason})") from None
+
+
+def _column_values(column: Any) -> list[Any]:
+    """Null for all of a column of times that Python cannot hold: nanoseconds, the year 10000, zones
+    that nobody knows."""
+    try:
+        return column.to_pylist()
+    except (ValueError, OverflowError, KeyError):
+        return [None] * len(column)
 
 
 # ---- records of a run

@@ -6,7 +6,7 @@ Token ids cross this seam, never text: re-encoding decoded text does not give th
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -55,6 +55,11 @@ class Completion:
     token_ids: tuple[int, ...]
     log_probs: tuple[float, ...]
     stop: StopReason
+
+
+# What a sampler can tell of while it works, for a progress bar alone: how many completions ended
+# since it told last, and how many are being sampled.
+Watch = Callable[[int, int], None]
 
 
 class Sampler(Protocol):

@@ -21,7 +21,7 @@ PACKAGE = "deepwright"
 
 # The rows of the layout, from the ground up. A module imports only from rows below its own, or from its own package.
 ROWS: tuple[tuple[str, ...], ...] = (
-    ("config", "sampler", "metrics", "schedules", "expert_balancer", "seeds"),
+    ("config", "sampler", "metrics", "schedules", "expert_balancer", "seeds", "intervals"),
     ("numerics", "text", "plan", "report"),
     ("model", "parallel", "data", "tasks"),
     ("weights",),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,11 @@ WHERE = (
     "step",
     "label",
 )  # what a record adds about the run; the rest of a record is the Evaluation
+
+
+# What the first runs did not measure, so that their records lack it.
+ADDED = {"language_consistency_se", "size", "intervals"}
+JUDGED_TOGETHER = 256  # completions
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,10 @@ class Evaluation(Habits):
     )
     by_kind: dict[str, tuple[float, int]]  # accuracy, problems
     language_consistency_se: float | None = None
+    size: int | None = None  # of the split that the problems are of
+    # By "pass@1", "pass@4", "cons@4": 95%, also where all or nothing is right and a standard error
+    # of 0 says nothing.
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     generations: tuple[Generation, ...] = field(default=(), repr=False, compare=False)
 
     def record(self, stage: str, step: int, label: str) -> dict[str, Any]:
@@ -89,7 +98,8 @@ class Evaluation(Habits):
             for item in dataclasses.fields(self)
             if item.name != "generations"
         }
-        values["by_kind"] = {kind: list(pair) for kind, pair in self.by_kind.items()}
+        for name in ("by_kind", "intervals"):
+            values[name] = {key: list(pair) for key, pair in values[name].items()}
         return {"stage": stage, "step": step, "label": label, **values}
 
     @classmethod
@@ -101,17 +111,13 @@ class Evaluation(Habits):
             if name not in WHERE and name != "decomposition"
         }
         known = {item.name for item in dataclasses.fields(cls)} - {"generations"}
-        odd = sorted(
-            (values.keys() ^ known) - {"language_consistency_se"}
-        )  # the first runs did not measure it
-        if odd:
+        if odd := sorted((values.keys() ^ known) - ADDED):
             raise ValueError(
                 f"evaluation record {'has unknown' if odd[0] in values else 'lacks'} key {odd[0]!r}, expected {sorted(known)}"
             )
-        return cls(
-            **values
-            | {"by_kind": {kind: (pair[0], pair[1]) for kind, pair in values["by_kind"].items()}}
-        )
+        for name in ("by_kind", "intervals"):
+            values[name] = {key: tuple(pair) for key, pair in values.get(name, {}).items()}
+        return cls(**values)
 
 
 def evaluate(
@@ -127,12 +133,16 @@ def evaluate(
     top_p: float = 1.0,
     seed: int = 0,
     ks: Sequence[int] | None = None,
+    judged: Callable[[int], None] = lambda count: None,
 ) -> Evaluation:
     """Samples `samples` completions of problems 0..problems-1 of `split` and measures them.
 
     `ks`: which pass@k and cons@k; by default those of 4, 16, 64 that `samples` allows. A k above `samples` is a ValueError, as is a split with too few
     problems. A problem with a completion whose verifier failed is left out whole (and counted); if that is all of them, a ValueError says why.
+    `judged` is told 0 when judging begins, then how many completions were judged since it was told.
     """
+    if not task.size(split):
+        raise ValueError(f"{task.name} has no {split} problems")
     if not 1 <= problems <= task.size(split):
         raise ValueError(
             f"problems is {problems}, expected 1 to {task.size(split)}, the size of {task.name}'s {split} split"
@@ -153,7 +163,12 @@ def evaluate(
         for completion in completions
     ]
     texts = [completion_text(tokenizer, completion) for _, completion in of_each]
-    scores = score_completions(task, *zip(*of_each), texts)
+    scores: list[Score] = []
+    judged(0)
+    for start in range(0, len(texts), JUDGED_TOGETHER):
+        some = slice(start, start + JUDGED_TOGETHER)
+        scores += score_completions(task, *zip(*of_each[some]), texts[some])
+        judged(len(texts[some]))
     read = [
         read_generation(task, *one, i % samples, *two)
         for i, (one, two) in enumerate(zip(of_each, zip(texts, scores), strict=True))
@@ -163,6 +178,7 @@ def evaluate(
         "task": task.name,
         "split": split,
         "problems": problems,
+        "size": task.size(split),
         "samples": samples,
         "temperature": temperature,
     }
@@ -213,6 +229,8 @@ def measure(generations_Pn: Sequence[Sequence[Generation]], ks: Sequence[int]) -
     passes = {str(k): pass_at_k(correct_Pn, k) for k in ks}
     votes = {str(k): cons_at_k(answers_Pn, correct_Pn, k) for k in ks}
     once = pass_at_1(correct_Pn)
+    named = {"pass@1": once} | {f"pass@{k}": one for k, one in passes.items()}
+    named |= {f"cons@{k}": one for k, one in votes.items()}
     return {
         "pass_at_1": once.value,
         "pass_at_1_se": _error(once),
@@ -220,6 +238,7 @@ def measure(generations_Pn: Sequence[Sequence[Generation]], ks: Sequence[int]) -
         "pass_at_k_se": {k: _error(estimate) for k, estimate in passes.items()},
         "cons_at_k": {k: estimate.value for k, estimate in votes.items()},
         "cons_at_k_se": {k: _error(estimate) for k, estimate in votes.items()},
+        "intervals": {name: estimate.interval for name, estimate in named.items()},
         "format_rate": statistics.fmean(one.formatted for one in flat),
         "mean_length": statistics.fmean(one.length for one in flat),
         "truncated_rate": statistics.fmean(one.truncated for one in flat),

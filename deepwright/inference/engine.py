@@ -21,7 +21,7 @@ from deepwright.inference.rows import Rows
 from deepwright.inference.sampling import draw
 from deepwright.inference.scheduler import Scheduler
 from deepwright.refusals import expect
-from deepwright.sampler import Completion, Sampling, StopReason
+from deepwright.sampler import Completion, Sampling, StopReason, Watch
 
 
 class Engine:
@@ -63,6 +63,7 @@ class Engine:
         self.rows = Rows(max_batch, head.device)
         self.scheduler = Scheduler(self.pool, self.rows, prefill_chunk)
         self.interleave = True  # a decode step between two prefill chunks, so that running rows do not wait for a long prompt
+        self.watch: Watch = lambda ended, running: None  # told after every step of `sample`
         self._requests = 0
         self._prefilled_last = False
         self._weights: list[nn.Parameter] = []
@@ -89,8 +90,10 @@ class Engine:
         self.interleave = False
         try:
             while self.has_work:
-                for ended in self.step():
+                finished = self.step()
+                for ended in finished:
                     completions[index_of[ended.request]][ended.sample] = ended.completion
+                self.watch(len(finished), len(self.rows))
         finally:  # Ctrl-C in the middle must leave an engine that can be used again
             self.interleave = True
             for request in requests:

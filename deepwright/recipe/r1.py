@@ -13,6 +13,7 @@ from deepwright.recipe.journal import Journal
 from deepwright.recipe.session import model_folder, open_run, use_threads
 from deepwright.recipe.settings import PretrainSettings, R1Settings, RLSettings
 from deepwright.recipe.stage import Recipe
+from deepwright.recipe.use import with_error
 from deepwright.text import Tokenizer
 
 NEEDS = {  # of whose models a stage starts or samples
@@ -129,9 +130,11 @@ def summary(journal: Journal) -> list[str]:
         checks = (
             "" if e["self_check_rate"] is None else f", self-checks in {e['self_check_rate']:.0%}"
         )
-        error = "" if e["pass_at_1_se"] is None else f" ± {e['pass_at_1_se']:.3f}"
+        error = e["pass_at_1_se"]
+        interval = None if error else e.get("intervals", {}).get("pass@1")
+        pass_at_1 = with_error(e["pass_at_1"], error, interval)
         lines.append(
-            f"{e['label']:<12} held-out pass@1 {e['pass_at_1']:.3f}{error}{votes}, mean length {e['mean_length']:.0f}{checks}"
+            f"{e['label']:<12} held-out pass@1 {pass_at_1}{votes}, mean length {e['mean_length']:.0f}{checks}"
         )
         if "decomposition" in e and e["label"] == e["stage"] not in ("base", "student"):
             lines.append(f"{'':<12} {e['decomposition']['sentence']}")

@@ -20,10 +20,13 @@ class EvalRequest:
 
     # A checkpoint (a Hugging Face folder with its tokenizer, or a run folder: its last one), or the URL of a server that serves one: http://host:8000/v1
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER|URL")]
-    # countdown, calc3, requests, reasoning_gym:SET, file:PATH, one after the other; none: that of the model's run
+    # countdown, calc3, requests, reasoning_gym:SET, file:PATH, or a set by name: aime:PATH, amc:,
+    # math500:, gsm8k:, olympiadbench:, humaneval:, mbpp:, livecodebench:, apps:, taco:, verl:, dapo:.
+    # One after the other; none: that of the model's run. PATH: a file, every row of which is asked,
+    # or a folder as cloned from a hub
     tasks: tuple[str, ...] = ()
     options: tuple[str, ...] = ()  # NAME=VALUE: settings of those tasks
-    problems: int = 200  # how many of each
+    problems: int | None = None  # how many of each; None: 200, or all where there are fewer
     samples: int = 4  # completions of each
     split: Literal["held_out", "train"] = "held_out"
     temperature: float = 1.0

@@ -82,7 +82,8 @@ class EvaluationSettings:
 
 @dataclass(frozen=True)
 class TaskChoice:
-    """Which problems: countdown, calc3, requests, reasoning_gym:SET, or file:PATH."""
+    """Which problems: countdown, calc3, requests, reasoning_gym:SET, file:PATH, or a set by name
+    (gsm8k:PATH, ...; docs/tasks.md lists them)."""
 
     name: str = Countdown.name
     seed: int = 0  # decides which problems are held out

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import math
 import os
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,14 @@ from deepwright.recipe.resolve import fill
 from deepwright.recipe.session import CONFIG, model_folder, use_threads
 from deepwright.recipe.settings import TaskChoice
 from deepwright.rl.outside import OutsideSampler
-from deepwright.sampler import Sampler, Sampling
-from deepwright.tasks import Task
+from deepwright.sampler import Sampling
+from deepwright.tasks import FAMILIES, DataFile, Split, Task
+from deepwright.tasks.row_files import files_of
 from deepwright.text import Tokenizer
+from deepwright.train.progress import Progress
+
+USUAL_PROBLEMS = 200
+ASK_ALL = "held_out_of=1"  # the option of a file that is asked as a whole
 
 
 def open_engine(folder: str, threads: int) -> tuple[Engine, Tokenizer]:
@@ -53,6 +59,7 @@ def evaluate_all(request: EvalRequest) -> Iterator[Evaluation]:
     """Samples and scores each task, at each budget if there are any. Where the model's folder lies in a run, the held-out problems are those of
     the run: the model has not seen them."""
     tasks = [task_of(request, name) for name in request.tasks or ("",)]
+    counts = [how_many(request, task) for task in tasks]  # reads files, before a model is opened
     if request.save and not Path(request.save).parent.is_dir():
         raise ValueError(
             f"--save is {request.save!r}, but there is no folder {Path(request.save).parent}"
@@ -64,18 +71,45 @@ def evaluate_all(request: EvalRequest) -> Iterator[Evaluation]:
     ] or [(sampler, 0)]
     asked = {
         name: getattr(request, name)
-        for name in ("problems", "samples", "split", "temperature", "top_p", "seed")
+        for name in ("samples", "split", "temperature", "top_p", "seed")
     }
     generations: list[Generation] = []
-    for task, (limited, budget) in itertools.product(tasks, limits):
-        found = evaluate(limited, tokenizer, task, max_tokens=budget + request.max_tokens, **asked)
+    for (task, problems), (limited, budget) in itertools.product(zip(tasks, counts), limits):
+        asked |= {"problems": problems, "max_tokens": budget + request.max_tokens}
+        with watched(sampler, problems * request.samples, calls=2 if budget else 1) as judged:
+            found = evaluate(limited, tokenizer, task, judged=judged, **asked)
         generations += found.generations
         if request.save:
             write_generations(generations, request.save)
         yield found
 
 
-def open_sampler(request: EvalRequest) -> tuple[Sampler, Tokenizer]:
+def how_many(request: EvalRequest, task: Task) -> int:
+    usual = min(USUAL_PROBLEMS, task.size(request.split))
+    return usual if request.problems is None else request.problems
+
+
+@contextlib.contextmanager
+def watched(
+    sampler: Engine | OutsideSampler, answers: int, calls: int = 1
+) -> Iterator[Callable[[int], None]]:
+    """Shows how many answers are sampled (in so many calls at most), then how many are judged, of
+    which what is yielded has to be told."""
+    with contextlib.ExitStack() as shown:
+        sampling = shown.enter_context(Progress(calls * answers, "sampling", unit="answers"))
+        sampler.watch = lambda ended, running: sampling.advance(ended, f"{running} running")
+        judging: list[Progress] = []
+
+        def judged(count: int) -> None:
+            if not judging:
+                shown.close()  # a terminal shows one bar at a time
+                judging.append(shown.enter_context(Progress(answers, "judging", unit="answers")))
+            judging[0].advance(count)
+
+        yield judged
+
+
+def open_sampler(request: EvalRequest) -> tuple[Engine | OutsideSampler, Tokenizer]:
     """The own engine on a folder, or a server with the weights it has."""
     if not request.model.startswith(("http://", "https://")):
         if request.tokenizer:
@@ -94,13 +128,26 @@ def open_sampler(request: EvalRequest) -> tuple[Sampler, Tokenizer]:
 
 
 def task_of(request: EvalRequest, name: str = "") -> Task:
-    """The named task; without a name that of the run, or countdown."""
+    """The named task; without a name that of the run, or countdown. A file is asked as a whole,
+    unless the run has trained on it: then as the run has split it."""
     of_run = fill(TaskChoice(), run_config(Path(request.model)).get("task", {}), CONFIG)
-    choice = TaskChoice(name, of_run.seed) if name not in ("", of_run.name) else of_run
-    changes = {"options": (*choice.options, *request.options)} | (
+    asked, learned = files_in(name, "held_out"), files_in(of_run.name, "train")
+    if not name or asked & learned or (name == of_run.name and not asked):
+        choice, options = of_run, request.options
+    else:
+        choice = TaskChoice(name, of_run.seed)
+        options = (ASK_ALL, *request.options) if asked else request.options
+    changes = {"options": (*choice.options, *options)} | (
         {} if request.task_seed is None else {"seed": request.task_seed}
     )
     return dataclasses.replace(choice, **changes).judge()
+
+
+def files_in(name: str, split: Split) -> set[Path]:
+    """The files of a task's name that are read for a split; none where it is of no files."""
+    family, _, path = name.partition(":")
+    of_files = path and FAMILIES.get(family) is DataFile
+    return {file.resolve() for file in files_of(Path(path), split)} if of_files else set()
 
 
 def run_config(folder: Path) -> dict[str, Any]:
@@ -126,38 +173,44 @@ def eval_lines(request: EvalRequest) -> Iterator[list[str]]:
 def describe_budget(evaluation: Evaluation, budget: int, heading: bool) -> list[str]:
     """A row of a table, under its heading where asked: accuracy of one answer, and of the majority of more and more, at one budget."""
     e = evaluation
-    cells = {"pass@1": with_error(e.pass_at_1, e.pass_at_1_se)}
+    cells = {"pass@1": in_cell(e.pass_at_1, e.pass_at_1_se, e.intervals["pass@1"])}
     cells |= {
-        f"cons@{k}": with_error(vote.value, vote.standard_error)
+        f"cons@{k}": in_cell(vote.value, vote.standard_error, vote.interval)
         for k, vote in votes(e.generations).items()
         if k > 1
     }
     row = (
-        f"  {budget:>6}{''.join(f'  {cell:>13}' for cell in cells.values())}  {e.mean_length:>6.1f}"
+        f"  {budget:>6}{''.join(f'  {cell:>14}' for cell in cells.values())}  {e.mean_length:>6.1f}"
     )
-    names = f"  budget{''.join(f'  {name:>13}' for name in cells)}  length"
+    names = f"  budget{''.join(f'  {name:>14}' for name in cells)}  length"
     failed = (
         [f"  the verifier failed on {e.verifier_failures} completions; their problems are left out"]
         if e.verifier_failures
         else []
     )
-    return [*([describe(e)[0], names] if heading else []), row, *failed]
+    return [*([heading_of(e), names] if heading else []), row, *failed]
+
+
+def heading_of(evaluation: Evaluation) -> str:
+    """What was asked, and of how many problems that there are."""
+    e = evaluation
+    asked = f"{e.problems:,} {e.split.replace('_', '-')} problems of {e.task}"
+    of_all = "all there are" if e.problems == e.size else f"of {e.size or e.problems:,}"
+    return (
+        f"{asked}, {e.samples} samples each, T = {e.temperature:g}, top-p = {e.top_p:g} ({of_all})"
+    )
 
 
 def describe(evaluation: Evaluation) -> list[str]:
     """An evaluation as lines for a terminal."""
     e = evaluation
-    lines = [
-        f"{e.problems} {e.split.replace('_', '-')} problems of {e.task}, {e.samples} samples each, T = {e.temperature:g}, top-p = {e.top_p:g}"
-    ]
-    lines.append(f"  pass@1        {with_error(e.pass_at_1, e.pass_at_1_se)}")
+    errors = {"pass@1": (e.pass_at_1, e.pass_at_1_se)}
+    errors |= {f"pass@{k}": (value, e.pass_at_k_se[k]) for k, value in e.pass_at_k.items()}
+    errors |= {f"cons@{k}": (value, e.cons_at_k_se[k]) for k, value in e.cons_at_k.items()}
+    lines = [heading_of(e)]
     lines += [
-        f"  {f'pass@{k}':<12}  {with_error(value, e.pass_at_k_se[k])}"
-        for k, value in e.pass_at_k.items()
-    ]
-    lines += [
-        f"  {f'cons@{k}':<12}  {with_error(value, e.cons_at_k_se[k])}"
-        for k, value in e.cons_at_k.items()
+        f"  {name:<12}  {with_error(*figure, e.intervals.get(name))}"
+        for name, figure in errors.items()
     ]
     if len(e.by_kind) > 1:
         width = max(map(len, e.by_kind))
@@ -178,8 +231,20 @@ def describe(evaluation: Evaluation) -> list[str]:
     return lines
 
 
-def with_error(value: float, error: float | None) -> str:
-    return f"{value:.3f}" if error is None or math.isnan(error) else f"{value:.3f} ± {error:.3f}"
+def with_error(
+    value: float, error: float | None, interval: tuple[float, float] | None = None
+) -> str:
+    """A share with its standard error and, where it is given, its 95% interval instead of an error
+    that says nothing: 0, or none."""
+    silent = error is None or math.isnan(error) or (interval is not None and not error)
+    text = f"{value:.3f}" if silent else f"{value:.3f} ± {error:.3f}"
+    return f"{text} (95%: {interval[0]:.3f} to {interval[1]:.3f})" if interval else text
+
+
+def in_cell(value: float, error: float | None, interval: tuple[float, float]) -> str:
+    """The same within 14 characters: "0.000 to 0.037" where the error says nothing."""
+    silent = error is None or math.isnan(error) or not error
+    return f"{interval[0]:.3f} to {interval[1]:.3f}" if silent else with_error(value, error)
 
 
 def stream_ids(engine: Engine, prompt: Sequence[int], sampling: Sampling) -> Iterator[int]:

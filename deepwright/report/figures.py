@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 MINUS, TIMES, PLUS_MINUS, ARROW, GLUE = "\u2212", "\u00d7", "\u00b1", "\u2192", "\u00a0"
+TO = "\u2013"
 _SUPERSCRIPT = str.maketrans(
     "-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079"
 )
@@ -32,11 +33,24 @@ def percent(value: float | None, digits: int = 1) -> str:
     return "not measured" if value is None else f"{100 * value:.{digits}f}%".replace("-", MINUS)
 
 
-def percent_with_error(value: float | None, error: float | None, digits: int = 1) -> str:
-    """`72.4 ± 1.8%`: a share with one standard error."""
+def percent_with_error(
+    value: float | None,
+    error: float | None,
+    digits: int = 1,
+    interval: tuple[float, float] | None = None,
+) -> str:
+    """`72.4 ± 1.8%`: a share with one standard error; `0.0% (95%: 0.0–3.7%)` where the error says
+    nothing, as all or nothing was right, and the interval is known."""
+    if value is not None and not error and interval:
+        return f"{percent(value, digits)} ({percent_range(interval, digits)})"
     if value is None or error is None:
         return percent(value, digits)
     return f"{100 * value:.{digits}f}{GLUE}{PLUS_MINUS}{GLUE}{100 * error:.{digits}f}%"
+
+
+def percent_range(interval: tuple[float, float], digits: int = 1) -> str:
+    low, high = (f"{100 * end:.{digits}f}" for end in interval)
+    return f"95%:{GLUE}{low}{TO}{high}%"
 
 
 def count(value: float | None) -> str:

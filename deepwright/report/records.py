@@ -213,6 +213,15 @@ def table_in(record: dict[str, Any] | None, name: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def interval_in(record: dict[str, Any] | None, name: str) -> tuple[float, float] | None:
+    """The 95% interval of "pass@1" or its like in an evaluation; None where it was not kept."""
+    ends = table_in(record, "intervals").get(name)
+    if not isinstance(ends, list) or len(ends) != 2:
+        return None
+    low, high = map(number, ends)
+    return None if low is None or high is None else (low, high)
+
+
 def find(table: Any, name: str) -> Any:
     """The first value under `name` in nested tables, the outer ones first."""
     if not isinstance(table, dict):

@@ -138,7 +138,7 @@ def _curve(line: Line, x: Axis, y: Axis, over: str) -> str:
         left, middle, said = (
             _across(x, place),
             _down(y, value),
-            f"{compact(place)} {over}: {percent_with_error(value, error)}",
+            f"{compact(place)} {over}: {percent_with_error(value, error or None)}",  # 0 says nothing
         )
         if error:
             low, high = _down(y, value - error), _down(y, value + error)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from deepwright.intervals import wilson
 from deepwright.metrics import GLOSSARY
 from deepwright.report.charts import stacked_bar, whisker
 from deepwright.report.figures import (
@@ -21,10 +22,11 @@ from deepwright.report.figures import (
     escape,
     number,
     percent,
+    percent_range,
     percent_with_error,
 )
 from deepwright.report.frame import fold, grid, not_yet, paragraph, section, table
-from deepwright.report.records import Run, table_in
+from deepwright.report.records import Run, interval_in, table_in
 
 BEFORE, AFTER = 6, 1  # colours
 LONGEST_SAMPLE, MOST_PAIRS, MOST_STEPS = 1500, 8, 10
@@ -292,13 +294,19 @@ def _shares(record: dict[str, Any], name: str) -> list[tuple[str, float]]:
 
 
 def _pass_at_1(evaluation: dict[str, Any]) -> str:
-    return percent_with_error(
-        number(evaluation.get("pass_at_1")), number(evaluation.get("pass_at_1_se"))
-    )
+    figure = number(evaluation.get("pass_at_1")), number(evaluation.get("pass_at_1_se"))
+    return percent_with_error(*figure, interval=interval_in(evaluation, "pass@1"))
 
 
 def _or_unknown(value: Any) -> str:
     return "unknown" if value is None else str(value)
+
+
+def _spread(error: float | None, interval: tuple[float, float] | None) -> str:
+    """An error of 0 says nothing: all or nothing was right, and the interval says more."""
+    if not error and interval:
+        return f"<small> ({percent_range(interval)})</small>"
+    return "" if error is None else f"<small> {PLUS_MINUS}{GLUE}{100 * error:.1f}</small>"
 
 
 def _tile(
@@ -322,8 +330,8 @@ def _tile(
 
     high = 1.0 if share else 1.15 * max(first or 0.0, last or 0.0, 1e-9)
     spread = [
-        f"<small> {PLUS_MINUS}{GLUE}{100 * e:.1f}</small>" if e is not None else ""
-        for e in (first_error, last_error)
+        _spread(error, interval_in(evaluation, title))
+        for error, evaluation in ((first_error, before), (last_error, after))
     ]
     reached = f"<em>{show(last)}</em>" if last is not None else "<small>not yet</small>"
     figure = (
@@ -333,7 +341,7 @@ def _tile(
     )
     said = (
         f"{PLUS_MINUS} one standard error; "
-        if any(spread)
+        if any(PLUS_MINUS in one for one in spread)
         else "tokens; "
         if name == "mean_length"
         else ""
@@ -391,10 +399,7 @@ def _by_kind(before: dict[str, Any], after: dict[str, Any] | None) -> str:
             for found, colour in ((first, BEFORE), (last, AFTER))
             if kind in found
         ]
-        cells = [
-            f"{percent_with_error(*found[kind][:2])}" if kind in found else ""
-            for found in (first, last)
-        ]
+        cells = [_of_kind(*found[kind]) if kind in found else "" for found in (first, last)]
         n = count(next(found[kind][2] for found in (last, first) if kind in found))
         rows.append(
             [
@@ -412,6 +417,10 @@ def _by_kind(before: dict[str, Any], after: dict[str, Any] | None) -> str:
         f"0 to 100% ({PLUS_MINUS} is binomial over problems, an upper bound)",
     ]
     return fold("Accuracy by kind of problem", table(head, rows, numeric=1))
+
+
+def _of_kind(value: float, error: float, problems: float) -> str:
+    return percent_with_error(value, error, interval=wilson(value, problems))
 
 
 def _kinds(evaluation: dict[str, Any] | None) -> dict[str, tuple[float, float, float]]:

@@ -29,7 +29,7 @@ from deepwright.report.figures import (
     percent_with_error,
 )
 from deepwright.report.frame import fold, not_yet, paragraph, section, table
-from deepwright.report.records import HARVESTS, Run, table_in
+from deepwright.report.records import HARVESTS, Run, interval_in, table_in
 from deepwright.report.sections import sample
 
 STAGES = {
@@ -304,7 +304,8 @@ def figure_of(record: dict[str, Any], name: str, error: str = "") -> Figure | No
 
 def _share(record: Any, name: str = "pass_at_1", error: str = "") -> str:
     found = figure_of(record, name, error) if isinstance(record, dict) else None
-    return percent_with_error(*found) if found else ""
+    interval = interval_in(record, "pass@1") if found and name == "pass_at_1" else None
+    return percent_with_error(*found, interval=interval) if found else ""
 
 
 def _name(stage: str) -> str:

@@ -26,7 +26,7 @@ import torch
 
 from deepwright import weights
 from deepwright.model import Transformer
-from deepwright.sampler import Completion, Sampling, StopReason
+from deepwright.sampler import Completion, Sampling, StopReason, Watch
 from deepwright.seeds import stream
 from deepwright.text import Tokenizer
 
@@ -76,6 +76,7 @@ class OutsideSampler:
             {"Authorization": f"Bearer {key}"} if key else {}
         )
         self.parallel, self.timeout = parallel, timeout
+        self.watch: Watch = lambda ended, running: None  # told of each answer, in their order
         self._handed_over: list[int] = []  # fingerprint of the weights that the server has
 
     def sample(
@@ -84,9 +85,13 @@ class OutsideSampler:
         """[P][n] completions; the request of prompt p gets a seed that depends on (sampling.seed, p) alone."""
         self._hand_over()
         with ThreadPoolExecutor(self.parallel) as pool:
-            return list(
-                pool.map(lambda p: self._complete(prompts[p], sampling, p), range(len(prompts)))
-            )
+            completions = []
+            for answered in pool.map(
+                lambda p: self._complete(prompts[p], sampling, p), range(len(prompts))
+            ):
+                completions.append(answered)
+                self.watch(len(answered), min(self.parallel, len(prompts) - len(completions)))
+            return completions
 
     def _complete(self, prompt: Sequence[int], sampling: Sampling, p: int) -> list[Completion]:
         asked = {

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from deepwright.refusals import nearest, require
+from deepwright.files import ROW_FILES
+from deepwright.refusals import nearest, quoted, require
 from deepwright.tasks.calc3 import Calc3
 from deepwright.tasks.countdown import Countdown
 from deepwright.tasks.files import DataFile
 from deepwright.tasks.gym import ReasoningGym, set_options
+from deepwright.tasks.layouts import BENCHMARKS
 from deepwright.tasks.requests import Requests
 from deepwright.tasks.self_checks import SelfCheck, self_checks, tally
 from deepwright.tasks.task import Problem, Score, Split, Task, Verdict, safe_score, score_all
 from deepwright.tasks.user_reward import UserReward
 
 TASKS = {"countdown": Countdown, "calc3": Calc3, "requests": Requests}
-FAMILIES = {"reasoning_gym": ReasoningGym, "file": DataFile}  # asked for as FAMILY:MEMBER
+# Asked for as FAMILY:MEMBER.
+FAMILIES = {"reasoning_gym": ReasoningGym, "file": DataFile} | dict.fromkeys(BENCHMARKS, DataFile)
 
 __all__ = [
     "FAMILIES", "TASKS", "Calc3", "Countdown", "DataFile", "Problem", "ReasoningGym", "Score", "SelfCheck", "Split", "Task",
@@ -24,16 +27,24 @@ __all__ = [
 
 
 def make_task(name: str, seed: int = 0, *, reward: str = "", **options: object) -> Task:
-    """The task called `name`: one of TASKS, `reasoning_gym:SET` or `file:PATH`. Options are its dataclass fields, and for reasoning-gym the set's
-    own settings too; an unknown name or option is refused with the nearest one. `reward`: FILE.py:FUNCTION, paid instead of the task's own."""
+    """The task called `name`: one of TASKS, `reasoning_gym:SET`, `file:PATH`, or a file of a set by
+    its name, `aime:PATH` (one of BENCHMARKS).
+
+    Options are its dataclass fields, and for reasoning-gym the set's own settings too; an unknown
+    name or option is refused with the nearest one. `reward`: FILE.py:FUNCTION, paid instead of the
+    task's own."""
     family, _, member = name.partition(":")
     kind = FAMILIES.get(family) if member else TASKS.get(name)
     if kind is None:
+        hint = f"; did you mean file:{name}?" if name.endswith(ROW_FILES) else ""
         raise ValueError(
-            f"task is {name!r}, expected one of {sorted(TASKS)}, 'reasoning_gym:SET' or 'file:PATH'"
+            f"task is {quoted(name)}, expected one of {sorted(TASKS)}, 'reasoning_gym:SET', 'file:PATH',"
+            f" or PATH behind one of {', '.join(sorted(BENCHMARKS))}{hint}"
         )
     known = [
-        field.name for field in fields(kind) if field.name not in ("seed", "set", "path", "config")
+        field.name
+        for field in fields(kind)
+        if field.name not in ("seed", "set", "path", "config", "benchmark")
     ]
     own = []
     if kind is ReasoningGym:
@@ -45,6 +56,8 @@ def make_task(name: str, seed: int = 0, *, reward: str = "", **options: object) 
                 f"option {option!r} of task {name!r} is unknown{nearest(option, (*known, *own))}; all: {[*known, *own]}"
             )
     given = {option: value for option, value in options.items() if option in known}
+    if family in BENCHMARKS:
+        given["benchmark"] = family
     if kind is ReasoningGym:
         given["config"] = {
             option: value for option, value in options.items() if option not in known

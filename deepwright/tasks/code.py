@@ -22,9 +22,10 @@ class Tests:
 
     calls: tuple[tuple[str, Any], ...] = ()
     streams: tuple[tuple[str, str], ...] = ()
+    setup: str = ""  # runs before the program
 
 
-def read_tests(tests: object) -> Tests:
+def read_tests(tests: object, setup: str = "") -> Tests:
     """Tests as data files hold them: assert statements (MBPP), {"input", "output"} rows, or {"inputs": [..], "outputs": [..]} (APPS).
     ValueError naming the first test that is none of these."""
     if isinstance(tests, Mapping) and {"inputs", "outputs"} <= tests.keys():
@@ -42,8 +43,8 @@ def read_tests(tests: object) -> Tests:
         and isinstance(test.get("output"), str)
         for test in tests
     ):
-        return Tests(streams=tuple((test["input"], test["output"]) for test in tests))
-    return Tests(calls=tuple(_call(test) for test in tests))
+        return Tests(streams=tuple((test["input"], test["output"]) for test in tests), setup=setup)
+    return Tests(calls=tuple(_call(test) for test in tests), setup=setup)
 
 
 def _call(test: object) -> tuple[str, Any]:
@@ -68,7 +69,7 @@ def program_of(answer: str) -> str:
 
 def judge_code(answer: str, tests: Tests, limits: Limits, unconfined: bool) -> tuple[bool, str]:
     """Whether the program passes every test."""
-    code = program_of(answer)
+    code = "\n".join(filter(None, (tests.setup, program_of(answer))))
     try:
         too_long = len(code.encode()) > MAX_PROGRAM
     except UnicodeEncodeError:

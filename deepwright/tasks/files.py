@@ -1,37 +1,37 @@
-"""Problems from a local JSONL or Parquet file: `prompt` or `messages` with `answer`, and the layouts of GSM8K, MATH, AIME and MBPP.
+"""Problems from local files: `layouts.py` tells what their rows are; here they are split, shown and
+judged.
 
-Rows are split by a hash of their question, so a question that stands twice stays on one side, in whatever order. A row without an answer
-(or with tests that cannot be judged) is left out, counted and named. The check follows from the row: unit tests in the sandbox, numbers exactly,
-words as words, other maths by math-verify.
+Rows are split by a hash of their question, so a question that stands twice stays on one side, in
+whatever order; with held_out_of = 1 all of them are held out, as `eval` asks a benchmark. The check
+follows from the row: unit tests in the sandbox, numbers exactly, words as words, other maths by
+math-verify.
 """
 
 from __future__ import annotations
 
 import os
-import re
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
-from deepwright.files import read_rows
 from deepwright.refusals import require
-from deepwright.tasks.answers import digest, is_words, last_boxed, plain, refused, same_number
-from deepwright.tasks.code import judge_code, read_tests
+from deepwright.tasks.answers import digest, is_words, plain, refused, same_number
+from deepwright.tasks.code import judge_code
 from deepwright.tasks.pool import shared_pool
+from deepwright.tasks.row_files import read_problems
 from deepwright.tasks.sandbox import Limits, confined_or_refused
 from deepwright.tasks.task import ChatTask, Layout, Problem, Split, framed
+from deepwright.text.thoughts import END_THINK, THINK
 
-_QUESTIONS = ("prompt", "question", "problem", "messages", "text")
-_KINDS = ("level", "difficulty", "kind", "type", "subject")
+PROGRAM = "Answer with one Python program in a ```python block."
 
 
 @dataclass(frozen=True)
 class DataFile(ChatTask):
-    """`path`: the file. One question in `held_out_of` is held out. `unconfined`: judge code also where nothing can confine it."""
+    """`path`: a file, or a folder with one. One question in `held_out_of` is held out.
+    `unconfined`: judge code also where nothing can confine it. `benchmark`: whose rows they must
+    be, or '' for any."""
 
     path: str
     seed: int = 0  # nothing is drawn; tasks have one
@@ -41,72 +41,78 @@ class DataFile(ChatTask):
     format_reward: float = 0.1
     seconds: float = 5.0
     unconfined: bool = False
+    benchmark: str = ""
 
     @property
     def name(self) -> str:
-        return f"file:{self.path}"
+        return f"{self.benchmark or 'file'}:{self.path}"
 
     @cached_property
     def rows(self) -> dict[str, tuple[Problem, ...]]:
-        """The usable rows of each split and, as "examples", those shown; rows left out are warned of, once."""
-        used: dict[str, list[Problem]] = {"examples": [], "train": [], "held_out": []}
-        left_out = []
-        for where, row in read_rows(Path(self.path)):
-            try:
-                problem = read_row(row)
-            except ValueError as error:
-                left_out.append(f"{where}: {error}")
-                continue
-            split = "train" if digest(problem.prompt) % self.held_out_of else "held_out"
-            used[
-                "examples" if split == "train" and len(used["examples"]) < self.examples else split
-            ].append(problem)
-        if left_out:
-            warnings.warn(
-                f"{self.path}: {len(left_out)} rows are left out. {'; '.join(left_out[:3])}",
-                stacklevel=2,
-            )
-        shown = {problem.prompt for problem in used["examples"]}
-        used["train"] = [problem for problem in used["train"] if problem.prompt not in shown]
-        if not used["train"] or not used["held_out"]:
-            counts = {split: len(problems) for split, problems in used.items()}
-            raise ValueError(
-                f"{self.path}: {counts} rows, expected some to train on and some held out"
-            )
-        everything = [*used["train"], *used["held_out"]]
-        if any(
-            "tests" in problem.columns for problem in everything
-        ):  # what judging needs must be there before a run starts
+        """The usable rows of each split and, as "examples", those shown, which are never asked."""
+        whole = self.held_out_of == 1
+        split: Split = "held_out" if whole else "train"
+        problems = read_problems(self.path, self.benchmark, split)
+        sides: dict[str, list[Problem]] = {"train": [], "held_out": []}
+        for problem in problems:
+            side = "train" if digest(problem.prompt) % self.held_out_of else "held_out"
+            sides[side].append(problem)
+        shown = sides[split][: self.examples]
+        prompts = {problem.prompt for problem in shown}
+        sides[split] = [problem for problem in sides[split] if problem.prompt not in prompts]
+        if not sides["held_out"] or not (whole or sides["train"]):
+            raise ValueError(self._too_small(len(problems), len(shown)))
+        self._check_judges(problems)
+        return {"examples": tuple(shown)} | {side: tuple(found) for side, found in sides.items()}
+
+    def _too_small(self, rows: int, shown: int) -> str:
+        usable = f"{rows} usable rows{f' without the {shown} shown' if shown else ''}"
+        if self.held_out_of == 1:
+            return f"{self.path}: its {usable} leave none to ask"
+        return (
+            f"{self.path}: its {usable} are too few to train on some and hold one in"
+            f" {self.held_out_of} out: give more rows or a smaller held_out_of, or let eval ask all"
+        )
+
+    def _check_judges(self, problems: Sequence[Problem]) -> None:
+        """What judging needs must be there before a run starts."""
+        if any("tests" in problem.columns for problem in problems):
             confined_or_refused(self.unconfined)
-        if any(
-            "tests" not in p.columns
-            and same_number("", p.answer) is None
-            and not is_words(p.answer)
-            for p in everything
-        ):
+        answers = [problem.answer for problem in problems if "tests" not in problem.columns]
+        if any(same_number("", answer) is None and not is_words(answer) for answer in answers):
             require(
                 "math_verify", f"{self.path}: judging answers that are neither numbers nor words"
             )
-        return {split: tuple(problems) for split, problems in used.items()}
 
     @property
     def sizes(self) -> dict[str, int]:
         return {split: len(rows) for split, rows in self.rows.items()}
 
     def problem(self, i: int, split: Split) -> Problem:
-        at = self.place(i, split)
-        row = self.rows[split][at]
-        examples = (
-            []
-            if row.messages
-            else [
-                (one.prompt, framed(self.layout, "Answer:", one.answer))
-                for one in self.rows["examples"]
-            ]
-        )
-        return replace(
-            row, index=i, messages=(*row.messages[:-1], *self.conversation(row.prompt, examples))
-        )
+        row = self.rows[split][self.place(i, split)]
+        *before, last = row.messages
+        examples = [
+            (one.messages[-1]["content"], self._framed(one))
+            for one in self.rows["examples"]
+            if not before
+        ]
+        program = "tests" in row.columns and self.layout == "boxed"
+        asked = self.conversation(last["content"], examples, PROGRAM if program else "")
+        return replace(row, index=i, messages=(*before, *asked))
+
+    def _framed(self, example: Problem) -> str:
+        if "tests" in example.columns and self.layout == "boxed":
+            return f"```python\n{example.answer}\n```"
+        return framed(self.layout, "Answer:", example.answer)
+
+    def read(self, problem: Problem, completion: str) -> tuple[str, str] | str:
+        """A program stands in a fenced block behind the thought, or where other answers do."""
+        thought, end, rest = completion.rpartition(END_THINK)
+        fenced = "```" in rest and THINK not in rest
+        if not (fenced and "tests" in problem.columns and self.layout == "boxed"):
+            return super().read(problem, completion)
+        kept = super().read(problem, f"{thought}{end}\\boxed{{0}}")  # the rules for thoughts
+        return kept if isinstance(kept, str) else (completion, rest)
 
     def judge(
         self, problems: Sequence[Problem], answers: Sequence[str]
@@ -143,54 +149,3 @@ class DataFile(ChatTask):
         if plain(answer) == plain(problem.answer):
             return True, "is the reference"
         return (False, "other words") if is_words(problem.answer) else None
-
-
-def read_row(row: Mapping[str, Any]) -> Problem:
-    """A row of any known layout as a problem of index 0; its other columns stay. ValueError saying what it lacks."""
-    low = {str(name).lower(): value for name, value in row.items()}
-    messages, question = _question(low)
-    kind = next(
-        (f"{name} {low[name]}" for name in _KINDS if isinstance(low.get(name), (str, int))), "all"
-    )
-    tests = next((low[name] for name in ("tests", "test_list") if low.get(name)), None)
-    columns = dict(row) | ({"tests": read_tests(tests)} if tests else {})
-    answer = str(low.get("code", "")) if tests else _answer(low)
-    return Problem(0, question, answer, kind, messages, columns)
-
-
-def _question(low: Mapping[str, Any]) -> tuple[tuple[Mapping[str, str], ...], str]:
-    found = next((low[name] for name in _QUESTIONS if low.get(name)), None)
-    if isinstance(found, str) and found.strip():
-        return (), found.strip()
-    if (
-        isinstance(found, Sequence)
-        and found
-        and all(
-            isinstance(turn, Mapping) and isinstance(turn.get("content"), str) for turn in found
-        )
-    ):
-        if found[-1].get("role") == "user":
-            return tuple(
-                {"role": str(turn.get("role")), "content": turn["content"]} for turn in found
-            ), found[-1]["content"].strip()
-        raise ValueError(
-            f"its messages end with the role {found[-1].get('role')!r}, expected 'user'"
-        )
-    raise ValueError(f"no question, expected one of {', '.join(_QUESTIONS)}")
-
-
-def _answer(low: Mapping[str, Any]) -> str:
-    """`answer` (after #### in GSM8K), else the last box of `solution` or, where it has none, all of it."""
-    answer = low.get("answer")
-    if answer is None and isinstance(low.get("solution"), str):
-        answer = last_boxed(low["solution"]) or (
-            low["solution"] if len(low["solution"]) < 200 else None
-        )
-    if answer is None or isinstance(answer, (Mapping, list)) or not str(answer).strip():
-        raise ValueError("no answer")
-    answer = (
-        str(answer).rpartition("####")[2]
-        if re.search(r"####\s*\S+\s*$", str(answer))
-        else str(answer)
-    )
-    return answer.strip()

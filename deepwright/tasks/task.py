@@ -159,7 +159,7 @@ class ChatTask:
         for name, least in (
             ("train", 1),
             ("held_out", 1),
-            ("held_out_of", 2),
+            ("held_out_of", 1),
             ("examples", 0),
             ("format_reward", 0),
             ("seconds", 0.01),
@@ -179,19 +179,27 @@ class ChatTask:
     def place(self, i: int, split: Split) -> int:
         """Where item i of a split lies: training items repeat, held-out items end."""
         size = self.size(split)
+        if not size:
+            raise ValueError(f"{self.name} has no {split} problems")
         if i < 0 or (split == "held_out" and i >= size):
             raise ValueError(f"item {i} of {split}: expected 0 to {size - 1}")
         return i % size
 
     def conversation(
-        self, question: str, examples: Sequence[tuple[str, str]] = ()
+        self, question: str, examples: Sequence[tuple[str, str]] = (), instruction: str = ""
     ) -> tuple[dict[str, str], ...]:
-        """User and assistant turns of (question, completion) examples, then the question, each with what the layout asks for."""
+        """User and assistant turns of (question, completion) examples, then the question, each with
+        what the layout asks for, or the instruction given."""
+        instruction = instruction or INSTRUCTIONS[self.layout]
         turns = []
         for asked, completion in (*examples, (question, "")):
-            turns.append({"role": "user", "content": f"{asked}\n{INSTRUCTIONS[self.layout]}"})
+            turns.append({"role": "user", "content": f"{asked}\n{instruction}"})
             turns.append({"role": "assistant", "content": completion})
         return tuple(turns[:-1])
+
+    def read(self, problem: Problem, completion: str) -> tuple[str, str] | str:
+        """(thought, answer), or what is wrong with the format."""
+        return read_layout(completion, self.layout)
 
     def judge(
         self, problems: Sequence[Problem], answers: Sequence[str]
@@ -204,7 +212,7 @@ class ChatTask:
 
     def score_many(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score]:
         """1 for a right answer, plus the format reward; nothing for a wrong format, whose answer is not looked at."""
-        found = [read_layout(completion, self.layout) for completion in completions]
+        found = [self.read(*one) for one in zip(problems, completions, strict=True)]
         asked = [
             (problem, one[1])
             for problem, one in zip(problems, found, strict=True)

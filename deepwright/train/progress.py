@@ -82,6 +82,8 @@ class Progress:
         return (self.done - self._begun_at) / max(now - self._begun, 1e-9)
 
     def _left(self, now: float) -> str:
+        if self.done == self._begun_at:
+            return "?"
         seconds = round(max(0, self.total - self.done) / max(self._rate(now), 1e-9))
         return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
 

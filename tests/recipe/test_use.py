@@ -1,6 +1,9 @@
 """generate, chat and eval on a saved model: what is streamed is what would have been generated, and the held-out problems are the run's."""
 
 import dataclasses
+import io
+import json
+import re
 
 import pytest
 import torch
@@ -13,7 +16,7 @@ from deepwright.recipe import use
 from deepwright.recipe.requests import ChatRequest, EvalRequest, GenerateRequest
 from deepwright.sampler import Sampling
 from deepwright.tasks import Countdown
-from deepwright.text import number_tokenizer
+from deepwright.text import number_tokenizer, train_bpe
 
 PROMPT = "nums 3 7 1 make 20 :"
 
@@ -136,8 +139,10 @@ def test_eval_command_prints_figures_with_error_bars(folder, capsys):
         == 0
     )
     out = capsys.readouterr().out
-    assert "3 held-out problems of countdown, 4 samples each" in out
-    assert "pass@1" in out and "pass@4" in out and "±" in out
+    assert "3 held-out problems of countdown, 4 samples each" in out and "(of 600)" in out
+    assert (
+        re.search(r"pass@1 +0\.\d{3}.* \(95%: 0\.\d{3} to [01]\.\d{3}\)", out) and "pass@4" in out
+    )
 
 
 def test_eval_command_prints_a_row_for_each_budget(folder, capsys):
@@ -147,7 +152,7 @@ def test_eval_command_prints_a_row_for_each_budget(folder, capsys):
     assert heading.startswith("3 held-out problems of countdown, 4 samples each")
     assert names.split() == ["budget", "pass@1", "cons@2", "cons@4", "length"]
     assert [row.split()[0] for row in rows] == ["2", "16"] and all(
-        row.count("±") == 3 for row in rows
+        len(re.findall(r"0\.\d{3} (?:±|to) [01]\.\d{3}", row)) == 3 for row in rows
     )
     request = EvalRequest(str(folder), budgets=(2, 16), problems=3, max_tokens=8, threads=1)
     assert [found.max_tokens for found in use.evaluate_all(request)] == [
@@ -173,3 +178,166 @@ def test_what_a_user_gets_wrong_is_one_sentence(folder, arguments, said, capsys)
     assert main([command, str(folder), *rest, "--threads", "1"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("deepwright: ") and said in error and error.count("\n") == 1
+
+
+# ---- files of other people, asked as a whole
+
+AIME = [{"ID": f"2024-I-{n}", "Problem": f"Find {n}.", "Answer": 100 + n} for n in range(30)]
+FEW = ["--samples", "2", "--max-tokens", "3", "--threads", "1"]
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory):
+    """An untrained model that reads any text."""
+    tokenizer = train_bpe(["Find the answer. Put it in \\boxed{}."] * 3, 300)
+    config = dataclasses.replace(
+        preset("laptop"),
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_nextn_predict_layers=0,
+    )
+    place = tmp_path_factory.mktemp("models") / "reader"
+    weights.save(Transformer(config, torch.Generator().manual_seed(0)), tokenizer, place)
+    return place
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("rows", [30, 3, 1])
+def test_the_line_of_the_readme_asks_every_row(reader, tmp_path, rows, capsys):
+    path = write(tmp_path / "aime.jsonl", AIME[:rows])
+    line = f"--tasks file:{path} --temperature 0.6 --top-p 0.95".split()
+    assert main(["eval", str(reader), *line, *FEW]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"{rows} held-out problems of file:{path}, 2 samples each, T = 0.6")
+    assert out.splitlines()[0].endswith("(all there are)")
+    high = 3.841459 / (rows + 3.841459)  # none is right
+    assert f"pass@1        0.000 (95%: 0.000 to {high:.3f})" in out
+
+
+def test_of_many_rows_200_are_asked_and_as_many_as_wanted(reader, tmp_path, capsys):
+    rows = [{"question": f"{n}?", "answer": str(n)} for n in range(230)]
+    tasks = ["--tasks", f"file:{write(tmp_path / 'rows.jsonl', rows)}"]
+    assert main(["eval", str(reader), *tasks, *FEW]) == 0
+    assert re.match(r"200 held-out .*\(of 230\)\n", capsys.readouterr().out)
+    assert main(["eval", str(reader), *tasks, "--problems", "230", *FEW]) == 0
+    assert re.match(r"230 held-out .*\(all there are\)\n", capsys.readouterr().out)
+    assert main(["eval", str(reader), *tasks, "--problems", "231", *FEW]) == 2
+    assert "problems is 231, expected 1 to 230" in capsys.readouterr().err
+    assert main(["eval", str(reader), *tasks, "--split", "train", *FEW]) == 2
+    assert "rows.jsonl has no train problems" in capsys.readouterr().err
+
+
+def asked_by(model, name, *options):
+    task = use.task_of(EvalRequest(str(model), options=options), name)
+    return {task.problem(i, "held_out").answer for i in range(task.size("held_out"))}
+
+
+def what_was_trained_on_is_not_asked(folder):
+    """Of the file that its own run has learned from a model is asked what was held out, whatever
+    the file is called; of every other file all of it."""
+    learned = write(folder / "learned.jsonl", AIME)
+    other = write(folder / "other.jsonl", AIME)
+    (folder / "config.toml").write_text(
+        f'[task]\nname = "file:{learned}"\noptions = ["held_out_of=3"]\n'
+    )
+    held_out = asked_by(folder, "")
+    assert 2 <= len(held_out) <= 20
+    for name in (
+        f"file:{learned}",
+        f"aime:{learned}",
+        f"file:{folder}/../{folder.name}/learned.jsonl",
+    ):
+        assert asked_by(folder, name) == held_out
+    assert len(asked_by(folder, f"file:{other}")) == 30
+    assert len(asked_by(folder, f"file:{other}", "held_out_of=3")) < 30
+
+
+def test_what_a_model_was_trained_on_is_not_asked(tmp_path):
+    what_was_trained_on_is_not_asked(tmp_path)
+
+
+def test_of_a_folder_that_was_trained_on_the_test_split_is_asked_whole(tmp_path):
+    (tmp_path / "set").mkdir()
+    learned = write(tmp_path / "set" / "train.jsonl", AIME)
+    (tmp_path / "config.toml").write_text(f'[task]\nname = "aime:{tmp_path}/set"\n')
+    held_out = asked_by(tmp_path, "")
+    assert 0 < len(held_out) < 20
+    for name in (f"file:{learned}", f"aime:{tmp_path}/set"):  # all there is of it was learned
+        assert asked_by(tmp_path, name) == held_out
+    write(tmp_path / "set" / "test.jsonl", AIME[:4])
+    assert asked_by(tmp_path, f"aime:{tmp_path}/set") == {"100", "101", "102", "103"}
+
+
+def test_rows_left_out_are_told_and_the_rest_is_asked(reader, tmp_path, capsys, monkeypatch):
+    path = write(tmp_path / "rows.jsonl", [*AIME[:4], {"question": "write f", "tests": None}])
+    monkeypatch.setenv("PYTHONWARNINGS", "ignore")
+    assert main(["eval", str(reader), "--tasks", f"aime:{path}", *FEW]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("4 held-out problems of aime:")
+    assert said.err.startswith(f"deepwright: {path}: 1 row is left out. line 5: no answer: rename")
+
+
+def test_a_file_of_another_set_is_refused_by_name(reader, tmp_path, capsys):
+    path = write(tmp_path / "aime.jsonl", AIME)
+    assert main(["eval", str(reader), "--tasks", f"gsm8k:{path}", *FEW]) == 2
+    error = capsys.readouterr().err
+    assert (
+        "is not gsm8k, expected question, and answer with ####" in error and error.count("\n") == 1
+    )
+
+
+# ---- how far it is, and Ctrl-C
+
+
+def test_progress_is_plain_lines_where_there_is_no_terminal(reader, tmp_path, capsys):
+    path = write(tmp_path / "aime.jsonl", AIME)
+    assert main(["eval", str(reader), "--tasks", f"file:{path}", *FEW]) == 0
+    sampled, judged = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"sampling 60/60 answers \| [\d,]+/s \| 0:00:00 left \| 0 running", sampled)
+    assert re.fullmatch(r"judging 60/60 answers \| [\d,]+/s \| 0:00:00 left \| ", judged)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_progress_is_a_bar_on_a_terminal(reader, tmp_path, monkeypatch):
+    screen = Terminal()
+    monkeypatch.setattr("sys.stderr", screen)
+    path = write(tmp_path / "aime.jsonl", AIME)
+    assert main(["eval", str(reader), "--tasks", f"file:{path}", *FEW]) == 0
+    assert "sampling" in screen.getvalue() and "judging" in screen.getvalue()
+    assert "answers/s" in screen.getvalue() and "100%" in screen.getvalue()
+
+
+def test_progress_tells_the_engine_s_completions_once(reader):
+    engine, tokenizer = use.open_engine(str(reader), 1)
+    told = []
+    engine.watch = lambda ended, running: told.append((ended, running))
+    engine.sample([tokenizer.encode_prompt("a"), tokenizer.encode_prompt("b c")], Sampling(5, n=3))
+    assert sum(ended for ended, _ in told) == 6 and max(running for _, running in told) == 6
+
+
+def test_ctrl_c_ends_with_nothing_half_written(reader, tmp_path, capsys, monkeypatch):
+    """What a task before it said stays, on the screen and in the file."""
+    first, second = (write(tmp_path / f"{n}.jsonl", AIME[:n]) for n in (3, 4))
+    saved, evaluate = tmp_path / "saved.jsonl", use.evaluate
+
+    def interrupted(sampler, tokenizer, task, **asked):
+        if task.name.endswith("4.jsonl"):
+            raise KeyboardInterrupt
+        return evaluate(sampler, tokenizer, task, **asked)
+
+    monkeypatch.setattr(use, "evaluate", interrupted)
+    tasks = ["--tasks", f"file:{first}", f"file:{second}", "--save", str(saved)]
+    assert main(["eval", str(reader), *tasks, *FEW]) == 130
+    said = capsys.readouterr()
+    assert said.out.startswith("3 held-out problems") and said.out.count("problems of") == 1
+    assert said.err.endswith("deepwright: interrupted\n")
+    assert len(saved.read_text().splitlines()) == 6 and not list(tmp_path.glob("*.draft"))

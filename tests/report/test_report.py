@@ -71,6 +71,23 @@ def test_report_of_a_whole_run(tmp_path):
     assert len(text) < 1_500_000
 
 
+def test_all_or_nothing_right_has_an_interval_where_its_error_says_nothing(tmp_path):
+    folder = make_run(tmp_path / "nothing", 80, 40)
+    path = folder / "evaluations.jsonl"
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    for record in records:
+        if record["label"] in ("base", "zero"):
+            low, high = (0.0, 0.0127) if record["label"] == "base" else (0.9873, 1.0)
+            record |= {"pass_at_1": float(record["label"] == "zero"), "pass_at_1_se": 0.0}
+            record["by_kind"] = {"few": [0.0, 100], "many": [record["pass_at_1"], 200]}
+            record["intervals"] = {"pass@1": [low, high], "cons@16": "damaged"}
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    text, page = report_of(folder)
+    assert "(95%:\u00a00.0–1.3%)" in text and "(95%:\u00a098.7–100.0%)" in text
+    assert "(95%:\u00a00.0–3.7%)" in text, "of 100 problems of a kind"
+    assert "±\u00a00.0" not in page.text
+
+
 def test_nothing_is_fetched_from_anywhere(tmp_path):
     text, page = report_of(make_run(tmp_path / "made-up", 80, 40))
     assert not re.search(r"https?://|//\w+\.\w+|@import|url\(", text)
@@ -326,6 +343,9 @@ def test_figures_are_written_with_care():
         percent_with_error(0.5, None) == "50.0%"
         and percent_with_error(None, None) == "not measured"
     )
+    assert percent_with_error(0.0, 0.0, interval=(0.0, 0.037)) == "0.0% (95%:\u00a00.0–3.7%)"
+    assert percent_with_error(1.0, None, interval=(0.72, 1.0)) == "100.0% (95%:\u00a072.0–100.0%)"
+    assert percent_with_error(0.5, 0.1, interval=(0.3, 0.7)) == "50.0\u00a0±\u00a010.0%"
     assert [count(n) for n in (1886, 6.29e6, 671e9)] == ["1,886", "6.29 M", "671 B"]
     assert [compact(x) for x in (0, 0.0213, 4e-4, 1e-5, -2.5, 12345.6)] == [
         "0",
