@@ -19,11 +19,13 @@ from typing import Any
 
 from deepwright.files import read_rows
 from deepwright.refusals import require
-from deepwright.tasks.answers import digest, is_words, last_boxed, plain, refused, same_number
+from deepwright.tasks.answers import Judgement, asks_math_verify, digest, judge_answer
 from deepwright.tasks.code import judge_code, read_tests
+from deepwright.tasks.comparing import Query
+from deepwright.tasks.completions import last_boxed
 from deepwright.tasks.pool import shared_pool
 from deepwright.tasks.sandbox import Limits, confined_or_refused
-from deepwright.tasks.task import ChatTask, Layout, Problem, Split, framed
+from deepwright.tasks.task import ChatTask, Layout, Problem, Reading, Split, framed
 
 _QUESTIONS = ("prompt", "question", "problem", "messages", "text")
 _KINDS = ("level", "difficulty", "kind", "type", "subject")
@@ -39,6 +41,7 @@ class DataFile(ChatTask):
     examples: int = 0
     layout: Layout = "boxed"
     format_reward: float = 0.1
+    reading: Reading = "strict"
     seconds: float = 5.0
     unconfined: bool = False
 
@@ -78,12 +81,7 @@ class DataFile(ChatTask):
             "tests" in problem.columns for problem in everything
         ):  # what judging needs must be there before a run starts
             confined_or_refused(self.unconfined)
-        if any(
-            "tests" not in p.columns
-            and same_number("", p.answer) is None
-            and not is_words(p.answer)
-            for p in everything
-        ):
+        if any("tests" not in p.columns and asks_math_verify(p.answer) for p in everything):
             require(
                 "math_verify", f"{self.path}: judging answers that are neither numbers nor words"
             )
@@ -115,34 +113,24 @@ class DataFile(ChatTask):
             os.cpu_count()
         ) as threads:  # for programs, each of which is waited for
             judged = list(threads.map(self._judge_here, problems, answers))
-        asked = [i for i, one in enumerate(judged) if one is None]
-        jobs = [{"reference": problems[i].answer, "answer": answers[i]} for i in asked]
-        for i, outcome in zip(
-            asked, shared_pool("math", self.seconds).run(jobs) if jobs else (), strict=True
-        ):
-            judged[i] = (
-                (None, outcome.error)
-                if outcome.error
-                else (outcome.value, "compared by math-verify")
-            )
-        return judged
+        known: list[dict[Query, bool]] = [{} for _ in judged]
+        while asked := [i for i, one in enumerate(judged) if one.asked]:
+            jobs = [{"pairs": judged[i].asked} for i in asked]
+            for i, outcome in zip(asked, shared_pool("math", self.seconds).run(jobs), strict=True):
+                if outcome.error:
+                    judged[i] = Judgement(None, outcome.error)
+                    continue
+                known[i] |= dict(zip(judged[i].asked, outcome.value, strict=True))
+                problem = problems[i]
+                judged[i] = judge_answer(answers[i], problem.answer, problem.prompt, known[i])
+        return [(one.right, one.detail) for one in judged]
 
-    def _judge_here(self, problem: Problem, answer: str) -> tuple[bool, str] | None:
-        """The verdict where no worker is needed for it; None where math-verify must compare."""
+    def _judge_here(self, problem: Problem, answer: str) -> Judgement:
+        """The verdict, or what math-verify has to be asked for it."""
         if tests := problem.columns.get("tests"):
-            return judge_code(
-                answer,
-                tests,
-                Limits(self.seconds, cpu_seconds=max(1, int(self.seconds))),
-                self.unconfined,
-            )
-        if why := refused(answer, problem.answer, problem.prompt):
-            return False, why
-        if (same := same_number(answer, problem.answer)) is not None:
-            return same, "compared as numbers"
-        if plain(answer) == plain(problem.answer):
-            return True, "is the reference"
-        return (False, "other words") if is_words(problem.answer) else None
+            limits = Limits(self.seconds, cpu_seconds=max(1, int(self.seconds)))
+            return Judgement(*judge_code(answer, tests, limits, self.unconfined))
+        return judge_answer(answer, problem.answer, problem.prompt)
 
 
 def read_row(row: Mapping[str, Any]) -> Problem:
