@@ -20,6 +20,8 @@ from deepwright.evaluate.scoring import completion_text, prompt_ids, score_compl
 from deepwright.files import write_records
 from deepwright.sampler import Completion, Sampler, Sampling, StopReason
 from deepwright.tasks import Problem, Score, Split, Task, Verdict
+from deepwright.tasks.completions import Reading
+from deepwright.tasks.task import ChatTask
 from deepwright.text import Tokenizer
 
 USUAL_KS = (4, 16, 64)
@@ -80,6 +82,7 @@ class Evaluation(Habits):
     )
     by_kind: dict[str, tuple[float, int]]  # accuracy, problems
     language_consistency_se: float | None = None
+    reading: str = "strict"  # how completions were read: strict or usual
     generations: tuple[Generation, ...] = field(default=(), repr=False, compare=False)
 
     def record(self, stage: str, step: int, label: str) -> dict[str, Any]:
@@ -102,8 +105,8 @@ class Evaluation(Habits):
         }
         known = {item.name for item in dataclasses.fields(cls)} - {"generations"}
         odd = sorted(
-            (values.keys() ^ known) - {"language_consistency_se"}
-        )  # the first runs did not measure it
+            (values.keys() ^ known) - {"language_consistency_se", "reading"}
+        )  # the first runs did not measure it, and read strictly
         if odd:
             raise ValueError(
                 f"evaluation record {'has unknown' if odd[0] in values else 'lacks'} key {odd[0]!r}, expected {sorted(known)}"
@@ -165,10 +168,15 @@ def evaluate(
         "problems": problems,
         "samples": samples,
         "temperature": temperature,
+        "reading": reading_of(task),
     }
     return Evaluation(
         **settings, top_p=top_p, max_tokens=max_tokens, seed=seed, **measure(generations, ks)
     )
+
+
+def reading_of(task: Task) -> Reading:
+    return task.reading if isinstance(task, ChatTask) else "strict"
 
 
 def read_generation(
@@ -186,7 +194,7 @@ def read_generation(
         formatted=score.formatted,
         truncated=completion.stop is not StopReason.STOP,
         length=len(completion.token_ids),
-        answer=answer_value(text)
+        answer=answer_value(text, reading_of(task))
         if score.verdict in (Verdict.CORRECT, Verdict.WRONG) and completion.stop is StopReason.STOP
         else None,
         reasoning=analyse(task, problem, text),
