@@ -135,6 +135,7 @@ def _with_unit(value: Fraction, rest: str, money: str | None, glued: bool) -> Qu
 # ---- equality
 
 LONG = 10  # digits of a decimal that stands for the number that it rounds
+DOUBLE = 17  # digits as which machines print numbers that have 53 bits
 
 
 def same_value(answer: Fraction, reference: Fraction) -> bool:
@@ -152,8 +153,9 @@ def _rounds(decimal: Fraction, exact: Fraction, short: bool = False) -> bool:
     off, step = decimal - exact, Fraction(1, 10**places)
     rounded = 2 * abs(off) <= step
     cut = abs(off) < step and (off < 0) == (exact > 0)
-    printed = abs(off) <= abs(exact) / 2**52  # a double
-    if digits(decimal, places) >= LONG and (rounded or cut or printed):
+    count = digits(decimal, places)
+    printed = count <= DOUBLE and abs(off) <= abs(exact) / 2**52
+    if count >= LONG and (rounded or cut or printed):
         return True
     simple = 2 * exact.denominator**2 <= 10**places  # no other fraction so simple is so near
     return short and places >= 3 and simple and rounded

@@ -71,6 +71,7 @@ NEVER = set(
         "or and not no nor to than minus plus times squared cubed factorial half halves third"
         " thirds quarter quarters fourth fourths fifth fifths tenth tenths hundredth hundredths"
         " thousandth thousandths maybe perhaps if else but is are was were more less fewer"
+        " wrong incorrect false"
         " approximately about roughly around between over mod modulo root power hundred thousand"
         " million billion trillion dozen negative 或 和 或者 不 不是 以上 以下 左右 倍 分之"
     ).split()

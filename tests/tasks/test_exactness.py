@@ -69,6 +69,7 @@ def test_decimals_of_many_digits(worker):
         ("1.4142135623730951", True),
         ("1.41421356236", False),
         ("1.4142135623731951", False),
+        ("1.4142135623730950999", False),
     ]
     for decimal, near in asked:
         places = len(decimal.partition(".")[2])
