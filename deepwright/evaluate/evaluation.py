@@ -20,6 +20,8 @@ from deepwright.evaluate.scoring import completion_text, prompt_ids, score_compl
 from deepwright.files import write_records
 from deepwright.sampler import Completion, Sampler, Sampling, StopReason
 from deepwright.tasks import Problem, Score, Split, Task, Verdict
+from deepwright.tasks.completions import Reading
+from deepwright.tasks.task import ChatTask
 from deepwright.text import Tokenizer
 
 USUAL_KS = (4, 16, 64)
@@ -31,7 +33,7 @@ WHERE = (
 
 
 # What the first runs did not measure, so that their records lack it.
-ADDED = {"language_consistency_se", "size", "intervals"}
+ADDED = {"language_consistency_se", "size", "intervals", "reading"}
 JUDGED_TOGETHER = 256  # completions
 
 
@@ -89,6 +91,7 @@ class Evaluation(Habits):
     # By "pass@1", "pass@4", "cons@4": 95%, also where all or nothing is right and a standard error
     # of 0 says nothing.
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    reading: str = "strict"  # how completions were read: strict or usual
     generations: tuple[Generation, ...] = field(default=(), repr=False, compare=False)
 
     def record(self, stage: str, step: int, label: str) -> dict[str, Any]:
@@ -181,10 +184,15 @@ def evaluate(
         "size": task.size(split),
         "samples": samples,
         "temperature": temperature,
+        "reading": reading_of(task),
     }
     return Evaluation(
         **settings, top_p=top_p, max_tokens=max_tokens, seed=seed, **measure(generations, ks)
     )
+
+
+def reading_of(task: Task) -> Reading:
+    return task.reading if isinstance(task, ChatTask) else "strict"
 
 
 def read_generation(
@@ -202,7 +210,7 @@ def read_generation(
         formatted=score.formatted,
         truncated=completion.stop is not StopReason.STOP,
         length=len(completion.token_ids),
-        answer=answer_value(text)
+        answer=answer_value(text, reading_of(task))
         if score.verdict in (Verdict.CORRECT, Verdict.WRONG) and completion.stop is StopReason.STOP
         else None,
         reasoning=analyse(task, problem, text),

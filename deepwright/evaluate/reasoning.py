@@ -9,7 +9,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 from deepwright.tasks import Countdown, Problem, Task
-from deepwright.tasks.answers import MAX_ANSWER, bare, number, plain
+from deepwright.tasks.answers import number, plain
+from deepwright.tasks.completions import Reading
 from deepwright.tasks.countdown import read_prompt
 from deepwright.tasks.expression import ExpressionError, evaluate
 from deepwright.tasks.self_checks import Tally, self_checks, tally
@@ -89,19 +90,21 @@ def habits(described: Sequence[tuple[Reasoning, bool]]) -> Habits:
     )
 
 
-def answer_value(text: str) -> Hashable | None:
-    """What a vote compares: the value of the final answer, as a number ("1,200", "\\frac{1}{2}") or an expression, or its words where it is neither. None
-    without an answer in the asked format."""
+def answer_value(text: str, reading: Reading = "strict") -> Hashable | None:
+    """What a vote compares: the value of the final answer, as a number ("1,200", "\\frac{1}{2}") or
+    an expression, or its words where it is neither. None without an answer in a format."""
     found = [
-        read for layout in INSTRUCTIONS if not isinstance(read := read_layout(text, layout), str)
+        read
+        for layout in INSTRUCTIONS
+        if not isinstance(read := read_layout(text, layout, reading), str)
     ]
     if not found:
         return None
     answer = found[0][1]
+    if (value := number(answer)) is not None:
+        return value
     try:
-        return (
-            evaluate(answer)[0] if (value := number(bare(answer[:MAX_ANSWER]))) is None else value
-        )
+        return evaluate(answer)[0]
     except ExpressionError:
         return plain(answer)
 

@@ -35,6 +35,9 @@ class EvalRequest:
     budgets: tuple[
         int, ...
     ] = ()  # longest thoughts in tokens: closed by force at each of these, and judged; none: no limit
+    # how completions are read: strict, as a reward does (the form once, exactly as asked), or usual,
+    # for other people's models: what stands after the thought, where an answer given twice is one
+    reading: Literal["strict", "usual"] = "usual"
     save: str = ""  # FILE.jsonl that gets every completion with its verdict
     tokenizer: str = ""  # with a URL, and needed there: the folder whose tokenizer and chat template the served model has
     served: str = "policy"  # with a URL: the name by which the server knows the model

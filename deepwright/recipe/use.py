@@ -23,6 +23,7 @@ from deepwright.rl.outside import OutsideSampler
 from deepwright.sampler import Sampling
 from deepwright.tasks import FAMILIES, DataFile, Split, Task
 from deepwright.tasks.row_files import files_of
+from deepwright.tasks.task import ChatTask
 from deepwright.text import Tokenizer
 from deepwright.train.progress import Progress
 
@@ -140,7 +141,9 @@ def task_of(request: EvalRequest, name: str = "") -> Task:
     changes = {"options": (*choice.options, *options)} | (
         {} if request.task_seed is None else {"seed": request.task_seed}
     )
-    return dataclasses.replace(choice, **changes).judge()
+    task = dataclasses.replace(choice, **changes).judge()
+    chats = isinstance(task, ChatTask)
+    return dataclasses.replace(task, reading=request.reading) if chats else task
 
 
 def files_in(name: str, split: Split) -> set[Path]:
@@ -218,7 +221,7 @@ def describe(evaluation: Evaluation) -> list[str]:
             f"    {kind:<{width}}  {value:.3f} ({count} problems)"
             for kind, (value, count) in e.by_kind.items()
         ]
-    lines.append(f"  right format  {e.format_rate:.3f}")
+    lines.append(f"  right format  {e.format_rate:.3f} ({e.reading} reading)")
     lines.append(
         f"  mean length   {e.mean_length:.1f} tokens, {e.truncated_rate:.1%} cut at {e.max_tokens}"
     )

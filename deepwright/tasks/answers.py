@@ -1,167 +1,202 @@
-"""Where a real model's answer stands and when it equals a reference: \\boxed{..}, numbers, plain words.
+"""When an answer equals a reference: the judge of mathematical answers, and its rules.
 
-Numbers are compared here, exactly and without a package; other maths goes to math-verify in a worker (`files.py`). An answer to a
-question for a number must be a number: "3 + 4" says nothing that the question did not, and "5 or 7" says two things.
+A text is brought into one way of writing (`normal_form.py`), read as a value of one kind
+(`values.py`), and compared with the reference kind by kind (`comparing.py`); where two expressions
+meet, math-verify reads them in a worker and they are compared there, exactly. Nothing that a model
+wrote is run. The rules:
+
+- *Dressing says nothing*: formula signs, LaTeX styles and sizes, brackets around the whole, "x ="
+  or "the answer is" before it, a full stop, full-width and Chinese signs.
+- *A reference that is a number wants a number*, written out: 1,200, 1 200, 1{,}200, 3/4, 1\\frac12,
+  1.2\\times10^6, 0.\\overline{3}, 5 million. "3 + 4", "\\sqrt{25}", "5 or 7" are none; "m + n = 7"
+  is, with what was asked before it. Numbers are equal exactly. Two decimals may stand for a
+  fraction that none is equal to: one of ten digits or more, as machines print it, and a reference
+  of three places or more that is the rounding of a fraction so simple that no other is near
+  (0.667 is met by 2/3, never 2/3 by 0.667).
+- *Units*: one that either side leaves out is not missed. Two are compared by what they measure:
+  5 m is 500 cm, and neither 5 km nor 5 apples. \\$, 元, ° and nouns are units. An angle in degrees
+  is none in radians.
+- *Percent*: 28% is met by 28 and by 0.28; 28 by 28% only where a percentage is asked for.
+- *Bases*: 10_2 is 10_2; the base may be left out where the question names one.
+- *Times and ratios*: 3:30 is no 1:10; 2:4 is 1:2 and 1/2.
+- *Lists and sets* have no order and no repeats, *tuples* have an order, and so has a list that
+  meets a tuple or values of different names. A set is no tuple. *Matrices* are compared in any
+  environment, a column with a tuple as well.
+- *Intervals* compare their brackets too. A relation is met by the interval that it means; what is
+  asked as an interval wants one.
+- *Words* are equal without case and marks; one letter of A to J is a choice, in or without
+  brackets. An expression of letters (p - q, ab) is no word.
+- *Expressions* are equal when they agree at points where both are real, to hundreds of digits; an
+  equation also when it is a multiple of the other. Letters keep their case, and a sign that the
+  parser would pass over is compared as written. "x = 5" is 5, in a chain the last value; what
+  follows \\approx is a remark. y = 5 is not x = 5.
+- *Never right*: text beyond 2,000 characters, numbers of 400 digits, brackets 40 deep, towers of
+  powers, digits of other scripts, signs that nobody sees, nan, an ellipsis or the question again,
+  unless the reference has it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 
-from deepwright.text.thoughts import END_THINK, THINK
+from deepwright.tasks.comparing import Comparison, Query, is_choice
+from deepwright.tasks.completions import braced as braced  # what reads references looks here
+from deepwright.tasks.completions import last_boxed as last_boxed
+from deepwright.tasks.normal_form import UNSEEN, depths, normal
+from deepwright.tasks.values import Value, canonical, read, words
 
-BOX = "\\boxed"
 MAX_ANSWER = 2_000  # characters; a longer one is wrong unseen
-MAX_EXPONENT = (
-    6  # digits: a power with so long an exponent, or a tower of powers, is nobody's answer
-)
-_NUMBER = re.compile(r"([-+]?)([0-9]{1,400})?(?:\.([0-9]{1,400}))?", re.ASCII)
-_FRACTION = re.compile(
-    r"([-+]?)(?:\\frac)?\{?(-?[0-9]{1,400})\}?(?:/|(?<=\})|(?<=\\frac[0-9]))\{?(-?[0-9]{1,400})\}?",
-    re.ASCII,
-)
-_DRESSING = re.compile(r"\\[,!;: ]|\\\$|\$|\\left|\\right|[\s.]+$|^\s+")
-_UNIT = re.compile(
-    r"(?<=[0-9}])\s*(?:\\(?:text|mathrm|mbox)\{[^{}]{0,40}\}|\^?\{?\\(?:circ|degree)\}?)$"
-)
+MAX_WORDS = 20  # of a reference that is words: more than these no two people write alike
+MAX_EXPONENT = 6  # digits: a power with so long an exponent, or a tower, is nobody's answer
 _STRANGE = (
     ("digits of another script", re.compile(r"(?![0-9])[\d²³¹⁰-⁹₀-₉]")),
     ("no finite number", re.compile(r"(?i)\b(?:nan|inf|infinity)\b")),
-    (
-        "characters that nobody sees",
-        re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f\\u200b-\\u200f\\ud800-\\udfff]"),
-    ),
+    ("characters that nobody sees", UNSEEN),
 )
-_TOWER = re.compile(rf"(?:\^|\*\*)[\s{{(]*(?:[0-9]{{{MAX_EXPONENT},}}|[0-9]+[\s{{(]*(?:\^|\*\*))")
-_WORD = re.compile(r"(?<![a-z\\])(?:[a-z]{4,}|or|and|not)(?![a-z])")
-_FUNCTIONS = {"sqrt", "sinh", "cosh", "tanh", "arcsin", "arccos", "arctan"}
-_NAMED = re.compile(r"^\s*[A-Za-z](?:_\{?\w{1,3}\}?)?\s*=(?!=)")
+_TOWER = re.compile(rf"\^ ?\{{? ?-?(?:[0-9]{{{MAX_EXPONENT},}}|[0-9]+ ?\}}? ?\^)")
+# No renderer takes a formula sign before a line's end for the beginning of an inline formula.
+_BROKEN_FORMULA = re.compile(r"\\\([ \t]*\n|^[^$]*(?<!\\)\$(?!\$)[ \t]*\n")
+_ELLIPSIS = re.compile(r"\\[a-z]?dots|\.\.\.|[…⋯]")
 
 
-def read_boxed(completion: str) -> tuple[str, str] | str:
-    """(what stands before it, answer) of a completion with exactly one balanced, non-empty \\boxed{..}, or what is wrong.
+@dataclass(frozen=True)
+class Judgement:
+    """`right`: None where it depends on what is `asked` of math-verify."""
 
-    A thought may come first, whether its <think> stands in the completion or ended the prompt; then the box stands after
-    </think>, the thought is not empty, and there is one thought. Linear in the length."""
-    opened, closed = completion.count(THINK), completion.count(END_THINK)
-    if opened > 1 or closed > 1 or opened > closed:
-        return f"{THINK} stands {opened} times and {END_THINK} {closed} times, expected one thought that ends"
-    thought, _, rest = completion.rpartition(END_THINK)
-    before, _, inside = thought.rpartition(THINK)
-    if before.strip() or THINK in rest:
-        return "text before the thought"
-    if closed and not inside.strip():
-        return "the thought is empty"
-    count = rest.count(BOX)
-    if count != 1:
-        return f"{BOX} stands {count} times{' after the thought' if closed else ''}, expected once"
-    start = rest.index(BOX) + len(BOX)
-    answer = braced(rest[start:])
-    if answer is None:
-        return f"{BOX} without balanced braces"
-    return (completion, answer) if answer.strip() else f"{BOX} is empty"
+    right: bool | None
+    detail: str
+    asked: tuple[Query, ...] = ()
 
 
-def braced(text: str) -> str | None:
-    """What the braces that open `text` hold; None where they do not open or do not close. \\{ and \\} are characters, not braces."""
-    if not text.startswith("{"):
-        return None
-    depth, escaped = 0, False
-    for i, letter in enumerate(text):
-        if not escaped and letter in "{}":
-            depth += 1 if letter == "{" else -1
-            if depth == 0:
-                return text[1:i]
-        escaped = letter == "\\" and not escaped
-    return None
+def judge_answer(
+    answer: str, reference: str, question: str = "", known: Mapping[Query, bool] | None = None
+) -> Judgement:
+    """Whether an answer is right by the rules above. `known`: answers to what was asked before."""
+    if why := refused(answer, reference, question):
+        return Judgement(False, why)
+    if why := judgeable(reference):
+        return Judgement(False, f"the reference cannot be judged: {why}")
+    comparison = Comparison(question, known or {})
+    one, other = read(answer), read(reference)
+    right = comparison.same(one, other)
+    if right is None:
+        return Judgement(None, "for math-verify", tuple(comparison.asked))
+    how = " by math-verify" if known else ""
+    return Judgement(right, f"{one.kind}, for the reference's {other.kind}, compared{how}")
 
 
-def last_boxed(text: str) -> str | None:
-    """The last \\boxed{..} of a reference solution (MATH writes its answers so)."""
-    return braced(text[text.rindex(BOX) + len(BOX) :]) if BOX in text else None
+def refused(answer: str, reference: str, question: str) -> str:
+    """Why an answer is not looked at, or ''."""
+    if len(answer) > MAX_ANSWER or re.search(r"[0-9]{400}", answer):
+        return f"longer than {MAX_ANSWER} characters or 400 digits"
+    try:
+        said = normal(answer)
+    except ValueError as error:
+        return str(error)
+    if why := strange(said, reference) or _unseen(answer, reference):
+        return why
+    if _TOWER.search(said):
+        return "an exponent beyond all bounds"
+    if _ELLIPSIS.search(answer) and not _ELLIPSIS.search(reference):
+        return "an ellipsis"
+    if _BROKEN_FORMULA.search(answer):
+        return "an inline formula over several lines"
+    return "repeats the question" if _repeats(answer, reference, question) else ""
 
 
-def number(text: str) -> Fraction | None:
-    """The value of one plain number: digits with optional sign, thousands commas, decimals; a/b or \\frac; None for all else."""
-    text = (
-        _DRESSING.sub("", text)
-        .replace("{,}", ",")
-        .replace("dfrac", "frac")
-        .replace("tfrac", "frac")
-        .strip()
-    )
-    if re.fullmatch(r"[-+]?[0-9]{1,3}(?:,[0-9]{3}){1,130}(?:\.[0-9]{1,400})?", text):
-        text = text.replace(",", "")
-    if (found := _NUMBER.fullmatch(text)) and (found[2] or found[3]):
-        return Fraction(f"{found[1]}{found[2] or 0}.{found[3] or 0}")
-    if (found := _FRACTION.fullmatch(text)) and int(found[3]):
-        return (-1 if found[1] == "-" else 1) * Fraction(int(found[2]), int(found[3]))
-    return None
-
-
-def bare(text: str) -> str:
-    """An answer without a unit behind its number and without "x =" before it."""
-    return _UNIT.sub("", _NAMED.sub("", _DRESSING.sub("", text)))
-
-
-def same_number(answer: str, reference: str) -> bool | None:
-    """Whether both are one number of equal value; None where the reference is none, so that something else must judge."""
-    percent = re.compile(r"\s*\\?%\s*$")
-    if percent.search(reference):
-        answer, reference = percent.sub("", answer), percent.sub("", reference)
-    wanted = number(bare(reference))
-    return None if wanted is None else number(bare(answer)) == wanted
-
-
-def plain(text: str) -> str:
-    """Words for comparison: one blank between them, no case, no \\text{..} or parentheses around the whole."""
-    text = re.sub(r"^\s*\\(?:text|mathrm|mbox|textbf)\{([^{}]*)\}\s*$", r"\1", text)
-    return " ".join(re.sub(r"^\s*\(([^()]*)\)\s*$", r"\1", text).split()).casefold().rstrip(".")
-
-
-def is_words(reference: str) -> bool:
-    """A reference that is words (or one letter of a choice), where maths would read "Paris" as p*a*r*i*s and pay "Pairs"."""
-    return bool(re.fullmatch(r"[^\W\d_]+(?:[ '.,-]+[^\W\d_]+)*", plain(reference)))
+def _repeats(answer: str, reference: str, question: str) -> bool:
+    squeezed, given, right = (re.sub(r"\s+", "", text) for text in (answer, question, reference))
+    computed = len(squeezed) > 2 and re.search(r"[-+*/^]", squeezed)
+    return bool(computed) and squeezed in given and squeezed != right
 
 
 def strange(answer: str, reference: str) -> str:
-    """What an answer holds that the reference does not and that Python's float or a lenient parser would pass over, or ''."""
+    """What an answer holds that the reference does not and that Python's float or a lenient parser
+    would pass over, or ''."""
     for said, found in _STRANGE:
         if found.search(answer) and not found.search(reference):
             return said
     return ""
 
 
-def refused(answer: str, reference: str, question: str) -> str:
-    """Why an answer is not shown to the verifier of expressions, or ''."""
-    if len(answer) > MAX_ANSWER or re.search(r"[0-9]{400}", answer):
-        return f"longer than {MAX_ANSWER} characters or 400 digits"
-    if why := strange(answer, reference):
-        return why
-    if _TOWER.search(answer):
+def _unseen(answer: str, reference: str) -> str:
+    hidden = UNSEEN.search(answer) and not UNSEEN.search(reference)
+    return "characters that nobody sees" if hidden else ""
+
+
+def judgeable(reference: str) -> str:
+    """'' for a reference that an answer can meet, else why none ever could.
+
+    It is empty, too long, nested too deeply, cut within a brace (no box could hold it), or a text
+    of so many words that nobody says them alike."""
+    if not reference.strip():
+        return "it is empty"
+    if len(reference) > MAX_ANSWER or re.search(r"[0-9]{400}", reference):
+        return f"it is longer than {MAX_ANSWER} characters or 400 digits"
+    try:
+        said = normal(reference)
+    except ValueError as error:
+        return str(error)
+    if not said:
+        return "it says nothing"
+    if _TOWER.search(said):
         return "an exponent beyond all bounds"
-    if "=" in bare(answer) and "=" not in reference:
-        return "an equation where a value was asked for"
-    if "$" in answer.strip().strip("$") and not is_words(reference):
-        return "more than one formula"
-    beside = (
-        set(_WORD.findall(_UNIT.sub("", answer).casefold()))
-        - set(_WORD.findall(reference.casefold()))
-        - _FUNCTIONS
-    )
-    if beside and not is_words(reference):
-        return f"words beside the value: {min(beside)[:20]}"
-    squeezed, given = (re.sub(r"\s+", "", text) for text in (answer, question))
-    if (
-        len(squeezed) > 2
-        and re.search(r"[-+*/^]", squeezed)
-        and squeezed in given
-        and squeezed != re.sub(r"\s+", "", reference)
-    ):
-        return "repeats the question"
-    return ""
+    braces = re.sub(r"\\.", "", reference, flags=re.DOTALL)
+    if depths(re.sub("[^{}]", "", braces))[::2] != (0, 0):
+        return "its braces do not balance"
+    count = len(re.findall(r"[^\W\d_]{2,}", re.sub(r"\\[A-Za-z]+", " ", reference)))
+    return f"it is a text of {count} words" if count > MAX_WORDS else ""
+
+
+def number(text: str) -> Fraction | None:
+    """The value of a text that is one number, with or without a unit or "x =" before it."""
+    value = _read_or_none(text)
+    return value.quantity.value if value and value.quantity else None
+
+
+def plain(text: str) -> str:
+    """A text as votes and words compare it: its words, or its signs in one way of writing."""
+    value = _read_or_none(text)
+    if value is None:
+        return " ".join(text.split()).casefold()
+    return words(value.text) if value.kind == "words" else canonical(value.text)
+
+
+def _read_or_none(text: str) -> Value | None:
+    try:
+        return read(text[:MAX_ANSWER])
+    except ValueError:
+        return None
+
+
+def same_number(answer: str, reference: str) -> bool | None:
+    """Whether both are one number of equal value; None where the reference is none."""
+    wanted = _read_or_none(reference)
+    if wanted is None or wanted.kind != "number":
+        return None
+    said = _read_or_none(answer)
+    return said is not None and bool(Comparison().same(said, wanted))
+
+
+def asks_math_verify(reference: str) -> bool:
+    """Whether answers to this reference may need the package math-verify to be judged."""
+    value = _read_or_none(reference)
+    return value is not None and _has_expressions(value)
+
+
+def _has_expressions(value: Value) -> bool:
+    single = value.kind == "expression" and not is_choice(value)
+    return single or any(map(_has_expressions, value.parts))
+
+
+def same_here(one: str, other: str) -> bool:
+    """Whether two answers are one as far as that shows without a worker, as of repeated boxes."""
+    first, second = _read_or_none(one), _read_or_none(other)
+    return bool(first and second and Comparison().same(first, second))
 
 
 def digest(text: str) -> int:

@@ -16,7 +16,7 @@ from random import Random
 
 from deepwright.seeds import pick, stream
 from deepwright.tasks.answers import digest
-from deepwright.tasks.task import ChatTask, Layout, Problem, Split, framed
+from deepwright.tasks.task import ChatTask, Layout, Problem, Reading, Split, framed
 
 _DRAW, _EXAMPLE = 48, 49  # purposes of random streams
 _HELD_OUT_OF = 8  # one problem in so many may be held out
@@ -35,6 +35,7 @@ class Calc3(ChatTask):
     examples: int = 1
     layout: Layout = "boxed"
     format_reward: float = 0.1
+    reading: Reading = "strict"
 
     name = "calc3"
 

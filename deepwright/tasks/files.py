@@ -16,12 +16,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from deepwright.refusals import require
-from deepwright.tasks.answers import digest, is_words, plain, refused, same_number
+from deepwright.tasks.answers import Judgement, asks_math_verify, digest, judge_answer
 from deepwright.tasks.code import judge_code
+from deepwright.tasks.comparing import Query
 from deepwright.tasks.pool import shared_pool
 from deepwright.tasks.row_files import read_problems
 from deepwright.tasks.sandbox import Limits, confined_or_refused
-from deepwright.tasks.task import ChatTask, Layout, Problem, Split, framed
+from deepwright.tasks.task import ChatTask, Layout, Problem, Reading, Split, framed
 from deepwright.text.thoughts import END_THINK, THINK
 
 PROGRAM = "Answer with one Python program in a ```python block."
@@ -39,6 +40,7 @@ class DataFile(ChatTask):
     examples: int = 0
     layout: Layout = "boxed"
     format_reward: float = 0.1
+    reading: Reading = "strict"
     seconds: float = 5.0
     unconfined: bool = False
     benchmark: str = ""
@@ -79,7 +81,7 @@ class DataFile(ChatTask):
         if any("tests" in problem.columns for problem in problems):
             confined_or_refused(self.unconfined)
         answers = [problem.answer for problem in problems if "tests" not in problem.columns]
-        if any(same_number("", answer) is None and not is_words(answer) for answer in answers):
+        if any(map(asks_math_verify, answers)):
             require(
                 "math_verify", f"{self.path}: judging answers that are neither numbers nor words"
             )
@@ -121,31 +123,21 @@ class DataFile(ChatTask):
             os.cpu_count()
         ) as threads:  # for programs, each of which is waited for
             judged = list(threads.map(self._judge_here, problems, answers))
-        asked = [i for i, one in enumerate(judged) if one is None]
-        jobs = [{"reference": problems[i].answer, "answer": answers[i]} for i in asked]
-        for i, outcome in zip(
-            asked, shared_pool("math", self.seconds).run(jobs) if jobs else (), strict=True
-        ):
-            judged[i] = (
-                (None, outcome.error)
-                if outcome.error
-                else (outcome.value, "compared by math-verify")
-            )
-        return judged
+        known: list[dict[Query, bool]] = [{} for _ in judged]
+        while asked := [i for i, one in enumerate(judged) if one.asked]:
+            jobs = [{"pairs": judged[i].asked} for i in asked]
+            for i, outcome in zip(asked, shared_pool("math", self.seconds).run(jobs), strict=True):
+                if outcome.error:
+                    judged[i] = Judgement(None, outcome.error)
+                    continue
+                known[i] |= dict(zip(judged[i].asked, outcome.value, strict=True))
+                problem = problems[i]
+                judged[i] = judge_answer(answers[i], problem.answer, problem.prompt, known[i])
+        return [(one.right, one.detail) for one in judged]
 
-    def _judge_here(self, problem: Problem, answer: str) -> tuple[bool, str] | None:
-        """The verdict where no worker is needed for it; None where math-verify must compare."""
+    def _judge_here(self, problem: Problem, answer: str) -> Judgement:
+        """The verdict, or what math-verify has to be asked for it."""
         if tests := problem.columns.get("tests"):
-            return judge_code(
-                answer,
-                tests,
-                Limits(self.seconds, cpu_seconds=max(1, int(self.seconds))),
-                self.unconfined,
-            )
-        if why := refused(answer, problem.answer, problem.prompt):
-            return False, why
-        if (same := same_number(answer, problem.answer)) is not None:
-            return same, "compared as numbers"
-        if plain(answer) == plain(problem.answer):
-            return True, "is the reference"
-        return (False, "other words") if is_words(problem.answer) else None
+            limits = Limits(self.seconds, cpu_seconds=max(1, int(self.seconds)))
+            return Judgement(*judge_code(answer, tests, limits, self.unconfined))
+        return judge_answer(answer, problem.answer, problem.prompt)

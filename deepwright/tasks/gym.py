@@ -22,7 +22,7 @@ from typing import Any
 from deepwright.refusals import nearest, require
 from deepwright.tasks.answers import same_number, strange
 from deepwright.tasks.pool import shared_pool
-from deepwright.tasks.task import ChatTask, Layout, Problem, Split, framed
+from deepwright.tasks.task import ChatTask, Layout, Problem, Reading, Split, framed
 
 _MAKE_SECONDS = 60.0  # for an item: some sets search long
 _TRIES = 8  # positions that a training item may fall on before its set counts as too small
@@ -41,6 +41,7 @@ class ReasoningGym(ChatTask):
     by: str = ""
     layout: Layout = "boxed"
     format_reward: float = 0.1
+    reading: Reading = "strict"
     seconds: float = 5.0
     config: Mapping[str, Any] = field(default_factory=dict, hash=False)
 

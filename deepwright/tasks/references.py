@@ -18,13 +18,13 @@ from decimal import Decimal
 
 from deepwright.files import parse_json
 from deepwright.refusals import quoted
-from deepwright.tasks.answers import braced, number
+from deepwright.tasks.answers import judgeable, number
+from deepwright.tasks.completions import last_boxed
 
 LONGEST = 400  # characters of a reference
 MAX_WORDS = 6  # of a reference in words, or beside an expression
 SENTENCE = 4  # as many words that end with a full stop are one
 _BOX = re.compile(r"\\f?box(?:ed)?(?![A-Za-z])\s*")
-_TOKEN = re.compile(r"-?[0-9]+(?:[.,][0-9]+)*|\\?[A-Za-z]+")  # \boxed 9, \boxed x
 _SAID = re.compile(r"(?i)\banswer(?:\*\*)?\s*(?:is|:|=)+[\s:*]*|答案\s*[是为:\uff1a]+\s*")
 _SENTENCE_END = re.compile(r"[.\u3002](?:\s|$)|\n")
 _GROUPS = re.compile(r"-?[0-9]{1,3}(?:[ \u00a0\u202f][0-9]{3})+(?:\.[0-9]+)?")  # 1 200
@@ -68,7 +68,7 @@ def _single(value: object) -> str:
 
 
 def _in_text(text: str) -> str:
-    found = _boxed(text) or _behind_hashes(text) or _behind_words(text) or text
+    found = last_boxed(text) or _behind_hashes(text) or _behind_words(text) or text
     if not _is_answer(found.strip()):
         raise ValueError(f"no answer found in {quoted(text, 80)}")
     return _tidy(found)
@@ -78,22 +78,13 @@ def _is_answer(text: str) -> bool:
     """A number, a few words or an expression: neither a sentence nor a sign that one is missing."""
     if len(text) > LONGEST or not re.search(r"\w", text) or "####" in text or _BOX.search(text):
         return False
-    if text.casefold().rstrip(".") in _MISSING:
+    if text.casefold().rstrip(".") in _MISSING or judgeable(text):
         return False
     if number(text) is not None:
         return True
     words = [word.casefold() for word in _LETTERS.findall(text) if word[0] != "\\"]
     most = SENTENCE - 1 if text.endswith((".", "\u3002")) else MAX_WORDS
     return len(words) <= most and not _PROSE.intersection(words)
-
-
-def _boxed(text: str) -> str | None:
-    """The last box, with braces or (\\boxed 9) without."""
-    if not (boxes := [box.end() for box in _BOX.finditer(text)]):
-        return None
-    rest = text[boxes[-1] : boxes[-1] + 2 * LONGEST]
-    token = _TOKEN.match(rest)
-    return braced(rest) or (token[0] if token else None)
 
 
 def _behind_hashes(text: str) -> str | None:

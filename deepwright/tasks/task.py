@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from deepwright.tasks.answers import read_boxed
-from deepwright.text.thoughts import ANSWER, END_ANSWER, END_THINK, THINK, read_tags
+from deepwright.refusals import expect
+from deepwright.tasks.answers import same_here
+from deepwright.tasks.completions import READINGS, Layout, Reading, read_completion
+from deepwright.text.thoughts import ANSWER, END_ANSWER, END_THINK, THINK
 
 Split = Literal["train", "held_out"]
-Layout = Literal["tags", "boxed"]
 INSTRUCTIONS = {
     "tags": f"Think inside {THINK} {END_THINK}, then give the final answer inside {ANSWER} {END_ANSWER}.",
     "boxed": "Put the final answer in \\boxed{}.",
@@ -125,9 +126,11 @@ def score_layout(
     return scored(*check(found[1]), format_reward)
 
 
-def read_layout(completion: str, layout: Layout) -> tuple[str, str] | str:
+def read_layout(
+    completion: str, layout: Layout, reading: Reading = "strict"
+) -> tuple[str, str] | str:
     """(thought, answer), or what is wrong with the format."""
-    return (read_tags if layout == "tags" else read_boxed)(completion)
+    return read_completion(completion, layout, reading, same_here)
 
 
 def scored(right: bool | None, detail: str, format_reward: float) -> Score:
@@ -148,14 +151,16 @@ def framed(layout: Layout, thought: str, answer: str) -> str:
 class ChatTask:
     """What tasks for models with a tokenizer of their own share: conversations, sizes, scores in batches, no word list.
 
-    A subclass is a dataclass with `layout`, `format_reward`, `judge`, and `train` and `held_out` (or `sizes`)."""
+    A subclass is a dataclass with `layout`, `format_reward`, `reading`, `judge`, and `train` and
+    `held_out` (or `sizes`)."""
 
     layout: Layout
     format_reward: float
+    reading: Reading
 
     def __post_init__(self) -> None:
-        if self.layout not in INSTRUCTIONS:
-            raise ValueError(f"layout is {self.layout!r}, expected 'tags' or 'boxed'")
+        expect(self.layout in INSTRUCTIONS, "layout", self.layout, "'tags' or 'boxed'")
+        expect(self.reading in READINGS, "reading", self.reading, "'strict' or 'usual'")
         for name, least in (
             ("train", 1),
             ("held_out", 1),
@@ -199,7 +204,7 @@ class ChatTask:
 
     def read(self, problem: Problem, completion: str) -> tuple[str, str] | str:
         """(thought, answer), or what is wrong with the format."""
-        return read_layout(completion, self.layout)
+        return read_layout(completion, self.layout, self.reading)
 
     def judge(
         self, problems: Sequence[Problem], answers: Sequence[str]

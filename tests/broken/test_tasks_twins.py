@@ -5,8 +5,9 @@ import json
 
 import pytest
 
-from deepwright.tasks import answers, calc3, code, files, make_task, sandbox, task, user_reward
+from deepwright.tasks import calc3, code, files, make_task, sandbox, task, user_reward
 from deepwright.tasks.attacks import report
+from deepwright.tasks.completions import last_boxed
 from deepwright.tasks.task import Score, Verdict
 from tests.broken.patched import must_reject
 
@@ -27,18 +28,6 @@ def rewards_hold(tmp_path):
     ):
         lines, held = report(reward, 8)
         assert held, lines
-
-
-def maths_holds(tmp_path):
-    """The same for expressions, which math-verify compares."""
-    pytest.importorskip("math_verify", reason="the extra `tasks` is not installed")
-    rows = [
-        {"problem": f"Expand (x+{n})^2 - {n * n} .", "answer": f"x^2+{2 * n}x"}
-        for n in range(2, 30)
-    ]
-    (tmp_path / "maths.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    lines, held = report(make_task(f"file:{tmp_path / 'maths.jsonl'}", seconds=1.5), 1)
-    assert held, lines
 
 
 def sides_are_disjoint(tmp_path):
@@ -109,9 +98,9 @@ def code_is_confined(tmp_path):
 
 
 def any_box(original):
-    def read(completion):
-        found = answers.last_boxed(completion)
-        return (completion, found) if found else original(completion)
+    def read(completion, *how):
+        found = last_boxed(completion)
+        return (completion, found) if found else original(completion, *how)
 
     return read
 
@@ -121,19 +110,11 @@ def contains(original):
 
 
 def tags_anywhere(original):
-    def read(completion):
+    def read(completion, *how):
         answer = completion.rpartition("<answer>")[2].partition("</answer>")[0].strip()
-        return ("", answer) if answer else original(completion)
+        return ("", answer) if answer else original(completion, *how)
 
     return read
-
-
-def nothing_refused(_):
-    return lambda answer, reference, question: ""
-
-
-def letters_in_any_order(original):
-    return lambda text: "".join(sorted(set(original(text))))
 
 
 def split_by_python_hash(_):
@@ -172,11 +153,9 @@ def a_quiet_end_is_a_pass(original):
 
 
 TWINS = [
-    (rewards_hold, task, "read_boxed", any_box),
-    (rewards_hold, task, "read_tags", tags_anywhere),
+    (rewards_hold, task, "read_completion", any_box),
+    (rewards_hold, task, "read_completion", tags_anywhere),
     (rewards_hold, calc3, "_check", contains),
-    (maths_holds, files, "refused", nothing_refused),
-    (rewards_hold, files, "plain", letters_in_any_order),
     (sides_are_disjoint, files, "digest", split_by_python_hash),
     (sides_are_disjoint, calc3, "digest", split_by_python_hash),
     (failures_are_named, user_reward, "failed", failed_is_wrong),

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepwright.evaluate import Evaluation, decompose, evaluate, write_generations
-from deepwright.evaluate.evaluation import Generation, measure
+from deepwright.evaluate.evaluation import Generation, measure, reading_of
 from deepwright.evaluate.reasoning import Reasoning, analyse, answer_value, habits
 from deepwright.metrics import GLOSSARY
 from deepwright.sampler import Completion, StopReason
-from deepwright.tasks import Countdown, Problem, Score, Verdict
+from deepwright.tasks import Calc3, Countdown, Problem, Score, Verdict
 from deepwright.text import number_tokenizer
 
 TASK = Countdown(held_out=20)
@@ -128,6 +128,7 @@ def test_a_record_comes_back_and_holds_only_json():
         and record["by_kind"] == {"1 solution": [0.5, 2]}
     )
     assert Evaluation.from_record(record) == result
+    assert record.pop("reading") == "strict" and Evaluation.from_record(record) == result
     with pytest.raises(ValueError, match="unknown key 'odd'"):
         Evaluation.from_record(record | {"odd": 1})
     del record["seed"]
@@ -206,6 +207,26 @@ class Plain:
     def score(self, problem, completion):
         verdict = Verdict.CORRECT if completion == "yes" else Verdict.WRONG
         return Score(1.0, verdict, "", {"accuracy": 0.0, "format": 1.0})
+
+
+@pytest.mark.parametrize("reading, rate", [("strict", 0.0), ("usual", 1.0)])
+def test_an_evaluation_says_how_completions_were_read(reading, rate):
+    """An answer given twice is one as usual, and votes."""
+
+    class Same(Calc3):
+        def problem(self, i, split):
+            return Problem(i, "make 1 :", "5", "only")
+
+        def score_many(self, problems, completions):
+            return super().score_many(problems, [TWICE] * len(completions))
+
+    result = measured("yes", task=Same(reading=reading))
+    assert (result.reading, result.pass_at_1) == (reading, rate)
+    assert reading_of(Plain()) == "strict"
+    assert answer_value(TWICE, reading) == (5 if rate else None)
+
+
+TWICE = r"<think> </think> So \boxed{5}. **Answer:** \boxed {5}"
 
 
 def test_a_task_that_cannot_be_read_is_not_described():

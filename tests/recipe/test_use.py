@@ -14,6 +14,7 @@ from deepwright.config import preset
 from deepwright.model import Transformer
 from deepwright.recipe import use
 from deepwright.recipe.requests import ChatRequest, EvalRequest, GenerateRequest
+from deepwright.recipe.settings import TaskChoice
 from deepwright.sampler import Sampling
 from deepwright.tasks import Countdown
 from deepwright.text import number_tokenizer, train_bpe
@@ -101,6 +102,14 @@ def test_held_out_problems_are_those_of_the_run(folder):
         assert use.task_of(EvalRequest(str(place))) == Countdown(seed=7, largest=9)
         assert use.task_of(EvalRequest(str(place), task_seed=1)) == Countdown(seed=1, largest=9)
     assert use.task_of(EvalRequest(str(run.parent)), "countdown") == Countdown()
+
+
+def test_eval_reads_as_usual_and_a_run_strictly(folder):
+    asked = EvalRequest(str(folder.parents[3]))
+    assert use.task_of(asked, "calc3").reading == "usual"
+    assert use.task_of(dataclasses.replace(asked, reading="strict"), "calc3").reading == "strict"
+    assert TaskChoice("calc3").judge().reading == "strict"  # what the stages of a recipe ask
+    assert use.task_of(asked, "countdown") == Countdown()  # has one way alone
 
 
 def test_eval_judges_by_the_task_s_own_check_whatever_the_run_paid(tmp_path):
