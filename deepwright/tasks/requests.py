@@ -14,7 +14,15 @@ from typing import NamedTuple
 
 from deepwright.seeds import pick, shuffled, stream
 from deepwright.tasks.answers import digest
-from deepwright.tasks.task import Problem, Score, Split, framed, read_layout, score_tags
+from deepwright.tasks.task import (
+    Problem,
+    Score,
+    Split,
+    check_rewards,
+    framed,
+    read_layout,
+    score_tags,
+)
 from deepwright.text.languages import LANGUAGES, check_languages, consistency
 
 _PAIR, _DOCUMENT, _ORDER = 52, 53, 54  # purposes of random streams
@@ -54,6 +62,7 @@ class Requests:
 
     def __post_init__(self) -> None:
         check_languages(self.languages)
+        check_rewards(self, ("format_reward",))
 
     @cached_property
     def requests(self) -> dict[str, tuple[Request, ...]]:
