@@ -149,10 +149,13 @@ class Transformer(nn.Module):
 
     def mtp_hidden(self, h_BSD: Tensor, tokens_BS: Tensor, *, valid_BS: Tensor | None = None, routing: list[Routing] | None = None,
                    recompute: bool = False) -> list[Tensor]:  # fmt: skip
-        """For depth k = 1.. the states [B, S-k, D] from which the head predicts token i+k+1 at position i."""
+        """For each depth 1 <= k < S the states [B, S-k, D] from which the head predicts token
+        i+k+1 at position i."""
         states = []
         for k, module in enumerate(self.mtp, start=1):
             shifted_BS = tokens_BS[:, k:]
+            if not shifted_BS.shape[1]:  # rows too short for this depth
+                break
             embedded = F.embedding(shifted_BS, self.embed.weight)
             x_BSD = module.merge(h_BSD[:, : shifted_BS.shape[1]], embedded, self.compute_dtype)
             positions_BS = self._positions(shifted_BS)

@@ -91,7 +91,7 @@ def check(settings: R1Settings | PretrainSettings | RLSettings) -> None:
     if isinstance(settings, R1Settings):
         _check_stages(settings)
     if start is None or (isinstance(settings, R1Settings) and not start):
-        base.countdown(settings)
+        base.check(settings)
         return
     settings.task.make()
     if start:

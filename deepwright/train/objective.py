@@ -145,14 +145,13 @@ def _piece_loss(
     )
     total = main = _token_loss(model, h_BSD, piece, 0, tokens)
     sums.loss += main.item()
-    if terms.mtp:
+    if terms.mtp and len(model.mtp):
         hidden = model.mtp_hidden(
             h_BSD, piece.inputs_BS, valid_BS=piece.valid_BS, routing=routing, recompute=recompute
         )
         # Eq. 24 divides each depth by all T tokens, although its last k positions have no target.
-        mtp = sum(_token_loss(model, h, piece, k, tokens) for k, h in enumerate(hidden, 1)) / len(
-            hidden
-        )
+        depths = [_token_loss(model, h, piece, k, tokens) for k, h in enumerate(hidden, 1)]
+        mtp = sum(depths, start=main.new_zeros(())) / len(model.mtp)
         sums.mtp_loss += mtp.item()
         total = total + terms.mtp * mtp
     if (terms.sequence or terms.auxiliary) and routing:
