@@ -11,6 +11,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 
+class NotFinite(ValueError):
+    """The model's logits, those of `row` first, are no numbers; the message says why."""
+
+    def __init__(self, message: str, row: int = 0) -> None:
+        super().__init__(message)
+        self.row = row
+
+
 class StopReason(enum.Enum):
     STOP = "stop"  # one of the stop ids was produced; it is the last token of the completion
     LENGTH = "length"  # max_tokens or the context was reached
@@ -61,5 +69,5 @@ class Sampler(Protocol):
     def sample(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling
     ) -> list[list[Completion]]:
-        """Returns [P][n] completions for P prompts."""
+        """Returns [P][n] completions for P prompts. NotFinite where a model gives no numbers."""
         ...

@@ -20,8 +20,9 @@ from deepwright.inference.request import Finished, Prefill, Request, Sequence
 from deepwright.inference.rows import Rows
 from deepwright.inference.sampling import draw
 from deepwright.inference.scheduler import Scheduler
+from deepwright.model.finite import source
 from deepwright.refusals import expect
-from deepwright.sampler import Completion, Sampling, StopReason
+from deepwright.sampler import Completion, NotFinite, Sampling, StopReason
 
 
 class Engine:
@@ -267,9 +268,11 @@ class Engine:
         """Samples one token for rows `first`.. and takes out those that have ended."""
         temperature, top_k_R, top_p_R = self.rows.sampling_rules(first)
         greedy = not isinstance(temperature, Tensor) and temperature == 0
-        ids_R, log_probs_R = draw(
-            logits_RV, None if greedy else self.rows.uniform(first), temperature, top_k_R, top_p_R
-        )
+        u_R = None if greedy else self.rows.uniform(first)
+        try:
+            ids_R, log_probs_R = draw(logits_RV, u_R, temperature, top_k_R, top_p_R)
+        except NotFinite as error:
+            raise NotFinite(f"{error}: {self._blame(first + error.row)}") from None
         ended = self.rows.append(first, ids_R, log_probs_R)
         finished = []
         for row in ended:
@@ -286,6 +289,12 @@ class Engine:
             )
         self.scheduler.leave(ended)
         return finished
+
+    def _blame(self, row: int) -> str:
+        """What makes the next logits of a row not finite."""
+        tokens = (*self.rows.sequences[row].request.prompt, *self.rows.read(row)[0])
+        found = source(self.model, torch.tensor([tokens], device=self.rows.device))
+        return found or "of finite states the head makes them"
 
     @staticmethod
     def _finish(

@@ -42,8 +42,7 @@ def table() -> list[tuple[str, str, str]]:
         (
             "expert_mlp",
             "sort, then two grouped matmuls",
-            "wastes no row when loads are uneven; "
-            "at widths that are not whole 16 bytes padded batched matmuls",
+            "wastes no row when loads are uneven; batched where widths are no multiple of 16 bytes",
         ),
         (
             "attention",

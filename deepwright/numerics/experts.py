@@ -1,9 +1,10 @@
 """The routed experts of one layer: sort tokens by expert, two grouped matrix products, weighted sum back.
 
-No Python loop over experts and no dropped token. The grouped product wastes no row when loads are uneven. Where torch has none for the
-operands (`groups`), or where experts are small and there are threads to spare (`side_by_side`),
-every expert gets as many rows as the busiest one in a batched product. Forward and backward move rows by gathers alone (each row is written once), hence the result is
-deterministic. Twin: `plain.expert_mlp`.
+No Python loop over experts and no dropped token. The grouped product wastes no row when loads are
+uneven. Where torch has none for the operands (`groups`), or where experts are small and there are
+threads to spare (`side_by_side`), every expert gets as many rows as the busiest one in a batched
+product. Forward and backward move rows by gathers alone (each row is written once), hence the
+result is deterministic. Twin: `plain.expert_mlp`.
 
 T tokens, K choices per token, E experts, R rows (T * K sorted ones, or E * M padded ones), M the largest load, D width, I inner width, F = 2I.
 """

@@ -6,8 +6,9 @@ moments, averaged weights, router biases, counters and the position in the data;
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from deepwright.metrics import Tracker
+from deepwright.model.finite import source
 from deepwright.numerics import compute_dtype
 from deepwright.refusals import expect, expect_each
 from deepwright.train.checkpoint import (
@@ -34,7 +36,14 @@ from deepwright.train.objective import (
     update_biases,
     validate,
 )
-from deepwright.train.optimizer import Average, Optimizer, OptimizerConfig
+from deepwright.train.optimizer import (
+    Average,
+    Optimizer,
+    OptimizerConfig,
+    TrainingDiverged,
+    is_finite,
+    require_finite,
+)
 from deepwright.train.progress import INTERRUPTED, Progress, StopRequest
 from deepwright.train.schedule import Schedule
 
@@ -47,6 +56,9 @@ FREE_SETTINGS = (
     "load_every",
     "validate_every",
 )
+
+
+LOSSES = ("total_loss", "validation_loss")  # a model that gives none is neither saved nor done
 
 
 class Stream(Protocol):
@@ -128,6 +140,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.optimizer = Optimizer(self.model, self.config.optimizer)
+        self._last: Batch | None = None
         self.compute, _ = compute_dtype(self.config.compute)
         self.average = (
             Average(self.model, self.config.average_decay) if self.config.average_decay else None
@@ -152,7 +165,9 @@ class Trainer:
             )
         rate = c.schedule.learning_rate_at(self.steps + 1, self.tokens)
         speed = c.schedule.bias_speed_at(self.tokens) if c.balance == "bias" else 0.0
-        update = self.optimizer.step(rate)
+        self._last = batch
+        with self.explaining():
+            update = self.optimizer.step(rate, self.steps + 1)
         if update.applied:
             update_biases(self.model, sums.loads, speed, include_mtp=c.bias_in_mtp)
             if self.average:
@@ -172,6 +187,16 @@ class Trainer:
             "step_seconds": seconds,
         }
         return values | self._loss_values(sums, terms) | self._balance_values(sums, speed)
+
+    @contextlib.contextmanager
+    def explaining(self) -> Iterator[None]:
+        """TrainingDiverged also says where in the model the numbers of the last batch got lost."""
+        try:
+            yield
+        except TrainingDiverged as error:
+            with self.model.computing(self.compute):
+                found = None if self._last is None else source(self.model, self._last.inputs_BS)
+            raise TrainingDiverged(f"{error}; {found}" if found else str(error)) from None
 
     def _loss_values(self, sums: Sums, terms: Terms) -> dict[str, float]:
         values = {"loss": sums.loss, "total_loss": sums.total_loss}
@@ -252,7 +277,7 @@ def pretrain(
     `callback(step, model)` runs after each step and must leave the model as it is. SIGINT or SIGTERM finishes the step, saves, and raises
     SystemExit(130). Raises ValueError for settings that contradict the checkpoint, CheckpointError, TrainingDiverged.
     """
-    trainer = Trainer(config, model)
+    trainer, values = Trainer(config, model), {}
     progress = progress or Progress(config.schedule.total_tokens, stage)
     saved = _start_or_resume(trainer, stream, run_dir, tracker, stage, progress)
     with StopRequest() as stop, progress:
@@ -267,9 +292,12 @@ def pretrain(
             if callback:
                 callback(trainer.steps, model)
             progress.advance(int(values["batch_tokens"]), _summary(values))
-            if trainer.steps % config.checkpoint_every == 0:
+            if trainer.steps % config.checkpoint_every == 0 and is_finite(values, LOSSES):
                 saved = _save(trainer, stream, tokenizer, run_dir, tracker)
-        if saved != trainer.steps:
+        if trainer.finished:
+            with trainer.explaining():
+                require_finite(values, LOSSES, trainer.steps)
+        if saved != trainer.steps and is_finite(values, LOSSES):
             saved = _save(trainer, stream, tokenizer, run_dir, tracker)
         if stop.asked:  # also in the last step: what comes after this stage must not begin
             progress.say(

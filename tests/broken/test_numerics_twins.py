@@ -1,9 +1,12 @@
 """Wrong variants of what keeps numbers finite, each rejected by a named test."""
 
+import pytest
 import torch
 
+from deepwright.inference import sampling
 from deepwright.rl import advantages
 from tests.broken.patched import must_reject
+from tests.inference import test_sampling
 from tests.rl import test_extremes as extremes
 
 
@@ -31,3 +34,17 @@ def unit_forgotten(original):
 def test_means_left_in_units(tmp_path):
     check = extremes.check_mean_and_deviation_against_fractions
     must_reject(check, advantages, "in_range", unit_forgotten, tmp_path)
+
+
+def numbers_taken_on_trust(original):
+    return lambda numbers_R: None
+
+
+def the_first_row_speaks_for_all(original):
+    return lambda numbers_R: original(numbers_R[:1])
+
+
+@pytest.mark.parametrize("wrong", [numbers_taken_on_trust, the_first_row_speaks_for_all])
+def test_a_sampler_that_lets_not_a_number_through(wrong, tmp_path):
+    check = test_sampling.check_logits_that_are_no_numbers_are_refused
+    must_reject(check, sampling, "_require_finite", wrong, tmp_path)
