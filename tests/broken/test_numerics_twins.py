@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from deepwright.inference import sampling
+from deepwright.numerics import build
 from deepwright.rl import advantages
 from tests.broken.patched import must_reject
 from tests.inference import test_sampling
+from tests.numerics import test_build
 from tests.rl import test_extremes as extremes
 
 
@@ -48,3 +50,34 @@ def the_first_row_speaks_for_all(original):
 def test_a_sampler_that_lets_not_a_number_through(wrong, tmp_path):
     check = test_sampling.check_logits_that_are_no_numbers_are_refused
     must_reject(check, sampling, "_require_finite", wrong, tmp_path)
+
+
+def any_file_of_that_name(original):
+    return lambda path: path.is_file()
+
+
+def bytes_alone(original):
+    """What others may write to counts, if only its bytes are right for now."""
+    return lambda path: path.name.split(".")[-2] == build._digest(path)
+
+
+@test_build.pytestmark
+@pytest.mark.parametrize(
+    ("wrong", "check"),
+    [
+        (any_file_of_that_name, test_build.check_a_library_is_found_again_and_only_as_it_was_built),
+        (bytes_alone, test_build.check_what_others_can_write_is_not_used),
+    ],
+)
+def test_compiled_code_loaded_on_trust(wrong, check, tmp_path, monkeypatch):
+    good = build.library(test_build.SYMBOLS)
+    monkeypatch.setattr(build, "_try", lambda made, symbols: None)
+    monkeypatch.setenv("CC", str(test_build.compiler(tmp_path, f'cp {good} "$target"')))
+
+    def in_a_folder(folder):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+        monkeypatch.setenv("HOME", str(folder / "home"))
+        place = folder / "deepwright"
+        check(*((place, good) if check.__code__.co_argcount == 2 else (place,)))
+
+    must_reject(in_a_folder, build, "_is_what_was_built", wrong, tmp_path)
