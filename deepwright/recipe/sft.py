@@ -19,7 +19,7 @@ from deepwright.data.conversations import Document, Turns, read_documents
 from deepwright.metrics import JsonlTracker
 from deepwright.recipe.requests import PreviewRequest
 from deepwright.recipe.resolve import Words, resolve
-from deepwright.recipe.session import model_folder, open_run, use_threads
+from deepwright.recipe.session import model_folder, open_run, use_threads, with_formats
 from deepwright.recipe.settings import RunSettings
 from deepwright.text import Tokenizer
 from deepwright.train.sft import SFTConfig, describe, sft
@@ -71,6 +71,7 @@ def run_sft(settings: SFTSettings, resume: bool, say: Callable[[str], None] = pr
         else []
     )
     say(describe(documents, settings.sft))
+    settings = with_formats(settings, resume)
     folder = open_run(settings, resume)
     tracker = JsonlTracker(folder / "metrics.jsonl")
     trainer = sft(

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from deepwright.model.finite import first_bad
-from deepwright.numerics import adamw_half_, compute_dtype
+from deepwright.numerics import adamw_half_, check_format, compute_dtype
 from deepwright.numerics.precision import NAMES
 from deepwright.refusals import expect, expect_each
 
@@ -64,12 +64,14 @@ class OptimizerConfig:
         0.2  # root mean square of a Muon update at learning rate 1; 0.2 is about AdamW's own
     )
     muon_iterations: int = 5
-    muon_dtype: str = "float32"  # of the iteration: float32 | bfloat16 (two to three times faster where native) | auto (where it is)
+    muon_dtype: str = (
+        "float32"  # of the iteration: float32 | bfloat16 | auto (what trains faster here)
+    )
     skip_limit: int = 3  # this many non-finite gradients in a row end the run
 
     def __post_init__(self) -> None:
         expect(self.name in ("adamw", "muon"), "optimizer name", self.name, "'adamw' or 'muon'")
-        compute_dtype(self.muon_dtype, "muon_dtype")  # refuses an unknown name
+        check_format(self.muon_dtype, "muon_dtype")
         expect_each(
             self,
             ("beta1", "beta2", "muon_momentum"),
@@ -108,7 +110,7 @@ class Optimizer:
         self.skipped = 0  # steps left out so far
         self.skipped_in_a_row = 0
         muon = self.config.name == "muon"
-        self._muon_dtype, _ = compute_dtype(self.config.muon_dtype, "muon_dtype")
+        self._muon_dtype = compute_dtype(self.config.muon_dtype)[0] if muon else None
         self.momentum = {
             name: torch.zeros_like(p)
             for name, p in self.parameters.items()

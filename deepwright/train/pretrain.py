@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from deepwright.metrics import Tracker
 from deepwright.model.finite import source
-from deepwright.numerics import compute_dtype
+from deepwright.numerics import check_format, compute_dtype, settled
 from deepwright.refusals import expect, expect_each
 from deepwright.train.checkpoint import (
     Checkpoint,
@@ -81,7 +81,7 @@ class PretrainConfig:
     micro_rows: int | None = (
         None  # rows computed at once; None: the whole batch. The result is the same
     )
-    compute: str = "float32"  # of the blocks: float32 | bfloat16 | auto (bfloat16 where the machine multiplies it natively); weights stay float32
+    compute: str = "float32"  # of the blocks: float32 | bfloat16 | auto (what trains faster here); weights stay float32
     recompute: bool = False  # drop activations and compute them again in the backward pass: less memory, more time
     balance: str = "bias"  # bias (V3) | auxiliary (the older loss, as a baseline) | none
     sequence_alpha: float = (
@@ -104,7 +104,7 @@ class PretrainConfig:
             self.balance,
             "'bias', 'auxiliary' or 'none'",
         )
-        compute_dtype(self.compute)  # refuses an unknown name
+        check_format(self.compute)
         expect_each(
             self,
             ("length", "checkpoint_every", "keep", "load_every", "micro_rows"),
@@ -277,9 +277,11 @@ def pretrain(
     `callback(step, model)` runs after each step and must leave the model as it is. SIGINT or SIGTERM finishes the step, saves, and raises
     SystemExit(130). Raises ValueError for settings that contradict the checkpoint, CheckpointError, TrainingDiverged.
     """
-    trainer, values = Trainer(config, model), {}
+    checkpoint = latest_checkpoint(run_dir)
+    kept = None if checkpoint is None else checkpoint.state["settings"]
+    trainer, values = Trainer(settled(config, kept), model), {}
     progress = progress or Progress(config.schedule.total_tokens, stage)
-    saved = _start_or_resume(trainer, stream, run_dir, tracker, stage, progress)
+    saved = _start_or_resume(trainer, checkpoint, stream, run_dir, tracker, stage, progress)
     with StopRequest() as stop, progress:
         while not trainer.finished and not stop.asked:
             values = trainer.step(stream.batch(trainer.next_rows()))
@@ -325,13 +327,13 @@ def _save(
 
 def _start_or_resume(
     trainer: Trainer,
+    checkpoint: Checkpoint | None,
     stream: Stream,
     run_dir: str | Path,
     tracker: Tracker,
     stage: str,
     progress: Progress,
 ) -> int:
-    checkpoint = latest_checkpoint(run_dir)
     if checkpoint:
         trainer.resume(checkpoint, stream)
         progress.start_at(trainer.tokens)

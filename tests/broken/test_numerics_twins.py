@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from deepwright.inference import sampling
-from deepwright.numerics import build
+from deepwright.numerics import build, formats
 from deepwright.rl import advantages
 from tests.broken.patched import must_reject
 from tests.inference import test_sampling
-from tests.numerics import test_build
+from tests.numerics import test_build, test_formats
 from tests.rl import test_extremes as extremes
 
 
@@ -81,3 +81,25 @@ def test_compiled_code_loaded_on_trust(wrong, check, tmp_path, monkeypatch):
         check(*((place, good) if check.__code__.co_argcount == 2 else (place,)))
 
     must_reject(in_a_folder, build, "_is_what_was_built", wrong, tmp_path)
+
+
+def what_the_processor_says_of_itself(original):
+    """Instructions for bfloat16 mean that it is faster: half the speed on some processors."""
+
+    def chosen(name):
+        has = any(flag in build.processor_flags() for flag in ("avx512_bf16", "amx_bf16", "bf16"))
+        return (torch.bfloat16 if has else torch.float32), "the processor says so"
+
+    return chosen
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="an accelerator decides by itself")
+def test_a_format_chosen_by_what_the_processor_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def check():
+        with pytest.MonkeyPatch.context() as patch:
+            test_formats.check_both_answers_are_reached(patch)
+
+    must_reject(check, formats, "compute_dtype", what_the_processor_says_of_itself, tmp_path)
+    formats._held.cache_clear()
