@@ -6,10 +6,13 @@ import torch
 from deepwright.inference import sampling
 from deepwright.numerics import build, formats
 from deepwright.rl import advantages
+from deepwright.tasks import requests
+from deepwright.text.languages import LANGUAGES, consistency
 from tests.broken.patched import must_reject
 from tests.inference import test_sampling
 from tests.numerics import test_build, test_formats
 from tests.rl import test_extremes as extremes
+from tests.tasks import test_requests
 
 
 def squares_that_overflow(original):
@@ -103,3 +106,30 @@ def test_a_format_chosen_by_what_the_processor_says(tmp_path, monkeypatch):
 
     must_reject(check, formats, "compute_dtype", what_the_processor_says_of_itself, tmp_path)
     formats._held.cache_clear()
+
+
+def words_of_no_language_are_nobody_s_matter(original):
+    """A name, a polite beginning, no word of the other language, none three times: what is more than
+    that is not looked at."""
+
+    def helpful(request, answer):
+        said = answer.split()
+        named = [word for word in said if word in requests.CLASS_OF]
+        people = {word for word in said if word in requests.PEOPLE}
+        on_topic = people == {request.what}
+        if request.count:
+            on_topic = len(set(named)) == len(named) == request.count
+        first = [one.says[request.verb][1].split()[:1] for one in LANGUAGES.values()]
+        own = consistency(answer, request.language) in (1, None)
+        concise = len(said) <= 10 and all(said.count(word) <= 2 for word in said)
+        return (on_topic + (said[:1] in first) + own + concise) / 4
+
+    return helpful
+
+
+@pytest.mark.parametrize(
+    "check",
+    [test_requests.check_no_attack_is_paid, test_requests.check_nothing_undeserved_is_right],
+)
+def test_requests_that_pay_for_words_of_nobody(check, tmp_path):
+    must_reject(check, requests, "helpful", words_of_no_language_are_nobody_s_matter, tmp_path)
