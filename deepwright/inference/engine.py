@@ -21,7 +21,7 @@ from deepwright.inference.rows import Rows
 from deepwright.inference.sampling import draw
 from deepwright.inference.scheduler import Scheduler
 from deepwright.model.finite import source
-from deepwright.refusals import expect
+from deepwright.refusals import expect, quoted
 from deepwright.sampler import Completion, NotFinite, Sampling, StopReason
 
 
@@ -167,12 +167,13 @@ class Engine:
         self._casts.clear()
 
     def _request(self, prompt: Seq[int], sampling: Sampling, prompt_index: int) -> Request:
-        prompt = tuple(int(token) for token in prompt)
-        if not prompt:
+        if not len(prompt):
             raise ValueError("the prompt is empty, expected at least one token (BOS, for instance)")
-        bad = next((token for token in prompt if not 0 <= token < self.vocab), None)
-        if bad is not None:
-            raise ValueError(f"token id {bad} in the prompt, expected 0 to {self.vocab - 1}")
+        for token in prompt:
+            if not hasattr(token, "__index__") or not 0 <= token < self.vocab:
+                expected = f"expected 0 to {self.vocab - 1}"
+                raise ValueError(f"token id {quoted(token)} in the prompt, {expected}")
+        prompt = tuple(int(token) for token in prompt)
         if len(prompt) >= self.context:
             raise ValueError(
                 f"the prompt has {len(prompt)} tokens, the context holds {self.context}: no room for a completion"

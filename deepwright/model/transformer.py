@@ -25,6 +25,7 @@ from deepwright.model.grouped_attention import GroupedAttention
 from deepwright.model.layers import FeedForward, Linear, RMSNorm
 from deepwright.model.multi_token import MultiTokenModule
 from deepwright.model.rope import rotation
+from deepwright.refusals import expect
 
 
 class Block(nn.Module):
@@ -128,9 +129,9 @@ class Transformer(nn.Module):
         """-> state after the final norm [B, S, D]. valid_BS marks real tokens (padding is not counted in routing records);
         `routing` collects one record per MoE layer; `recompute` trades time for memory; `form` forces one form of attention.
         branch_BS: rows that hold a prompt (0) and several continuations (1..), which do not see each other; positions are then given."""
+        x_BSD = self._embedded(tokens_BS)
         positions_BS = self._positions(tokens_BS) if positions_BS is None else positions_BS
         turn_BSR = rotation(self.config, positions_BS)
-        x_BSD = F.embedding(tokens_BS, self.embed.weight)
         for layer, block in enumerate(self.layers):
             x_BSD = self._block(
                 block,
@@ -156,7 +157,7 @@ class Transformer(nn.Module):
             shifted_BS = tokens_BS[:, k:]
             if not shifted_BS.shape[1]:  # rows too short for this depth
                 break
-            embedded = F.embedding(shifted_BS, self.embed.weight)
+            embedded = self._embedded(shifted_BS)
             x_BSD = module.merge(h_BSD[:, : shifted_BS.shape[1]], embedded, self.compute_dtype)
             positions_BS = self._positions(shifted_BS)
             valid = None if valid_BS is None else valid_BS[:, k:]
@@ -165,6 +166,23 @@ class Transformer(nn.Module):
             h_BSD = module.norm(x_BSD)
             states.append(h_BSD)
         return states
+
+    def _embedded(self, tokens_BS: Tensor) -> Tensor:
+        """[B, S, D]. ValueError for what is no batch of token ids; looked for where it costs nothing."""
+        whole = not (tokens_BS.is_floating_point() or tokens_BS.dtype is torch.bool)
+        if tokens_BS.ndim != 2 or not tokens_BS.numel() or not whole:
+            shape = (tuple(tokens_BS.shape), str(tokens_BS.dtype).removeprefix("torch."))
+            expect(
+                False, "a batch of tokens", shape, "whole numbers [rows, positions], at least 1 x 1"
+            )
+        try:
+            return F.embedding(tokens_BS, self.embed.weight)
+        except IndexError:
+            found = (int(tokens_BS.min()), int(tokens_BS.max()))
+            most = self.config.vocab_size - 1
+            raise ValueError(
+                f"token ids go from {found[0]} to {found[1]}, expected 0 to {most}"
+            ) from None
 
     def _block(
         self,

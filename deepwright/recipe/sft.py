@@ -64,9 +64,10 @@ def run_sft(settings: SFTSettings, resume: bool, say: Callable[[str], None] = pr
     use_threads(settings.threads)
     model, tokenizer = weights.load(model_folder(settings.model), torch.float32)
     tokenizer = tokenizer.also_stopping_at(settings.end) if settings.end else tokenizer
-    documents = _read(settings.data, tokenizer, settings.sft.length, settings.turns, say)
+    length = min(settings.sft.length, model.config.max_position_embeddings)
+    documents = _read(settings.data, tokenizer, length, settings.turns, say)
     held_out = (
-        _read(settings.validation, tokenizer, settings.sft.length, settings.turns, say)
+        _read(settings.validation, tokenizer, length, settings.turns, say)
         if settings.validation
         else []
     )

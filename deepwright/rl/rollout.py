@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from deepwright.evaluate.scoring import completion_text, score_completions
+from deepwright.refusals import expect
 from deepwright.rl.advantages import require_usable
 from deepwright.rl.config import GRPOConfig
 from deepwright.rl.losses import Variant
@@ -23,6 +24,7 @@ EPOCH, SAMPLES, SPLIT = 32, 33, 34  # purposes of random streams
 
 def problem_indices(size: int, count: int, seed: int, round_: int) -> list[int]:
     """The `count` training problems of a round: epochs over all `size` problems, each epoch in its own random order, cut into rounds."""
+    expect(size > 0, "the number of training problems", size, "at least 1")
     places = range(round_ * count, (round_ + 1) * count)
     orders = {
         epoch: shuffled(stream(seed, EPOCH, epoch), range(size))

@@ -226,6 +226,8 @@ class Trainer:
 
     def _batch(self, rows: Tensor | Batch) -> Batch:
         batch = rows if isinstance(rows, Batch) else Batch(_cut(rows, self.config.length))
+        context, width = self.model.config.max_position_embeddings, batch.inputs_BS.shape[1]
+        expect(width <= context, "a row's length", width, f"at most the context, {context}")
         return batch.to(self.model.head_weight.device)
 
     def validation_values(self, batches: Sequence[Tensor | Batch]) -> dict[str, float]:
@@ -349,7 +351,7 @@ def _cut(tokens: Tensor, length: int) -> Tensor:
         raise ValueError(
             f"a batch has shape {tuple(tokens.shape)}, expected [rows, at least {length + 1}] for rows of {length} tokens"
         )
-    assert tokens.dtype == torch.int64
+    expect(tokens.dtype == torch.int64, "the type of tokens", str(tokens.dtype), "torch.int64")
     return tokens[:, : length + 1]
 
 
