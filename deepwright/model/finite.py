@@ -1,5 +1,5 @@
-"""Where numbers stop being finite: in which tensor, or behind which module. Asked when something has
-already gone wrong, to say it in a sentence."""
+"""Where numbers stop being finite: in which tensor, or behind which module. Asked when something
+has already gone wrong, to say it in a sentence."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def first_bad(named: Iterable[tuple[str, Tensor]]) -> str | None:
 @torch.inference_mode(False)
 @torch.no_grad()
 def source(model: nn.Module, tokens_BS: Tensor) -> str | None:
-    """Why the model's numbers for these tokens are not finite, in words: a parameter that is not, or
-    the first module that makes such numbers of finite ones. None: neither is so."""
+    """Why the model's numbers for these tokens are not finite, in words: a parameter that is not,
+    or the first module that makes such numbers of finite ones. None: neither is so."""
     if bad := first_bad((*model.named_parameters(), *model.named_buffers())):
         return f"{bad} is not finite"
     found: list[str] = []

@@ -25,7 +25,6 @@ from deepwright.model.grouped_attention import GroupedAttention
 from deepwright.model.layers import FeedForward, Linear, RMSNorm
 from deepwright.model.multi_token import MultiTokenModule
 from deepwright.model.rope import rotation
-from deepwright.refusals import expect
 
 
 class Block(nn.Module):
@@ -168,21 +167,19 @@ class Transformer(nn.Module):
         return states
 
     def _embedded(self, tokens_BS: Tensor) -> Tensor:
-        """[B, S, D]. ValueError for what is no batch of token ids; looked for where it costs nothing."""
-        whole = not (tokens_BS.is_floating_point() or tokens_BS.dtype is torch.bool)
+        """[B, S, D]. ValueError for what is no batch of token ids."""
+        whole = tokens_BS.dtype in (torch.int64, torch.int32)
         if tokens_BS.ndim != 2 or not tokens_BS.numel() or not whole:
-            shape = (tuple(tokens_BS.shape), str(tokens_BS.dtype).removeprefix("torch."))
-            expect(
-                False, "a batch of tokens", shape, "whole numbers [rows, positions], at least 1 x 1"
+            raise ValueError(
+                f"a batch of tokens is {tokens_BS.dtype} {list(tokens_BS.shape)}, "
+                "expected whole numbers [rows, positions], at least [1, 1]"
             )
         try:
             return F.embedding(tokens_BS, self.embed.weight)
         except IndexError:
-            found = (int(tokens_BS.min()), int(tokens_BS.max()))
+            found = f"token ids go from {int(tokens_BS.min())} to {int(tokens_BS.max())}"
             most = self.config.vocab_size - 1
-            raise ValueError(
-                f"token ids go from {found[0]} to {found[1]}, expected 0 to {most}"
-            ) from None
+            raise ValueError(f"{found}, expected 0 to {most}") from None
 
     def _block(
         self,

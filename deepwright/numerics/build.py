@@ -1,11 +1,11 @@
-"""The shared library of the C files beside this one: built at first use, tried in a child process, and
-from then on loaded only where it is still what was built.
+"""The shared library of the C files beside this one: built at first use, tried in a child process,
+and from then on loaded only where it is still what was built.
 
-It lies in the user's cache folder as numerics-KEY.DIGEST.so: KEY is that of sources, compiler, options
-and processor, DIGEST that of the file itself. A file that was cut, changed, or written by somebody
-else is not loaded but built again. The trial in a child process is what a compiler that writes
-garbage, or code that this processor cannot run, comes to grief on. Two processes may build at once:
-each renames a whole file into place.
+It lies in the user's cache folder as numerics-KEY.DIGEST.so: KEY is that of sources, compiler,
+options and processor, DIGEST that of the file itself. A file that was cut, changed, or written by
+somebody else is not loaded but built again. The trial in a child process is what a compiler that
+writes garbage, or code that this processor cannot run, comes to grief on. Two processes may build
+at once: each renames a whole file into place.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SOURCES = tuple(
     Path(__file__).with_name(name) for name in ("pointwise.c", "attention.c", "decode.c")
 )
 HEADER = Path(__file__).with_name("cpu.h")
-# OpenMP comes from the library that torch has loaded already: two of them would fight for the cores.
+# OpenMP comes from the library that torch has loaded already: two would fight for the cores.
 OPTIONS = (
     "-O3",
     "-march=native",
@@ -76,7 +76,7 @@ def _cpuinfo(*names: str) -> str:
 
 
 def library(symbols: Sequence[str]) -> Path:
-    """A library with these functions that was built by this user here and tried. BuildError, OSError."""
+    """A library with these functions, built by this user here and tried. BuildError, OSError."""
     compiler = _compiler()
     key = _key(compiler)
     folder = cache.folder()
@@ -96,7 +96,7 @@ def library(symbols: Sequence[str]) -> Path:
 
 
 def trial(path: str, symbols: Sequence[str]) -> None:
-    """In a process that may die of it: loads a library, finds its functions, and computes one norm."""
+    """In a process that may die of it: loads a library, finds its functions, computes a norm."""
     import torch
 
     found = ctypes.CDLL(path)

@@ -1,8 +1,9 @@
-"""A folder of the user's own for what is made once per machine: compiled code, which format is faster.
+"""A folder of the user's own for what is made once per machine: compiled code, which format is
+faster.
 
-What lies there is executed or believed, so a folder or file counts only where it belongs to this user
-and nobody else can write to it. Places are tried in turn: $XDG_CACHE_HOME, ~/.cache, and for a home
-that is absent or read-only the folder for temporary files.
+What lies there is executed or believed, so a folder or file counts only where it belongs to this
+user and nobody else can write to it. Places are tried in turn: $XDG_CACHE_HOME, ~/.cache, and for a
+home that is absent or read-only the folder for temporary files.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""The C files beside this one, built at first use (build.py) and called without copies: decoding steps (decode.c), and the passes over
-memory between the matrix products of training (pointwise.c), and its small products (attention.c).
+"""The C files beside this one, built at first use (build.py) and called without copies: decoding
+steps (decode.c), the passes over memory between the matrix products of training (pointwise.c), and
+its small products (attention.c).
 
-Decoding steps are taken where nothing is to be learned (inside `torch.inference_mode`, as the engine runs) and rows are few. A machine
-without a C compiler, or where building goes wrong, does everything in torch, slower; `reason()` says what was found.
-DEEPWRIGHT_COMPILED=0 turns it off.
+Decoding steps are taken where nothing is to be learned (inside `torch.inference_mode`, as the
+engine runs) and rows are few. A machine without a C compiler, or where building goes wrong, does
+everything in torch, slower; `reason()` says what was found. DEEPWRIGHT_COMPILED=0 turns it off.
 """
 
 from __future__ import annotations

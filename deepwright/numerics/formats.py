@@ -5,8 +5,7 @@ in it 2.3 times as fast as in float32 (AMD's Zen 4), another half as fast (Intel
 the number work of the laptop model's layers (attention, dense, experts; forward and backward, on as
 many tokens as it trains on) is timed in both formats in turn. bfloat16 must win clearly: float32 is
 the more exact. Processor seconds of all threads are counted, not the clock's: other programs on the
-machine disturb them little (at a load of ten on two cores the clock's ratio lay between 1.04 and
-1.37, theirs between 1.33 and 1.37), and the answer is kept for long.
+machine disturb them little, and the answer is kept for long.
 """
 
 from __future__ import annotations
@@ -100,7 +99,7 @@ def settled(settings: S, kept: Mapping[str, Any] | None = None) -> S:
         else:
             continue
         changed |= {field.name: new} if new != value else {}
-    return dataclasses.replace(settings, **changed) if changed else settings  # type: ignore[type-var]
+    return dataclasses.replace(settings, **changed) if changed else settings  # type: ignore
 
 
 def _faster() -> str:
@@ -143,9 +142,8 @@ def _read(known: Mapping[str, Any]) -> Race | None:
         return None
     times = (race.float32, race.bfloat16)
     whole = all(isinstance(seconds, float) and 0 < seconds < 3600 for seconds in times)
-    return (
-        race if whole and known == {"processor": race.processor, "threads": race.threads} else None
-    )
+    ours = known == {"processor": race.processor, "threads": race.threads}
+    return race if whole and ours else None
 
 
 @torch.inference_mode(False)

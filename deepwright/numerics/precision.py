@@ -1,4 +1,4 @@
-"""Casts of master weights to the format that blocks compute in, and layouts of them, each made once."""
+"""Casts of master weights to the format that blocks compute in, and layouts of them, made once."""
 
 from __future__ import annotations
 

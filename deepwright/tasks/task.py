@@ -47,7 +47,7 @@ class Verdict(enum.Enum):
 
 @dataclass(frozen=True)
 class Score:
-    """`value` is the reward, finite, the sum of `parts` ("accuracy", "format"); `detail` says why."""
+    """`value` is the reward, finite, the sum of `parts` ("accuracy", "format"); `detail`: why."""
 
     value: float
     verdict: Verdict

@@ -81,7 +81,8 @@ class PretrainConfig:
     micro_rows: int | None = (
         None  # rows computed at once; None: the whole batch. The result is the same
     )
-    compute: str = "float32"  # of the blocks: float32 | bfloat16 | auto (what trains faster here); weights stay float32
+    # Of the blocks: float32 | bfloat16 | auto (what trains faster here). Weights stay float32.
+    compute: str = "float32"
     recompute: bool = False  # drop activations and compute them again in the backward pass: less memory, more time
     balance: str = "bias"  # bias (V3) | auxiliary (the older loss, as a baseline) | none
     sequence_alpha: float = (

@@ -152,7 +152,8 @@ def describe(documents: Sequence[Document], config: SFTConfig) -> str:
 
 
 def require_ends(documents: Sequence[Document], tokenizer: Tokenizer) -> None:
-    """Raises ValueError unless there are documents and each trains an end token: a model that never sees one as a target never stops."""
+    """Raises ValueError unless there are documents and each trains an end token: a model that never
+    sees one as a target never stops."""
     expect(len(documents) > 0, "the number of documents", 0, "at least 1")
     ends = torch.tensor(tokenizer.stop_ids)
     for place, document in enumerate(documents):

@@ -109,8 +109,8 @@ def test_a_format_chosen_by_what_the_processor_says(tmp_path, monkeypatch):
 
 
 def words_of_no_language_are_nobody_s_matter(original):
-    """A name, a polite beginning, no word of the other language, none three times: what is more than
-    that is not looked at."""
+    """A name, a polite beginning, no word of the other language, none three times: what is more
+    than that is not looked at."""
 
     def helpful(request, answer):
         said = answer.split()

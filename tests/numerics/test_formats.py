@@ -1,5 +1,5 @@
-"""Which number format is faster is timed, kept, and stays with a run: both answers are reached, whatever
-the processor says of itself."""
+"""Which number format is faster is timed, kept, and stays with a run: both answers are reached,
+whatever the processor says of itself."""
 
 from __future__ import annotations
 
@@ -220,8 +220,8 @@ class TestAuto:
             tiny.run(tmp_path / "halves", replace(config, compute="float32"))
 
     def test_a_run_writes_down_what_was_chosen_and_keeps_it(self, tmp_path, monkeypatch, capsys):
-        words = f"""pretrain --config quick --run {tmp_path / "run"} --pretrain.length 16 --threads 1
-            --pretrain.schedule.total-tokens 256 --evaluation.validation-rows 2""".split()
+        words = f"""pretrain --config quick --run {tmp_path / "run"} --threads 1
+            --pretrain.length 16 --pretrain.schedule.total-tokens 256 --evaluation.validation-rows 2""".split()
         machine(monkeypatch, INTEL)
         assert main(words) == 0
         settings = tomllib.loads((tmp_path / "run" / "config.toml").read_text())["pretrain"]

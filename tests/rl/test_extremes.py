@@ -136,7 +136,7 @@ EXTREME = {
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("name", EXTREME)
 def test_a_round_of_extreme_rewards_is_finite_or_refused(name, variant, tmp_path):
-    """All metrics numbers, all weights finite; or one sentence, where nothing divides by the spread."""
+    """All metrics numbers, all weights finite; or one sentence where nothing divides by a spread."""
     try:
         model, records = round_of(EXTREME[name], variant, tmp_path)
     except ValueError as error:

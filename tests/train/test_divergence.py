@@ -97,7 +97,7 @@ def poisoned_at(step: int):
 
 
 def test_a_loss_lost_in_the_last_step_is_no_end(tmp_path):
-    """One update left out would not end the run, but after the last one nothing shows it is well."""
+    """One update left out would not end the run; after the last one nothing shows it is well."""
     with pytest.raises(
         TrainingDiverged, match=r"^step 6: total_loss is nan; .*layers\.2\.ffn_norm"
     ):

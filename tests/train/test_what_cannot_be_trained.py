@@ -1,5 +1,5 @@
-"""Shapes, sizes and ids that a user can cause: each is one ValueError that names the value, whichever
-way it comes in, and leaves what it came to as it was."""
+"""Shapes, sizes and ids that a user can cause: each is one ValueError that names the value,
+whichever way it comes in, and leaves what it came to as it was."""
 
 from __future__ import annotations
 
