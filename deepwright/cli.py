@@ -6,6 +6,7 @@ What a user can cause ends in one sentence on stderr and exit code 2 (130 for Ct
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -245,8 +246,13 @@ def overview() -> str:
     )
 
 
+def ran_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch did. On a CPU its words alone say so."""
+    return type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)
+
+
 def sentence(error: BaseException) -> str:
-    """What went wrong, on one line."""
+    """What went wrong, on one line. A RuntimeError: torch ran out of memory."""
     if isinstance(error, OSError) and error.strerror:
         return (
             f"{error.filename}: {error.strerror.lower()}"
@@ -255,6 +261,10 @@ def sentence(error: BaseException) -> str:
         )
     if isinstance(error, MemoryError):
         return "not enough memory"
+    if isinstance(error, RuntimeError):
+        wanted = re.search(r"allocate (\d+) bytes", str(error))
+        more = f": {int(wanted[1]) / 1e9:,.1f} GB more were asked for" if wanted else ""
+        return f"not enough memory{more}; smaller micro-batches or a smaller model need less"
     text = " ".join(str(error).split()) or type(error).__name__
     if len(text) > LONGEST_SENTENCE:  # some library quotes all of what it was given
         text = f"{text[: LONGEST_SENTENCE - 150]} ... {text[-140:]}"
@@ -284,8 +294,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, OSError, MemoryError) as error:
-        if os.environ.get("DEEPWRIGHT_TRACEBACK"):
+    except (ValueError, OSError, MemoryError, RuntimeError) as error:
+        fault = isinstance(error, RuntimeError) and not ran_out_of_memory(error)
+        if fault or os.environ.get("DEEPWRIGHT_TRACEBACK"):
             raise
         print(f"deepwright: {sentence(error)}", file=sys.stderr)
         return USER_ERROR

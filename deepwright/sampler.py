@@ -10,6 +10,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from deepwright.refusals import quoted
+
+COLDEST, LARGEST = 2.0**-126, 2**63  # what float32 and int64 hold
+
+
+class NotFinite(ValueError):
+    """The model's logits, those of `row` first, are no numbers; the message says why."""
+
+    def __init__(self, message: str, row: int = 0) -> None:
+        super().__init__(message)
+        self.row = row
+
 
 class StopReason(enum.Enum):
     STOP = "stop"  # one of the stop ids was produced; it is the last token of the completion
@@ -34,14 +46,18 @@ class Sampling:
             raise ValueError(f"max_tokens is {self.max_tokens}, expected at least 1")
         if self.n < 1:
             raise ValueError(f"n is {self.n}, expected at least 1 completion for each prompt")
-        if not 0 <= self.temperature < float("inf"):
+        if not (self.temperature == 0 or COLDEST <= self.temperature < float("inf")):
             raise ValueError(
-                f"temperature is {self.temperature}, expected 0 (greedy) or a positive number"
+                f"temperature is {self.temperature}, expected 0 (greedy) or a positive number that "
+                "float32 holds"
             )
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}, expected a number in (0, 1]")
-        if self.top_k < 0:
+        if not 0 <= self.top_k < LARGEST:
             raise ValueError(f"top_k is {self.top_k}, expected 0 (no limit) or a positive number")
+        wrong = [token for token in self.stop_ids if not 0 <= token < LARGEST]
+        if wrong:
+            raise ValueError(f"stop_ids has {quoted(wrong[0])}, expected token ids")
 
 
 @dataclass(frozen=True)
@@ -66,5 +82,5 @@ class Sampler(Protocol):
     def sample(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling
     ) -> list[list[Completion]]:
-        """Returns [P][n] completions for P prompts."""
+        """Returns [P][n] completions for P prompts. NotFinite where a model gives no numbers."""
         ...

@@ -108,6 +108,23 @@ def test_what_a_command_raises_becomes_a_sentence(monkeypatch, capsys, error, co
     assert said_by(capsys, "doctor") == (code, said)
 
 
+def test_torch_without_memory_is_a_sentence_and_no_other_error_of_torch_is(monkeypatch, capsys):
+    import torch
+
+    def too_large(args):
+        torch.empty(1 << 50)
+
+    def wrong(args):
+        torch.ones(2) @ torch.ones(3)
+
+    monkeypatch.setitem(cli.COMMANDS, "doctor", cli.Command("", "", too_large))
+    code, said = said_by(capsys, "doctor")
+    assert code == 2 and said.startswith("deepwright: not enough memory: 4,503,599.6 GB more")
+    monkeypatch.setitem(cli.COMMANDS, "doctor", cli.Command("", "", wrong))
+    with pytest.raises(RuntimeError):
+        cli.main(["doctor"])
+
+
 def test_warning_is_a_sentence_too(monkeypatch, capsys):
     def warn(args):
         warnings.warn("checkpoint x is damaged and is skipped", stacklevel=1)
@@ -158,7 +175,10 @@ def test_doctor_names_machine_rates_and_implementations(capsys):
     ("line", "said"),
     [
         ("rl --task calc", "task is 'calc', expected one of"),
-        ("rl --task calc3 --task.options terms=abc", "of which one has the wrong type"),
+        (
+            "rl --task calc3 --task.options terms=abc",
+            "option 'terms' of task 'calc3' is 'abc', expected a whole number",
+        ),
         ("rl --start nowhere --task calc3", "there is no folder nowhere"),
         ("r1 --task calc3", "pre-training has a corpus for 'countdown' only"),
         ("rl --task calc3 --task.reward broken.py:pay", "broken.py:1 is not Python"),

@@ -20,8 +20,9 @@ from deepwright.inference.request import Finished, Prefill, Request, Sequence
 from deepwright.inference.rows import Rows
 from deepwright.inference.sampling import draw
 from deepwright.inference.scheduler import Scheduler
-from deepwright.refusals import expect
-from deepwright.sampler import Completion, Sampling, StopReason, Watch
+from deepwright.model.finite import source
+from deepwright.refusals import expect, quoted
+from deepwright.sampler import Completion, NotFinite, Sampling, StopReason, Watch
 
 
 class Engine:
@@ -169,12 +170,13 @@ class Engine:
         self._casts.clear()
 
     def _request(self, prompt: Seq[int], sampling: Sampling, prompt_index: int) -> Request:
-        prompt = tuple(int(token) for token in prompt)
-        if not prompt:
+        if not len(prompt):
             raise ValueError("the prompt is empty, expected at least one token (BOS, for instance)")
-        bad = next((token for token in prompt if not 0 <= token < self.vocab), None)
-        if bad is not None:
-            raise ValueError(f"token id {bad} in the prompt, expected 0 to {self.vocab - 1}")
+        for token in prompt:
+            if not hasattr(token, "__index__") or not 0 <= token < self.vocab:
+                expected = f"expected 0 to {self.vocab - 1}"
+                raise ValueError(f"token id {quoted(token)} in the prompt, {expected}")
+        prompt = tuple(int(token) for token in prompt)
         if len(prompt) >= self.context:
             raise ValueError(
                 f"the prompt has {len(prompt)} tokens, the context holds {self.context}: no room for a completion"
@@ -270,9 +272,11 @@ class Engine:
         """Samples one token for rows `first`.. and takes out those that have ended."""
         temperature, top_k_R, top_p_R = self.rows.sampling_rules(first)
         greedy = not isinstance(temperature, Tensor) and temperature == 0
-        ids_R, log_probs_R = draw(
-            logits_RV, None if greedy else self.rows.uniform(first), temperature, top_k_R, top_p_R
-        )
+        u_R = None if greedy else self.rows.uniform(first)
+        try:
+            ids_R, log_probs_R = draw(logits_RV, u_R, temperature, top_k_R, top_p_R)
+        except NotFinite as error:
+            raise NotFinite(f"{error}: {self._blame(first + error.row)}") from None
         ended = self.rows.append(first, ids_R, log_probs_R)
         finished = []
         for row in ended:
@@ -289,6 +293,12 @@ class Engine:
             )
         self.scheduler.leave(ended)
         return finished
+
+    def _blame(self, row: int) -> str:
+        """What makes the next logits of a row not finite."""
+        tokens = (*self.rows.sequences[row].request.prompt, *self.rows.read(row)[0])
+        found = source(self.model, torch.tensor([tokens], device=self.rows.device))
+        return found or "of finite states the head makes them"
 
     @staticmethod
     def _finish(

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deepwright.numerics import table_log_probs
+from deepwright.sampler import NotFinite
 
 STRETCH = 64  # ids summed before one of them is looked for
 
@@ -51,10 +52,13 @@ def draw(
 
     `temperature` is one number for all rows or a tensor [R]; 0 is greedy, with log-probabilities at temperature 1. `top_k_R` (0: no
     limit) and `top_p_R` (1: no limit) come together or not at all. All rows greedy need no `u_R`. Overwrites `logits_RV` (fp32).
+    NotFinite where a row holds a NaN, an infinity, or -infinity alone.
     """
     if not isinstance(temperature, Tensor) and temperature == 0:
         ids_R = logits_RV.argmax(-1)
-        return ids_R, table_log_probs(logits_RV, ids_R, 1.0)[0]
+        log_probs_R = table_log_probs(logits_RV, ids_R, 1.0)[0]
+        _require_finite(log_probs_R)
+        return ids_R, log_probs_R
     shifted_RV = logits_RV.sub_(
         logits_RV.amax(-1, keepdim=True)
     )  # before the division: a tiny temperature must not overflow
@@ -64,11 +68,19 @@ def draw(
         shifted_RV.div_(temperature)
     weights_RV = shifted_RV.exp()
     log_total_R = weights_RV.sum(-1).log_()
+    _require_finite(log_total_R)  # one number that is none makes its row's sum none
     kept_RV = weights_RV if top_k_R is None else truncate(weights_RV, top_k_R, top_p_R)
     ids_R = invert(kept_RV, u_R)
     if isinstance(temperature, Tensor):
         ids_R = torch.where(temperature == 0, shifted_RV.argmax(-1), ids_R)
     return ids_R, shifted_RV.gather(1, ids_R[:, None])[:, 0] - log_total_R
+
+
+def _require_finite(numbers_R: Tensor) -> None:
+    finite_R = torch.isfinite(numbers_R)
+    if not bool(finite_R.all()):
+        bad = (~finite_R).nonzero()[:, 0].tolist()
+        raise NotFinite(f"the logits of {len(bad)} of {len(finite_R)} rows are not finite", bad[0])
 
 
 def invert(weights_RV: Tensor, u_R: Tensor) -> Tensor:

@@ -128,9 +128,9 @@ class Transformer(nn.Module):
         """-> state after the final norm [B, S, D]. valid_BS marks real tokens (padding is not counted in routing records);
         `routing` collects one record per MoE layer; `recompute` trades time for memory; `form` forces one form of attention.
         branch_BS: rows that hold a prompt (0) and several continuations (1..), which do not see each other; positions are then given."""
+        x_BSD = self._embedded(tokens_BS)
         positions_BS = self._positions(tokens_BS) if positions_BS is None else positions_BS
         turn_BSR = rotation(self.config, positions_BS)
-        x_BSD = F.embedding(tokens_BS, self.embed.weight)
         for layer, block in enumerate(self.layers):
             x_BSD = self._block(
                 block,
@@ -149,11 +149,14 @@ class Transformer(nn.Module):
 
     def mtp_hidden(self, h_BSD: Tensor, tokens_BS: Tensor, *, valid_BS: Tensor | None = None, routing: list[Routing] | None = None,
                    recompute: bool = False) -> list[Tensor]:  # fmt: skip
-        """For depth k = 1.. the states [B, S-k, D] from which the head predicts token i+k+1 at position i."""
+        """For each depth 1 <= k < S the states [B, S-k, D] from which the head predicts token
+        i+k+1 at position i."""
         states = []
         for k, module in enumerate(self.mtp, start=1):
             shifted_BS = tokens_BS[:, k:]
-            embedded = F.embedding(shifted_BS, self.embed.weight)
+            if not shifted_BS.shape[1]:  # rows too short for this depth
+                break
+            embedded = self._embedded(shifted_BS)
             x_BSD = module.merge(h_BSD[:, : shifted_BS.shape[1]], embedded, self.compute_dtype)
             positions_BS = self._positions(shifted_BS)
             valid = None if valid_BS is None else valid_BS[:, k:]
@@ -162,6 +165,21 @@ class Transformer(nn.Module):
             h_BSD = module.norm(x_BSD)
             states.append(h_BSD)
         return states
+
+    def _embedded(self, tokens_BS: Tensor) -> Tensor:
+        """[B, S, D]. ValueError for what is no batch of token ids."""
+        whole = tokens_BS.dtype in (torch.int64, torch.int32)
+        if tokens_BS.ndim != 2 or not tokens_BS.numel() or not whole:
+            raise ValueError(
+                f"a batch of tokens is {tokens_BS.dtype} {list(tokens_BS.shape)}, "
+                "expected whole numbers [rows, positions], at least [1, 1]"
+            )
+        try:
+            return F.embedding(tokens_BS, self.embed.weight)
+        except IndexError:
+            found = f"token ids go from {int(tokens_BS.min())} to {int(tokens_BS.max())}"
+            most = self.config.vocab_size - 1
+            raise ValueError(f"{found}, expected 0 to {most}") from None
 
     def _block(
         self,

@@ -15,15 +15,18 @@ from deepwright.numerics.attention import (
     grouped_attention,
 )
 from deepwright.numerics.experts import expert_mlp
+from deepwright.numerics.formats import check_format, compute_dtype, settled
 from deepwright.numerics.loss import cross_entropy, selected_log_probs, table_log_probs
 from deepwright.numerics.memory import keep_heap
 from deepwright.numerics.pointwise import adamw_half_, feed_forward, linear, rms_norm, swiglu
-from deepwright.numerics.precision import Casts, cast, compute_dtype, keep_casts
+from deepwright.numerics.precision import Casts, cast, keep_casts
 
 __all__ = [
-    "Casts", "PagedKeys", "absorbed_attention", "adamw_half_", "attention", "attention_at", "branched_attention", "cached_grouped_attention", "cast",
-    "compiled", "compute_dtype", "cross_entropy", "expanded_attention", "expert_mlp", "feed_forward", "grouped_attention", "keep_casts", "keep_heap", "linear",
-    "rms_norm", "selected_log_probs", "swiglu", "table", "table_log_probs",
+    "Casts", "PagedKeys", "absorbed_attention", "adamw_half_", "attention", "attention_at",
+    "branched_attention", "cached_grouped_attention", "cast", "check_format", "compiled",
+    "compute_dtype", "cross_entropy", "expanded_attention", "expert_mlp", "feed_forward",
+    "grouped_attention", "keep_casts", "keep_heap", "linear", "rms_norm", "selected_log_probs",
+    "settled", "swiglu", "table", "table_log_probs",
 ]  # fmt: skip
 
 
@@ -42,7 +45,7 @@ def table() -> list[tuple[str, str, str]]:
         (
             "expert_mlp",
             "sort, then two grouped matmuls",
-            "wastes no row when loads are uneven; torch loops over experts in C++ on a CPU",
+            "wastes no row when loads are uneven; batched where widths are no multiple of 16 bytes",
         ),
         (
             "attention",

@@ -1,41 +1,26 @@
-"""The C files beside this one, built at first use and called without copies: decoding steps (decode.c), and the passes over memory
-between the matrix products of training (pointwise.c), and its small products (attention.c).
+"""The C files beside this one, built at first use (build.py) and called without copies: decoding
+steps (decode.c), the passes over memory between the matrix products of training (pointwise.c), and
+its small products (attention.c).
 
-Decoding steps are taken where nothing is to be learned (inside `torch.inference_mode`, as the engine runs) and rows are few. A machine
-without a C compiler does everything in torch, slower; `reason()` says what was found. The binary is kept in the user's cache folder under a digest of
-source, compiler and processor. DEEPWRIGHT_COMPILED=0 turns it off.
+Decoding steps are taken where nothing is to be learned (inside `torch.inference_mode`, as the
+engine runs) and rows are few. A machine without a C compiler, or where building goes wrong, does
+everything in torch, slower; `reason()` says what was found. DEEPWRIGHT_COMPILED=0 turns it off.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import os
-import platform
-import shutil
-import subprocess
-import tempfile
+import warnings
 from ctypes import c_float, c_int, c_long, c_void_p
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-SOURCES = tuple(
-    Path(__file__).with_name(name) for name in ("pointwise.c", "attention.c", "decode.c")
-)
-HEADER = Path(__file__).with_name("cpu.h")
-# OpenMP comes from the library that torch has loaded already: two of them would fight for the cores.
-OPTIONS = (
-    "-O3",
-    "-march=native",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-    "-fopenmp",
-    "-shared",
-    "-fPIC",
-)
+from deepwright.numerics import build
+
 # Up to these the compiled products win; the vendor's bf16 ones have instructions of their own.
 FEW_ROWS = {torch.float32: 128, torch.bfloat16: 8}
 
@@ -63,62 +48,19 @@ _SIGNATURES = {
 }
 
 
-def processor_flags() -> str:
-    """The instruction sets that the kernel reports (Linux), blanks between them, else ''."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next(
-        (
-            line.partition(":")[2].strip()
-            for line in lines
-            if line.lower().startswith(("flags", "features"))
-        ),
-        "",
-    )
-
-
-def build() -> Path:
-    """The shared library, compiled if these sources were not yet for this compiler and processor. RuntimeError says what is missing."""
-    compiler = (
-        shutil.which(os.environ.get("CC", "")) or shutil.which("gcc") or shutil.which("clang")
-    )
-    if compiler is None:
-        raise RuntimeError("no C compiler (gcc or clang) was found")
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
-    machine = (platform.system(), platform.machine(), processor_flags())
-    parts = (*(file.read_text() for file in (HEADER, *SOURCES)), version, *machine, *OPTIONS)
-    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deepwright"
-    target = folder / f"numerics-{key}.so"
-    if not target.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            dir=folder
-        ) as place:  # then renamed: another process never loads half a file
-            made = Path(place) / target.name
-            run = subprocess.run(
-                [compiler, *OPTIONS, *map(str, SOURCES), "-o", str(made), "-lm"],
-                capture_output=True,
-                text=True,
-            )
-            if run.returncode:
-                raise RuntimeError(
-                    f"{compiler} could not compile {SOURCES[0].parent.name}: {run.stderr.strip().splitlines()[-1:]}"
-                )
-            made.replace(target)
-    return target
-
-
 @functools.cache
 def _load() -> tuple[ctypes.CDLL | None, str]:
     if os.environ.get("DEEPWRIGHT_COMPILED") == "0":
         return None, "torch operations: DEEPWRIGHT_COMPILED is 0"
     try:
-        library = ctypes.CDLL(str(build()))
-    except (RuntimeError, OSError) as error:
-        return None, f"torch operations: {error}"
-    for name, arguments in _SIGNATURES.items():
-        function = getattr(library, name)
+        library = ctypes.CDLL(str(build.library(tuple(_SIGNATURES))))
+        functions = [(getattr(library, name), types) for name, types in _SIGNATURES.items()]
+    except (build.BuildError, OSError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:400]
+        if not isinstance(error, build.NoCompiler):
+            warnings.warn(f"torch computes what C would, slower: {reason}", stacklevel=2)
+        return None, f"torch operations: {reason}"
+    for function, arguments in functions:
         function.argtypes, function.restype = arguments, None
     library.use_sgemm(_blas_routine())
     return library, "one pass over memory, and one call, where torch makes several"

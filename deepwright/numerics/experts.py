@@ -1,9 +1,10 @@
 """The routed experts of one layer: sort tokens by expert, two grouped matrix products, weighted sum back.
 
-No Python loop over experts and no dropped token. The grouped product wastes no row when loads are uneven. Where torch has none for the dtype
-(float32 on CUDA, float64), or where experts are small and there are threads to spare (`side_by_side`), every expert gets as many rows as the
-busiest one in a batched product. Forward and backward move rows by gathers alone (each row is written once), hence the result is
-deterministic. Twin: `plain.expert_mlp`.
+No Python loop over experts and no dropped token. The grouped product wastes no row when loads are
+uneven. Where torch has none for the operands (`groups`), or where experts are small and there are
+threads to spare (`side_by_side`), every expert gets as many rows as the busiest one in a batched
+product. Forward and backward move rows by gathers alone (each row is written once), hence the
+result is deterministic. Twin: `plain.expert_mlp`.
 
 T tokens, K choices per token, E experts, R rows (T * K sorted ones, or E * M padded ones), M the largest load, D width, I inner width, F = 2I.
 """
@@ -22,6 +23,7 @@ from deepwright.numerics.precision import cast
 FEW_ROWS_EACH = (
     64  # of an expert on average: above, a grouped product keeps all threads busy by itself
 )
+GROUPED_BYTES = 16  # torch's grouped product takes rows of so many, or of a multiple
 
 
 def sorted_rows(ids_TK: Tensor, experts: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -140,12 +142,19 @@ def expert_mlp(
     gate_up_EFD, down_EDI = cast(gate_up_EFD, x_TD.dtype), cast(down_EDI, x_TD.dtype)
     if compiled.decodes(x_TD, gate_up_EFD, down_EDI):
         return compiled.expert_mlp(x_TD, ids_TK, weights_TK, gate_up_EFD, down_EDI)
-    grouped = x_TD.dtype == torch.bfloat16 or (
-        x_TD.dtype == torch.float32 and x_TD.device.type == "cpu"
-    )
-    multiply = _grouped if grouped and not side_by_side(ids_TK, len(gate_up_EFD)) else _batched
+    together = groups(x_TD, down_EDI) and not side_by_side(ids_TK, len(gate_up_EFD))
+    multiply = _grouped if together else _batched
     up_EDF, down_EID = gate_up_EFD.transpose(1, 2), down_EDI.transpose(1, 2)
     return multiply(x_TD, ids_TK, weights_TK, up_EDF, down_EID).to(x_TD.dtype)
+
+
+def groups(x_TD: Tensor, down_EDI: Tensor) -> bool:
+    """Whether torch has a grouped product for these operands: bfloat16, or float32 on a CPU, with
+    widths D and I that are multiples of 8, or of 4."""
+    dtype, on_cpu = x_TD.dtype, x_TD.device.type == "cpu"
+    has_one = dtype is torch.bfloat16 or (dtype is torch.float32 and on_cpu)
+    whole = (n * x_TD.element_size() % GROUPED_BYTES == 0 for n in down_EDI.shape[1:])
+    return has_one and all(whole)
 
 
 def side_by_side(ids_TK: Tensor, experts: int) -> bool:

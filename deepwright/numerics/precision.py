@@ -1,4 +1,4 @@
-"""Which number format the blocks of a model compute in: decided once, here, with its reason."""
+"""Casts of master weights to the format that blocks compute in, and layouts of them, made once."""
 
 from __future__ import annotations
 
@@ -9,37 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from deepwright.refusals import expect
-
 NAMES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-_NATIVE = (
-    "avx512_bf16",
-    "amx_bf16",
-    "bf16",
-)  # CPU features that multiply bfloat16 in hardware; without them it is slower than float32
-
-
-def compute_dtype(name: str, setting: str = "compute") -> tuple[torch.dtype, str]:
-    """'float32', 'bfloat16', or 'auto': bfloat16 where the machine multiplies it natively. -> (dtype, reason). `setting` names it in an error.
-
-    Measured on two cores with avx512_bf16: matrix products 2.3 times, a training step of the laptop model 1.4 times as fast.
-    """
-    if name in NAMES:
-        return NAMES[name], "asked for"
-    expect(name == "auto", setting, name, f"'auto', {' or '.join(map(repr, NAMES))}")
-    if torch.cuda.is_available():
-        return torch.bfloat16, "an accelerator is present"
-    features = getattr(
-        torch.cpu, "get_capabilities", dict
-    )()  # newer torch only; without it nothing is known, and float32 is safe
-    found = next((feature for feature in _NATIVE if features.get(feature)), None)
-    return (
-        (torch.bfloat16, f"the CPU has {found}")
-        if found
-        else (torch.float32, "the CPU has no native bfloat16 product")
-    )
-
-
 Casts = dict[tuple[int, torch.dtype | str], Tensor]  # by address and what became of the weight
 _kept: Casts | None = None
 

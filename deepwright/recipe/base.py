@@ -16,6 +16,7 @@ from deepwright.inference.draft import acceptance_rate
 from deepwright.model import Transformer
 from deepwright.recipe.journal import Journal
 from deepwright.recipe.settings import PretrainSettings, R1Settings
+from deepwright.refusals import expect
 from deepwright.tasks import Countdown
 from deepwright.tasks.requests import Requests
 from deepwright.text import Tokenizer, number_tokenizer
@@ -24,6 +25,7 @@ from deepwright.train.pretrain import pretrain
 STAGE = "base"
 _VALIDATION = 1 << 40  # distance of the validation documents' seed from any training seed
 _DRAFTED_ROWS = 16  # validation rows on which MTP drafts are judged
+_DRAFTED_TOKENS = 3  # in a row at least: a token, its successor, and the one that is drafted
 
 
 def countdown(settings: R1Settings | PretrainSettings) -> Countdown:
@@ -33,6 +35,18 @@ def countdown(settings: R1Settings | PretrainSettings) -> Countdown:
             f"task is {settings.task.name!r}, but pre-training has a corpus for 'countdown' only; `deepwright rl` takes any task"
         )
     return task
+
+
+def check(settings: R1Settings | PretrainSettings) -> None:
+    """What pre-training can refuse beforehand: a task without a corpus, rows beyond the context."""
+    countdown(settings)
+    trained = {"pretrain": (settings.pretrain, settings.model)}
+    if isinstance(settings, R1Settings) and "distill" in settings.stages:
+        trained["distill.pretrain"] = settings.distill.pretrain, settings.distill.model
+    for name, (pretraining, model) in trained.items():
+        context = model.max_position_embeddings
+        expected = f"at most {context}, the context of the model (max_position_embeddings)"
+        expect(pretraining.length <= context, f"{name}.length", pretraining.length, expected)
 
 
 def corpus_of(settings: R1Settings | PretrainSettings, seed: int) -> CountdownCorpus | MixedCorpus:
@@ -96,7 +110,8 @@ def run(
         settings.pretrain, model, stream, tokenizer, folder / stage, journal.tracker,
         stage=stage, validation=list(validation.split(16)), callback=lambda step, model: journal.report(),
     )  # fmt: skip
-    if stage == STAGE and len(model.mtp) and "mtp_acceptance" not in journal.known:
+    drafts = stage == STAGE and len(model.mtp) and settings.pretrain.length >= _DRAFTED_TOKENS
+    if drafts and "mtp_acceptance" not in journal.known:
         journal.facts(
             mtp_acceptance=acceptance_rate(model, validation[:_DRAFTED_ROWS, :-1]),
             base_step=trainer.steps,

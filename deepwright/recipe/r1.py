@@ -8,9 +8,10 @@ import torch
 
 from deepwright import weights
 from deepwright.model import Transformer
+from deepwright.numerics.formats import race_held
 from deepwright.recipe import align, base, cold_start, distill, finetune, reasoning_rl, zero
 from deepwright.recipe.journal import Journal
-from deepwright.recipe.session import model_folder, open_run, use_threads
+from deepwright.recipe.session import model_folder, open_run, use_threads, with_formats
 from deepwright.recipe.settings import PretrainSettings, R1Settings, RLSettings
 from deepwright.recipe.stage import Recipe
 from deepwright.recipe.use import with_error
@@ -32,6 +33,7 @@ AFTER_ZERO = {
 def run(settings: R1Settings | PretrainSettings | RLSettings, folder: Path) -> None:
     """Runs what the settings ask for in `folder`. An interrupted run is marked as such and can be gone on with."""
     journal = Journal(folder)
+    journal.facts(number_format=race_held())
     status = "stopped"
     try:
         if isinstance(settings, R1Settings):
@@ -78,6 +80,7 @@ def run_checked(settings: R1Settings | PretrainSettings | RLSettings, resume: bo
     """`run` in the run folder that the settings name, which is made only when nothing is left to refuse."""
     use_threads(settings.threads)
     check(settings)
+    settings = with_formats(settings, resume)
     run(settings, open_run(settings, resume))
 
 
@@ -92,7 +95,7 @@ def check(settings: R1Settings | PretrainSettings | RLSettings) -> None:
     if isinstance(settings, R1Settings):
         _check_stages(settings)
     if start is None or (isinstance(settings, R1Settings) and not start):
-        base.countdown(settings)
+        base.check(settings)
         return
     settings.task.make()
     if start:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
@@ -20,8 +21,9 @@ from deepwright.train.pretrain import FREE_SETTINGS as FREE_PRETRAIN
 from deepwright.weights.layouts import describe
 
 if TYPE_CHECKING:
-    from deepwright.recipe.settings import PretrainSettings, R1Settings, RLSettings
+    from deepwright.recipe.settings import PretrainSettings, R1Settings, RLSettings, RunSettings
 
+T = TypeVar("T", bound="RunSettings")
 CONFIG = "config.toml"
 # Where a run folder keeps its model, the later stage first. A distilled student is another model.
 STAGES = (*(stage for stage in reversed(RECIPE) if stage != "distill"), ".")
@@ -65,6 +67,15 @@ def open_run(settings: R1Settings | PretrainSettings | RLSettings, resume: bool)
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(config, to_toml(settings))
     return folder
+
+
+def with_formats(settings: T, resume: bool) -> T:
+    """The settings with every number format decided: of a run that is gone on with as it began,
+    wherever it goes on; else by what is faster here."""
+    kept = None
+    with contextlib.suppress(OSError, tomllib.TOMLDecodeError):  # which `open_run` refuses
+        kept = tomllib.loads((settings.folder / CONFIG).read_text()) if resume else None
+    return numerics.settled(settings, kept)
 
 
 def check_same(folder: Path, before: dict, asked: dict) -> None:

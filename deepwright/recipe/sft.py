@@ -19,7 +19,7 @@ from deepwright.data.conversations import Document, Turns, read_documents
 from deepwright.metrics import JsonlTracker
 from deepwright.recipe.requests import PreviewRequest
 from deepwright.recipe.resolve import Words, resolve
-from deepwright.recipe.session import model_folder, open_run, use_threads
+from deepwright.recipe.session import model_folder, open_run, use_threads, with_formats
 from deepwright.recipe.settings import RunSettings
 from deepwright.text import Tokenizer
 from deepwright.train.sft import SFTConfig, describe, sft
@@ -64,13 +64,15 @@ def run_sft(settings: SFTSettings, resume: bool, say: Callable[[str], None] = pr
     use_threads(settings.threads)
     model, tokenizer = weights.load(model_folder(settings.model), torch.float32)
     tokenizer = tokenizer.also_stopping_at(settings.end) if settings.end else tokenizer
-    documents = _read(settings.data, tokenizer, settings.sft.length, settings.turns, say)
+    length = min(settings.sft.length, model.config.max_position_embeddings)
+    documents = _read(settings.data, tokenizer, length, settings.turns, say)
     held_out = (
-        _read(settings.validation, tokenizer, settings.sft.length, settings.turns, say)
+        _read(settings.validation, tokenizer, length, settings.turns, say)
         if settings.validation
         else []
     )
     say(describe(documents, settings.sft))
+    settings = with_formats(settings, resume)
     folder = open_run(settings, resume)
     tracker = JsonlTracker(folder / "metrics.jsonl")
     trainer = sft(

@@ -114,15 +114,16 @@ class Recipe:
         self, stage: str, model: Transformer, rows: Sequence[Mapping[str, Any]], config: SFTConfig
     ) -> Transformer:
         """`model` trained on conversations, and judged."""
+        longest = min(config.length, model.config.max_position_embeddings)
         documents = [
             document
             for row in rows
             for document in documents_of(row, self.tokenizer)
-            if document.length <= config.length
+            if document.length <= longest
         ]
         if not documents:
             raise ValueError(
-                f"stage {stage} has no document of at most {config.length} tokens among {len(rows)}"
+                f"stage {stage} has no document of at most {longest} tokens among {len(rows)}"
             )
         trainer = sft(
             config,

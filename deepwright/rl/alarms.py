@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from deepwright.rl.advantages import mean
+
 Record = Mapping[str, float | None]  # None: the value was not finite
 
 SOLVED = 0.9  # accuracy at which a policy may be as sure of itself as it likes
@@ -265,7 +267,7 @@ def _never_better(
     ):
         return None
     first, last = (
-        statistics.fmean(_series(records[max(0, end - c.window) : end], paid))
+        mean(_series(records[max(0, end - c.window) : end], paid))
         for _, end in (judged[0], judged[-1])
     )
     return judged[0][0], judged[-1][0], first, last
@@ -278,4 +280,4 @@ def _series(records: Sequence[Record], name: str) -> list[float]:
 def _averages(records: Sequence[Record], name: str, window: int) -> list[float]:
     """Moving averages over `window` rounds that have the value; [] while there are fewer."""
     values = _series(records, name)
-    return [statistics.fmean(values[end - window : end]) for end in range(window, len(values) + 1)]
+    return [mean(values[end - window : end]) for end in range(window, len(values) + 1)]

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from deepwright.numerics import compute_dtype
+from deepwright.numerics import check_format
 from deepwright.refusals import expect, expect_each
 from deepwright.rl.alarms import AlarmConfig
 from deepwright.rl.losses import Coefficients, Variant, find_variant
@@ -109,7 +109,7 @@ class GRPOConfig:
             raise ValueError(
                 "replay_routing is true with pack_groups: a packed prompt has one choice of experts, not one for each completion"
             )
-        compute_dtype(self.compute, "rl.compute")
+        check_format(self.compute, "rl.compute")
         expect_each(self, COUNTED, lambda n: n >= 1, "at least 1")
         expect_each(self, NOT_NEGATIVE, lambda n: 0 <= n < math.inf, "0 or a positive number")
         expect_each(self, POSITIVE, lambda n: 0 < n < math.inf, "a positive number")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import os
 import statistics
 import time
@@ -37,7 +38,7 @@ from deepwright.rl.rollout import (
 )
 from deepwright.rl.types import Group, Row
 from deepwright.rl.update import accumulate_gradient, update_metrics, with_old, with_reference
-from deepwright.sampler import Sampler, Sampling
+from deepwright.sampler import Completion, NotFinite, Sampler, Sampling
 from deepwright.tasks import Task
 from deepwright.text import Tokenizer
 from deepwright.train.checkpoint import (
@@ -48,7 +49,7 @@ from deepwright.train.checkpoint import (
     save_checkpoint,
 )
 from deepwright.train.objective import update_biases
-from deepwright.train.optimizer import Optimizer
+from deepwright.train.optimizer import Optimizer, TrainingDiverged, is_finite, require_finite
 from deepwright.train.progress import INTERRUPTED, Progress, StopRequest
 
 # Settings that may differ between the two halves of a resumed run: they change what is kept or shown, or results by rounding only.
@@ -62,6 +63,7 @@ FREE_SETTINGS = (
 FREE_SETTINGS += tuple(
     f"alarms.{field.name}" for field in fields(AlarmConfig)
 )  # who was told of an alarm may go on with another policy
+LOSSES = ("loss",)
 REFERENCE = "reference."  # prefix of the reference's tensors in a checkpoint
 MOST_CHECKED = 20_000  # training problems whose prompts are measured before the first step
 PAUSED = 3  # exit code of a run that an alarm has stopped
@@ -168,7 +170,7 @@ class Learner:
             loads,
             c.pack_groups,
         )
-        update = self.optimizer.step(c.learning_rate_at(step))
+        update = self.optimizer.step(c.learning_rate_at(step), step)
         if c.bias_speed and update.applied:
             update_biases(self.model, loads, c.bias_speed)
         return record, update.grad_norm
@@ -230,7 +232,7 @@ def train_grpo(
     appended to run_dir/alarms.jsonl. Raises ValueError (settings that contradict the checkpoint; a verifier that always fails), CheckpointError,
     TrainingDiverged.
     """
-    learner = Learner(config, model)
+    learner, values = Learner(config, model), {}
     samples_path = Path(samples_path or Path(run_dir) / "samples.jsonl")
     progress = progress or Progress(config.steps, stage, unit="steps")
     saved = _start_or_resume(learner, run_dir, tracker, samples_path, stage, progress)
@@ -264,9 +266,11 @@ def train_grpo(
                     saved = learner.step
                     continue
                 paused = config.alarms.policy != "warn" and not learner.finished
-            if learner.step % config.checkpoint_every == 0:
+            if learner.step % config.checkpoint_every == 0 and is_finite(values, LOSSES):
                 saved = _save(learner, run_dir, tokenizer, tracker)
-        if saved != learner.step:
+        if learner.finished:
+            require_finite(values, LOSSES, learner.step)
+        if saved != learner.step and is_finite(values, LOSSES):
             saved = _save(learner, run_dir, tokenizer, tracker)
         if stop.asked or paused:
             why = "was interrupted" if stop.asked else "was paused by an alarm"
@@ -312,7 +316,7 @@ def collect(
             seed=seed,
         )
         before = time.perf_counter()
-        sampled = sampler.sample(prompts, sampling)
+        sampled = _sampled(sampler, prompts, sampling, round_ * config.mini_batches + 1)
         rollout_seconds += time.perf_counter() - before
         groups += score_rollouts(task, tokenizer, asked, prompts, sampled)
         if len(admitted(groups, config)) >= config.prompts:
@@ -327,6 +331,19 @@ def collect(
         "rollout_tokens_per_second": values["completion_tokens"] / rollout_seconds,
     }
     return groups, values
+
+
+def _sampled(
+    sampler: Sampler, prompts: Sequence[Sequence[int]], sampling: Sampling, step: int
+) -> list[list[Completion]]:
+    """What the policy says before update `step`. TrainingDiverged where it gives no numbers."""
+    try:
+        groups = sampler.sample(prompts, sampling)
+        if not all(math.isfinite(p) for group in groups for one in group for p in one.log_probs):
+            raise NotFinite("a sampled token has a log-probability that is not finite")
+    except NotFinite as error:
+        raise TrainingDiverged(f"step {step}: {error}; lower the learning rate") from None
+    return groups
 
 
 def write_samples(path: Path, stage: str, step: int, groups: Sequence[Group], count: int) -> None:

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 
 from deepwright.evaluate.reasoning import analyse, habits
+from deepwright.rl.advantages import deviation, mean
 from deepwright.rl.types import Group, Rollout
 from deepwright.tasks import Task
 
@@ -24,8 +25,8 @@ def rollout_metrics(task: Task, groups: Sequence[Group]) -> dict[str, float]:
     rewards = [rollout.score.value for rollout in scored]
     lengths = [rollout.length for rollout in everything]
     return {
-        "reward": statistics.fmean(rewards),
-        "reward_std": statistics.pstdev(rewards),
+        "reward": mean(rewards),
+        "reward_std": deviation(rewards),
         "reward_accuracy": _part(scored, "accuracy"),
         "reward_format": _part(scored, "format"),
         **{
@@ -75,7 +76,7 @@ def _by_kind(scored: Sequence[Rollout]) -> dict[str, float]:
 
 
 def _part(scored: Sequence[Rollout], name: str) -> float:
-    return statistics.fmean(rollout.score.parts.get(name, 0.0) for rollout in scored)
+    return mean([rollout.score.parts.get(name, 0.0) for rollout in scored])
 
 
 def _mean_lengths(scored: Sequence[Rollout]) -> dict[str, float]:

@@ -32,9 +32,10 @@ from deepwright.train.checkpoint import (
     latest_checkpoint,
     save_checkpoint,
 )
-from deepwright.train.optimizer import Optimizer, OptimizerConfig
+from deepwright.train.optimizer import Optimizer, OptimizerConfig, is_finite, require_finite
 from deepwright.train.progress import INTERRUPTED, Progress, StopRequest
 
+LOSSES = ("reward_model_loss",)
 HEAD = "reward_head"  # names the vector in a folder and in a checkpoint
 
 
@@ -195,7 +196,7 @@ def train_reward_model(config: RewardModelConfig, model: RewardModel, examples: 
             values = accumulate_gradient(
                 model, [examples[place] for place in places], config.micro_batch_tokens
             )
-            values["grad_norm"] = optimizer.step(config.learning_rate).grad_norm
+            values["grad_norm"] = optimizer.step(config.learning_rate, step + 1).grad_norm
             step, asked = step + 1, stop.asked
             tracker.log(
                 stage,
@@ -207,7 +208,10 @@ def train_reward_model(config: RewardModelConfig, model: RewardModel, examples: 
                 1,
                 f"loss {values['reward_model_loss']:.3f} | ranked right {values['preference_accuracy']:.2f}",
             )
-            if asked or step == steps or step % config.checkpoint_every == 0:
+            if step == steps:
+                require_finite(values, LOSSES, step)
+            due = asked or step == steps or step % config.checkpoint_every == 0
+            if due and is_finite(values, LOSSES):
                 tracker.flush()  # before the checkpoint: records up to it must not be lost
                 state = {"counters": optimizer.counts(), "settings": settings}
                 save_checkpoint(

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from deepwright.evaluate.scoring import completion_text, score_completions
+from deepwright.refusals import expect
+from deepwright.rl.advantages import require_usable
 from deepwright.rl.config import GRPOConfig
 from deepwright.rl.losses import Variant
 from deepwright.rl.types import Group, Rollout, Row
@@ -22,6 +24,7 @@ EPOCH, SAMPLES, SPLIT = 32, 33, 34  # purposes of random streams
 
 def problem_indices(size: int, count: int, seed: int, round_: int) -> list[int]:
     """The `count` training problems of a round: epochs over all `size` problems, each epoch in its own random order, cut into rounds."""
+    expect(size > 0, "the number of training problems", size, "at least 1")
     places = range(round_ * count, (round_ + 1) * count)
     orders = {
         epoch: shuffled(stream(seed, EPOCH, epoch), range(size))
@@ -83,7 +86,8 @@ def training_rows(
     """Groups -> rows with advantages, weights still open.
 
     Left out, from the sum and from its normaliser alike: rollouts whose verifier failed, and, where asked, groups without variance (their advantage
-    is exactly 0, so without a KL term they would only dilute the others).
+    is exactly 0, so without a KL term they would only dilute the others). ValueError for rewards so
+    large that no update can be made of them.
     """
     rows = []
     for group in groups:
@@ -98,14 +102,12 @@ def training_rows(
                     advantage,
                 )
             )
-    if variant.over_batch is None:
-        return rows
-    advantages = variant.over_batch(
-        [row.advantage for row in rows], [len(row.completion_ids) for row in rows]
-    )
-    return [
-        replace(row, advantage=advantage) for row, advantage in zip(rows, advantages, strict=True)
-    ]
+    if variant.over_batch is not None:
+        lengths = [len(row.completion_ids) for row in rows]
+        advantages = variant.over_batch([row.advantage for row in rows], lengths)
+        rows = [replace(row, advantage=a) for row, a in zip(rows, advantages, strict=True)]
+    require_usable([row.advantage for row in rows])
+    return rows
 
 
 def mini_batches(

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from deepwright.refusals import expect
 from deepwright.sampler import Completion, StopReason
 from deepwright.tasks import Problem, Score, Verdict
 
@@ -137,6 +138,7 @@ class Batch:
 
 def pad_rows(rows: Sequence[Row], pad_id: int, device: torch.device | str = "cpu") -> Batch:
     """Rows -> Batch. Padding stands right of each row, so causal attention never sees it; `pad_id` may be any id."""
+    expect(len(rows) > 0, "the number of texts", 0, "at least 1")
     starts_B = torch.tensor([len(row.prompt_ids) for row in rows])
     ends_B = torch.tensor([row.length for row in rows])
     place_S = torch.arange(int(ends_B.max()))

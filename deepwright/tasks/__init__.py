@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 
 from deepwright.files import ROW_FILES
-from deepwright.refusals import nearest, quoted, require
+from deepwright.refusals import expect, nearest, quoted, require
 from deepwright.tasks.calc3 import Calc3
 from deepwright.tasks.countdown import Countdown
 from deepwright.tasks.files import DataFile
@@ -19,6 +20,15 @@ from deepwright.tasks.user_reward import UserReward
 TASKS = {"countdown": Countdown, "calc3": Calc3, "requests": Requests}
 # Asked for as FAMILY:MEMBER.
 FAMILIES = {"reasoning_gym": ReasoningGym, "file": DataFile} | dict.fromkeys(BENCHMARKS, DataFile)
+OPTION_TYPES = {  # what an option is called in a dataclass -> what it may be, in words
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "str": ((str,), "a text"),
+    "Layout": ((str,), "a text"),
+    "Reading": ((str,), "a text"),
+    "bool": ((bool,), "true or false"),
+    "tuple[str, ...]": ((list, tuple), "a list of texts"),
+}
 
 __all__ = [
     "FAMILIES", "TASKS", "Calc3", "Countdown", "DataFile", "Problem", "ReasoningGym", "Score", "SelfCheck", "Split", "Task",
@@ -56,16 +66,22 @@ def make_task(name: str, seed: int = 0, *, reward: str = "", **options: object) 
                 f"option {option!r} of task {name!r} is unknown{nearest(option, (*known, *own))}; all: {[*known, *own]}"
             )
     given = {option: value for option, value in options.items() if option in known}
+    _check_types(name, kind, given)
     if family in BENCHMARKS:
         given["benchmark"] = family
     if kind is ReasoningGym:
         given["config"] = {
             option: value for option, value in options.items() if option not in known
         }
-    try:
-        task = kind(member, seed=seed, **given) if member else kind(seed=seed, **given)
-    except TypeError as error:  # a text where a number is compared
-        raise ValueError(
-            f"task {name!r} was given {given or options}, of which one has the wrong type: {error}"
-        ) from None
+    task = kind(member, seed=seed, **given) if member else kind(seed=seed, **given)
     return UserReward(task, reward) if reward else task
+
+
+def _check_types(name: str, kind: type, given: Mapping[str, object]) -> None:
+    types = {field.name: str(field.type) for field in fields(kind)}
+    for option, value in given.items():
+        wanted, words = OPTION_TYPES.get(types[option], ((object,), ""))
+        fits = isinstance(value, wanted) and (bool in wanted or not isinstance(value, bool))
+        if isinstance(value, (list, tuple)):
+            fits = fits and all(isinstance(member, str) for member in value)
+        expect(fits, f"option {option!r} of task {name!r}", value, words)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations_with_replacement
 
+from deepwright.refusals import expect
 from deepwright.seeds import pick, shuffled, stream
 from deepwright.tasks.expression import (
     ExpressionError,
@@ -21,7 +22,7 @@ from deepwright.tasks.expression import (
     operators_ok,
     written,
 )
-from deepwright.tasks.task import Problem, Score, Split, Verdict, score_tags
+from deepwright.tasks.task import Problem, Score, Split, Verdict, check_rewards, score_tags
 from deepwright.text.languages import LANGUAGES, check_languages, consistency, language_of
 from deepwright.text.thoughts import END_THINK, TAGS
 
@@ -76,10 +77,8 @@ class Countdown:
             raise ValueError(
                 f"largest {self.largest}, least {self.least}, limit {self.limit}: expected 1 <= largest <= limit and 0 <= least <= limit"
             )
-        if self.format_reward < 0 or self.language_reward < 0 or self.held_out < 1:
-            raise ValueError(
-                f"format_reward {self.format_reward}, language_reward {self.language_reward}, held_out {self.held_out}: expected >= 0, >= 0, >= 1"
-            )
+        check_rewards(self, ("format_reward", "language_reward"))
+        expect(self.held_out >= 1, "held_out", self.held_out, "at least 1")
         object.__setattr__(self, "languages", tuple(self.languages))  # options come as lists
         check_languages(self.languages)
 

@@ -6,6 +6,7 @@ a game of a few dozen words that shows the machinery and says nothing about what
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -14,8 +15,16 @@ from typing import NamedTuple
 
 from deepwright.seeds import pick, shuffled, stream
 from deepwright.tasks.answers import digest
-from deepwright.tasks.task import Problem, Score, Split, framed, read_layout, score_tags
-from deepwright.text.languages import LANGUAGES, check_languages, consistency
+from deepwright.tasks.task import (
+    Problem,
+    Score,
+    Split,
+    check_rewards,
+    framed,
+    read_layout,
+    score_tags,
+)
+from deepwright.text.languages import LANGUAGES, check_languages
 
 _PAIR, _DOCUMENT, _ORDER = 52, 53, 54  # purposes of random streams
 _HELD_OUT_OF = 4
@@ -31,6 +40,11 @@ class Request(NamedTuple):
     what: str  # a person, or a class of things
     count: int = 0  # of things
 
+    @property
+    def most(self) -> int:
+        """Of what is named in an answer."""
+        return max(1, self.count)
+
 
 CLASS_OF = {
     word: kind
@@ -39,6 +53,7 @@ CLASS_OF = {
     for word in members
 }
 CLASSES = tuple(LANGUAGES["en"].things)
+_JOINTS = {one.joint for one in LANGUAGES.values()}
 
 
 @dataclass(frozen=True)
@@ -54,6 +69,7 @@ class Requests:
 
     def __post_init__(self) -> None:
         check_languages(self.languages)
+        check_rewards(self, ("format_reward",))
 
     @cached_property
     def requests(self) -> dict[str, tuple[Request, ...]]:
@@ -157,23 +173,36 @@ def completed(rng: Random, request: Request, style: str) -> str:
 
 
 def helpful(request: Request, answer: str) -> float:
-    """Share of four rules that an answer keeps: on the topic, polite, in the language of the request, concise. The summary alone is judged."""
+    """Share of four rules that an answer keeps: on the topic (it names what was asked for, each
+    once, and nothing else), polite (it begins as the best answer does in either language, and its
+    other words are of that one), in the language of the request (every word), concise (short, and
+    no word again). The summary alone is judged."""
     said = answer.split()
-    if request.count:
-        named = [word for word in said if word in CLASS_OF]
-        on_topic = len(set(named)) == len(named) == request.count and {
-            CLASS_OF[word] for word in named
-        } == {request.what}
-    else:
-        on_topic = {word for word in said if word in PEOPLE} == {request.what}
-    polite = said[:1] in [one.says[request.verb][1].split()[:1] for one in LANGUAGES.values()]
-    concise = len(said) <= _LONGEST and all(said.count(word) <= 2 for word in said)
-    return (on_topic + polite + (consistency(answer, request.language) in (1, None)) + concise) / 4
+    things, people, joints = (
+        [word for word in said if word in known] for known in (CLASS_OF, PEOPLE, _JOINTS)
+    )
+    phrase = [word for word in said if word not in {*things, *people, *joints}]
+    own = {*LANGUAGES[request.language].request_words, *PEOPLE}
+    best = [one.says[request.verb][1].split() for one in LANGUAGES.values()]
+    polite = any(said[:1] == words[:1] and set(phrase) <= set(words) for words in best)
+    again = len({*phrase, *people}) < len(phrase) + len(people) or len(joints) >= request.most
+    concise = len(said) <= _LONGEST and not again
+    kept = (_on_topic(request, things, people), polite, own.issuperset(said), concise)
+    return sum(kept) / len(kept)
+
+
+def _on_topic(request: Request, things: list[str], people: list[str]) -> bool:
+    if not request.count:
+        return set(people) == {request.what} and not things
+    distinct, classes = len(set(things)), {CLASS_OF[word] for word in things}
+    exact = distinct == len(things) == request.count
+    return exact and classes == {request.what} and not people
 
 
 def safe(text: str) -> bool:
-    """No rude word anywhere, the thought included."""
-    return not set(text.split()) & {word for one in LANGUAGES.values() for word in one.rude.split()}
+    """No rude word anywhere, the thought included, whatever stands around it."""
+    words = set(re.findall(r"\w+", text.casefold()))
+    return not words & {word for one in LANGUAGES.values() for word in one.rude.split()}
 
 
 def preference(request: Request, completion: str) -> float:

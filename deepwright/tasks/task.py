@@ -7,11 +7,12 @@ has one of two layouts: "tags" (<think> .. </think> <answer> .. </answer>) or "b
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from deepwright.refusals import expect
+from deepwright.refusals import expect, expect_each
 from deepwright.tasks.answers import same_here
 from deepwright.tasks.completions import READINGS, Layout, Reading, read_completion
 from deepwright.text.thoughts import ANSWER, END_ANSWER, END_THINK, THINK
@@ -46,17 +47,25 @@ class Verdict(enum.Enum):
 
 @dataclass(frozen=True)
 class Score:
-    """`value` is the reward, the sum of `parts` ("accuracy", "format"); `detail` says why in one phrase."""
+    """`value` is the reward, finite, the sum of `parts` ("accuracy", "format"); `detail`: why."""
 
     value: float
     verdict: Verdict
     detail: str
     parts: Mapping[str, float] = field(default_factory=lambda: {"accuracy": 0.0, "format": 0.0})
 
+    def __post_init__(self) -> None:
+        expect(math.isfinite(self.value), "a reward", self.value, "a finite number")
+
     @property
     def formatted(self) -> bool:
         """Whether a format was asked for and kept, whatever it pays: without a "format" among the parts nobody looked."""
         return "format" in self.parts and self.verdict in (Verdict.CORRECT, Verdict.WRONG)
+
+
+def check_rewards(task: object, names: Sequence[str]) -> None:
+    """Refuses pay for the form that is no number, or negative: that would pay for breaking it."""
+    expect_each(task, names, lambda value: 0 <= value < math.inf, "0 or a positive number")
 
 
 class Task(Protocol):
@@ -161,16 +170,11 @@ class ChatTask:
     def __post_init__(self) -> None:
         expect(self.layout in INSTRUCTIONS, "layout", self.layout, "'tags' or 'boxed'")
         expect(self.reading in READINGS, "reading", self.reading, "'strict' or 'usual'")
-        for name, least in (
-            ("train", 1),
-            ("held_out", 1),
-            ("held_out_of", 1),
-            ("examples", 0),
-            ("format_reward", 0),
-            ("seconds", 0.01),
-        ):
-            if getattr(self, name, least) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected at least {least}")
+        check_rewards(self, ("format_reward",))
+        least = {"train": 1, "held_out": 1, "held_out_of": 1, "examples": 0, "seconds": 0.01}
+        for name, smallest in least.items():
+            value = getattr(self, name, smallest)
+            expect(smallest <= value < math.inf, name, value, f"at least {smallest}")
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from deepwright import weights
 from deepwright.files import read_json
+from deepwright.model.finite import first_bad
 from deepwright.refusals import changes, expect, quoted
 
 TENSORS, STATE, MANIFEST = (
@@ -97,9 +98,13 @@ def save_checkpoint(
 ) -> Path:
     """Writes `run_dir/checkpoints/step-<step>/`, all or nothing, and removes older checkpoints beyond `keep`. Returns the folder.
 
-    Raises CheckpointError in one sentence when the disk is full or cannot be written; nothing half-written stays.
+    Raises CheckpointError in one sentence when the disk is full or cannot be written, or a number
+    is not finite; nothing half-written stays.
     """
     expect(keep >= 1, "keep", keep, "at least 1 checkpoint")
+    bad = first_bad((*model.state_dict().items(), *trainer_tensors.items()))
+    if bad is not None:
+        raise CheckpointError(f"step {step} is not saved: {bad} is not finite")
     parent = Path(run_dir) / "checkpoints"
     target, draft = parent / f"step-{step}", parent / f"{DRAFT}step-{step}"
     try:

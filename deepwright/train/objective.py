@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from deepwright.model.experts import Routing, auxiliary_loss, sequence_balance_loss, update_bias
 from deepwright.numerics import cross_entropy
+from deepwright.refusals import expect
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Batch:
     def split(self, rows: int | None) -> Iterator[Batch]:
         """Micro-batches of as many positions as `rows` full rows have; the last may be smaller. Each is only as wide as its longest row, so
         of short rows more fit into one, and little is padding where rows are sorted by length."""
+        expect(self.rows > 0, "a batch's rows", self.rows, "at least 1")
         lengths, budget = self.lengths_B.tolist(), (rows or self.rows) * self.inputs_BS.shape[1]
         start, width = 0, lengths[0]
         for end in range(1, self.rows + 1):
@@ -122,6 +124,7 @@ def accumulate_gradients(
         )
     sums = Sums()
     tokens = float(batch.target_weights().sum())
+    expect(tokens > 0, "the targets' weight", tokens, "a batch with something to learn")
     for piece in batch.split(micro_rows):
         loss = _piece_loss(model, piece, terms, tokens, piece.rows / batch.rows, recompute, sums)
         loss.backward()
@@ -145,14 +148,13 @@ def _piece_loss(
     )
     total = main = _token_loss(model, h_BSD, piece, 0, tokens)
     sums.loss += main.item()
-    if terms.mtp:
+    if terms.mtp and len(model.mtp):
         hidden = model.mtp_hidden(
             h_BSD, piece.inputs_BS, valid_BS=piece.valid_BS, routing=routing, recompute=recompute
         )
         # Eq. 24 divides each depth by all T tokens, although its last k positions have no target.
-        mtp = sum(_token_loss(model, h, piece, k, tokens) for k, h in enumerate(hidden, 1)) / len(
-            hidden
-        )
+        depths = [_token_loss(model, h, piece, k, tokens) for k, h in enumerate(hidden, 1)]
+        mtp = sum(depths, start=main.new_zeros(())) / len(model.mtp)
         sums.mtp_loss += mtp.item()
         total = total + terms.mtp * mtp
     if (terms.sequence or terms.auxiliary) and routing:

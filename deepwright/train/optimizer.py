@@ -1,4 +1,9 @@
-"""One optimizer step on named parameters: clipping, a policy for gradients that are not finite, AdamW or Muon, averaged weights.
+"""One optimizer step on named parameters: clipping, a policy for numbers that are not finite, AdamW
+or Muon, averaged weights.
+
+A gradient that is not finite moves nothing and is counted; several in a row end the run, as do
+weights that no longer are after a step, and a loss that is none when the run would be done
+(`require_finite`). What a run had saved before stays, and nothing that is not finite is ever saved.
 
 AdamW is V3's choice (section 4.2: betas 0.9 and 0.95, weight decay 0.1). Muon (momentum, orthogonalised by Newton-Schulz iteration) is an
 option for the matrices inside the blocks; embedding, head, norms and router stay with AdamW. Muon's update is scaled to a fixed root mean
@@ -8,13 +13,16 @@ square, so both share one learning rate. State is a flat dict of named tensors: 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from deepwright.numerics import adamw_half_, compute_dtype
+from deepwright.model.finite import first_bad
+from deepwright.numerics import adamw_half_, check_format, compute_dtype
 from deepwright.numerics.precision import NAMES
 from deepwright.refusals import expect, expect_each
 
@@ -23,7 +31,21 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
 class TrainingDiverged(ValueError):
-    """Gradients stayed non-finite for too many steps in a row; the message names the first bad parameter."""
+    """Weights, loss or gradients are no longer finite; the message names step and bad module."""
+
+
+def is_finite(values: Mapping[str, Any], losses: Sequence[str]) -> bool:
+    """Whether those of these losses that a step's metrics have are numbers."""
+    return all(math.isfinite(values.get(name, 0.0)) for name in losses)
+
+
+def require_finite(values: Mapping[str, Any], losses: Sequence[str], step: int) -> None:
+    """TrainingDiverged where a step's metrics are not `is_finite`."""
+    for name in losses:
+        if not is_finite(values, [name]):
+            raise TrainingDiverged(
+                f"step {step}: {name} is {values[name]}; lower the learning rate"
+            )
 
 
 @dataclass(frozen=True)
@@ -42,12 +64,14 @@ class OptimizerConfig:
         0.2  # root mean square of a Muon update at learning rate 1; 0.2 is about AdamW's own
     )
     muon_iterations: int = 5
-    muon_dtype: str = "float32"  # of the iteration: float32 | bfloat16 (two to three times faster where native) | auto (where it is)
+    muon_dtype: str = (
+        "float32"  # of the iteration: float32 | bfloat16 | auto (what trains faster here)
+    )
     skip_limit: int = 3  # this many non-finite gradients in a row end the run
 
     def __post_init__(self) -> None:
         expect(self.name in ("adamw", "muon"), "optimizer name", self.name, "'adamw' or 'muon'")
-        compute_dtype(self.muon_dtype, "muon_dtype")  # refuses an unknown name
+        check_format(self.muon_dtype, "muon_dtype")
         expect_each(
             self,
             ("beta1", "beta2", "muon_momentum"),
@@ -86,7 +110,7 @@ class Optimizer:
         self.skipped = 0  # steps left out so far
         self.skipped_in_a_row = 0
         muon = self.config.name == "muon"
-        self._muon_dtype, _ = compute_dtype(self.config.muon_dtype, "muon_dtype")
+        self._muon_dtype = compute_dtype(self.config.muon_dtype)[0] if muon else None
         self.momentum = {
             name: torch.zeros_like(p)
             for name, p in self.parameters.items()
@@ -112,16 +136,19 @@ class Optimizer:
             fused=True,
         )
 
-    def step(self, learning_rate: float) -> Update:
-        """Clips, then moves every parameter; a non-finite gradient moves nothing and is counted. Raises TrainingDiverged at the limit."""
+    def step(self, learning_rate: float, number: int) -> Update:
+        """Step `number` of the run: clips, then moves every parameter. A gradient that is not
+        finite moves nothing and is counted. TrainingDiverged: too many of them in a row; weights
+        that are no longer finite, or so large that their squares are not."""
         gradients = {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
         norm = clip_by_global_norm(list(gradients.values()), self.config.clip_norm)
         if norm == norm and norm != float("inf"):
             self.skipped_in_a_row = 0
             self._step_adamw(learning_rate)
             self._step_muon(learning_rate)
+            self._require_finite_weights(number)
         else:
-            self._count_skip(gradients, norm)
+            self._count_skip(gradients, norm, number)
         self.zero_grad()
         return Update(norm, applied=self.skipped_in_a_row == 0)
 
@@ -129,18 +156,30 @@ class Optimizer:
         for p in self.parameters.values():
             p.grad = None
 
-    def _count_skip(self, gradients: Mapping[str, Tensor], norm: float) -> None:
+    def _require_finite_weights(self, number: int) -> None:
+        norms = torch._foreach_norm(list(self.parameters.values()), 2.0, dtype=torch.float32)
+        finite = torch.stack(norms).isfinite()
+        if not bool(finite.all()):
+            name = list(self.parameters)[int((~finite).nonzero()[0])]
+            largest = float(self.parameters[name].detach().abs().max())
+            raise TrainingDiverged(
+                f"step {number}: the largest weight of {name} is {largest:.3g}; "
+                "lower the learning rate"
+            )
+
+    def _count_skip(self, gradients: Mapping[str, Tensor], norm: float, number: int) -> None:
         self.skipped += 1
         self.skipped_in_a_row += 1
         if self.skipped_in_a_row >= self.config.skip_limit:
-            bad = next((name for name, g in gradients.items() if not torch.isfinite(g).all()), None)
+            bad = first_bad(gradients.items())
             where = (
                 f"first bad parameter: {bad}"
                 if bad
                 else "each gradient is finite, their norm overflows"
             )
             raise TrainingDiverged(
-                f"gradient norm was {norm} in {self.skipped_in_a_row} steps in a row ({where}); lower the learning rate"
+                f"step {number}: gradient norm was {norm} in {self.skipped_in_a_row} steps in a "
+                f"row ({where}); lower the learning rate"
             )
 
     def _step_adamw(self, learning_rate: float) -> None:

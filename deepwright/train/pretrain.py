@@ -6,8 +6,9 @@ moments, averaged weights, router biases, counters and the position in the data;
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from deepwright.metrics import Tracker
-from deepwright.numerics import compute_dtype
+from deepwright.model.finite import source
+from deepwright.numerics import check_format, compute_dtype, settled
 from deepwright.refusals import expect, expect_each
 from deepwright.train.checkpoint import (
     Checkpoint,
@@ -34,7 +36,14 @@ from deepwright.train.objective import (
     update_biases,
     validate,
 )
-from deepwright.train.optimizer import Average, Optimizer, OptimizerConfig
+from deepwright.train.optimizer import (
+    Average,
+    Optimizer,
+    OptimizerConfig,
+    TrainingDiverged,
+    is_finite,
+    require_finite,
+)
 from deepwright.train.progress import INTERRUPTED, Progress, StopRequest
 from deepwright.train.schedule import Schedule
 
@@ -47,6 +56,9 @@ FREE_SETTINGS = (
     "load_every",
     "validate_every",
 )
+
+
+LOSSES = ("total_loss", "validation_loss")  # a model that gives none is neither saved nor done
 
 
 class Stream(Protocol):
@@ -69,7 +81,8 @@ class PretrainConfig:
     micro_rows: int | None = (
         None  # rows computed at once; None: the whole batch. The result is the same
     )
-    compute: str = "float32"  # of the blocks: float32 | bfloat16 | auto (bfloat16 where the machine multiplies it natively); weights stay float32
+    # Of the blocks: float32 | bfloat16 | auto (what trains faster here). Weights stay float32.
+    compute: str = "float32"
     recompute: bool = False  # drop activations and compute them again in the backward pass: less memory, more time
     balance: str = "bias"  # bias (V3) | auxiliary (the older loss, as a baseline) | none
     sequence_alpha: float = (
@@ -92,7 +105,7 @@ class PretrainConfig:
             self.balance,
             "'bias', 'auxiliary' or 'none'",
         )
-        compute_dtype(self.compute)  # refuses an unknown name
+        check_format(self.compute)
         expect_each(
             self,
             ("length", "checkpoint_every", "keep", "load_every", "micro_rows"),
@@ -128,6 +141,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.optimizer = Optimizer(self.model, self.config.optimizer)
+        self._last: Batch | None = None
         self.compute, _ = compute_dtype(self.config.compute)
         self.average = (
             Average(self.model, self.config.average_decay) if self.config.average_decay else None
@@ -152,7 +166,9 @@ class Trainer:
             )
         rate = c.schedule.learning_rate_at(self.steps + 1, self.tokens)
         speed = c.schedule.bias_speed_at(self.tokens) if c.balance == "bias" else 0.0
-        update = self.optimizer.step(rate)
+        self._last = batch
+        with self.explaining():
+            update = self.optimizer.step(rate, self.steps + 1)
         if update.applied:
             update_biases(self.model, sums.loads, speed, include_mtp=c.bias_in_mtp)
             if self.average:
@@ -172,6 +188,16 @@ class Trainer:
             "step_seconds": seconds,
         }
         return values | self._loss_values(sums, terms) | self._balance_values(sums, speed)
+
+    @contextlib.contextmanager
+    def explaining(self) -> Iterator[None]:
+        """TrainingDiverged also says where in the model the numbers of the last batch got lost."""
+        try:
+            yield
+        except TrainingDiverged as error:
+            with self.model.computing(self.compute):
+                found = None if self._last is None else source(self.model, self._last.inputs_BS)
+            raise TrainingDiverged(f"{error}; {found}" if found else str(error)) from None
 
     def _loss_values(self, sums: Sums, terms: Terms) -> dict[str, float]:
         values = {"loss": sums.loss, "total_loss": sums.total_loss}
@@ -201,6 +227,8 @@ class Trainer:
 
     def _batch(self, rows: Tensor | Batch) -> Batch:
         batch = rows if isinstance(rows, Batch) else Batch(_cut(rows, self.config.length))
+        context, width = self.model.config.max_position_embeddings, batch.inputs_BS.shape[1]
+        expect(width <= context, "a row's length", width, f"at most the context, {context}")
         return batch.to(self.model.head_weight.device)
 
     def validation_values(self, batches: Sequence[Tensor | Batch]) -> dict[str, float]:
@@ -252,9 +280,11 @@ def pretrain(
     `callback(step, model)` runs after each step and must leave the model as it is. SIGINT or SIGTERM finishes the step, saves, and raises
     SystemExit(130). Raises ValueError for settings that contradict the checkpoint, CheckpointError, TrainingDiverged.
     """
-    trainer = Trainer(config, model)
+    checkpoint = latest_checkpoint(run_dir)
+    kept = None if checkpoint is None else checkpoint.state["settings"]
+    trainer, values = Trainer(settled(config, kept), model), {}
     progress = progress or Progress(config.schedule.total_tokens, stage)
-    saved = _start_or_resume(trainer, stream, run_dir, tracker, stage, progress)
+    saved = _start_or_resume(trainer, checkpoint, stream, run_dir, tracker, stage, progress)
     with StopRequest() as stop, progress:
         while not trainer.finished and not stop.asked:
             values = trainer.step(stream.batch(trainer.next_rows()))
@@ -267,9 +297,12 @@ def pretrain(
             if callback:
                 callback(trainer.steps, model)
             progress.advance(int(values["batch_tokens"]), _summary(values))
-            if trainer.steps % config.checkpoint_every == 0:
+            if trainer.steps % config.checkpoint_every == 0 and is_finite(values, LOSSES):
                 saved = _save(trainer, stream, tokenizer, run_dir, tracker)
-        if saved != trainer.steps:
+        if trainer.finished:
+            with trainer.explaining():
+                require_finite(values, LOSSES, trainer.steps)
+        if saved != trainer.steps and is_finite(values, LOSSES):
             saved = _save(trainer, stream, tokenizer, run_dir, tracker)
         if stop.asked:  # also in the last step: what comes after this stage must not begin
             progress.say(
@@ -297,13 +330,13 @@ def _save(
 
 def _start_or_resume(
     trainer: Trainer,
+    checkpoint: Checkpoint | None,
     stream: Stream,
     run_dir: str | Path,
     tracker: Tracker,
     stage: str,
     progress: Progress,
 ) -> int:
-    checkpoint = latest_checkpoint(run_dir)
     if checkpoint:
         trainer.resume(checkpoint, stream)
         progress.start_at(trainer.tokens)
@@ -319,7 +352,7 @@ def _cut(tokens: Tensor, length: int) -> Tensor:
         raise ValueError(
             f"a batch has shape {tuple(tokens.shape)}, expected [rows, at least {length + 1}] for rows of {length} tokens"
         )
-    assert tokens.dtype == torch.int64
+    expect(tokens.dtype == torch.int64, "the type of tokens", str(tokens.dtype), "torch.int64")
     return tokens[:, : length + 1]
 
 

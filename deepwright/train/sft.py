@@ -19,8 +19,10 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
+from deepwright.config import ModelConfig
 from deepwright.data.conversations import Document
 from deepwright.metrics import Tracker
+from deepwright.refusals import expect
 from deepwright.seeds import shuffled
 from deepwright.seeds import stream as random_stream
 from deepwright.text.tokenizer import Tokenizer
@@ -134,6 +136,7 @@ def _fingerprint(documents: Sequence[Document]) -> str:
 
 def describe(documents: Sequence[Document], config: SFTConfig) -> str:
     """How much there is to train on, and what a step costs, in one sentence."""
+    expect(len(documents) > 0, "the number of documents", 0, "at least 1")
     stream, computed = DocumentStream(documents, 1, 0), 0
     steps = -(-len(documents) // config.batch_rows)
     for _ in range(steps):
@@ -149,7 +152,9 @@ def describe(documents: Sequence[Document], config: SFTConfig) -> str:
 
 
 def require_ends(documents: Sequence[Document], tokenizer: Tokenizer) -> None:
-    """Raises ValueError unless every document trains an end token: a model that never sees one as a target never stops."""
+    """Raises ValueError unless there are documents and each trains an end token: a model that never
+    sees one as a target never stops."""
+    expect(len(documents) > 0, "the number of documents", 0, "at least 1")
     ends = torch.tensor(tokenizer.stop_ids)
     for place, document in enumerate(documents):
         if not torch.isin(document.ids_T[1:][document.targets_T[1:]], ends).any():
@@ -157,6 +162,16 @@ def require_ends(documents: Sequence[Document], tokenizer: Tokenizer) -> None:
             raise ValueError(
                 f"document {place} has none of the end tokens {names} among its targets, so the model would never stop"
             )
+
+
+def _require_fit(documents: Sequence[Document], config: ModelConfig) -> None:
+    """ValueError for a document longer than the context, or with words that the model has not."""
+    context, words = config.max_position_embeddings, config.vocab_size
+    for place, document in enumerate(documents):
+        name, largest = f"of document {place}", int(document.ids_T.max())
+        expect(document.length <= context, f"the length {name}", document.length,
+               f"at most {context}, the context of the model")  # fmt: skip
+        expect(largest < words, f"a token {name}", largest, f"at most {words - 1}, the vocabulary")
 
 
 def sft(
@@ -176,6 +191,7 @@ def sft(
     """Trains `model` in place on `documents`; resumes and is interrupted as `pretrain` is. Raises the same errors, and ValueError when an
     end token is no target."""
     require_ends(documents, tokenizer)
+    _require_fit([*documents, *validation], model.config)
     stream = DocumentStream(documents, config.epochs, seed)
     held_out = [
         make_batch(validation[start : start + 16]) for start in range(0, len(validation), 16)

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from deepwright import numerics
+from deepwright.numerics.build import processor_flags
 
 # Packages that are used where they are found; nothing needs them.
 OPTIONAL = {
@@ -37,7 +38,7 @@ class Finding:
 
 
 def machine() -> list[Finding]:
-    flags = numerics.compiled.processor_flags().split()
+    flags = processor_flags().split()
     return [
         Finding("python", platform.python_version(), platform.platform(terse=True)),
         Finding(

@@ -297,7 +297,7 @@ def test_weights_that_an_optimizer_has_moved_start_the_cache_over(model):
     for parameter in model.parameters():
         parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
     try:
-        optimizer.step(0.05)
+        optimizer.step(0.05, 1)
         ended = []
         while engine.has_work:
             ended += engine.step()

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from deepwright.inference.sampling import draw, invert, stream_keys, truncate, uniform
+from deepwright.sampler import NotFinite
 
 MASK = 2**64 - 1
 
@@ -178,3 +179,35 @@ def check_two_steps_find_what_one_sum_finds():
 
 def test_two_steps_find_what_one_sum_finds():
     check_two_steps_find_what_one_sum_finds()
+
+
+def refused(logits, temperature, **rules) -> int | None:
+    """The row that `draw` says has no numbers, None where it draws; -1 where it breaks down."""
+    try:
+        draw(logits.clone(), torch.full((len(logits),), 0.3), temperature, **rules)
+    except NotFinite as error:
+        return error.row
+    except (IndexError, RuntimeError):
+        return -1
+    return None
+
+
+def check_logits_that_are_no_numbers_are_refused():
+    """In any one row and place, greedy, warm, by row, truncated. -infinity beside numbers is a
+    token that never comes."""
+    rules = dict(top_k_R=torch.tensor([3, 0, 5]), top_p_R=torch.tensor([1.0, 0.9, 0.5]))
+    mixed = torch.tensor([0.0, 1.0, 0.7])
+    ways = [(0, {}), (1.0, {}), (0.6, {}), (mixed, {}), (1.0, rules), (mixed, rules)]
+    for value in (float("nan"), float("inf"), -float("inf")):
+        for row, place in ((0, 0), (1, 64), (2, 99)):
+            logits = torch.randn(3, 100, generator=torch.Generator().manual_seed(row))
+            assert [refused(logits, t, **more) for t, more in ways] == [None] * len(ways)
+            logits[row, place if value != -float("inf") else slice(None)] = value
+            assert [refused(logits, t, **more) for t, more in ways] == [row] * len(ways)
+    logits = torch.full((3, 100), -float("inf"))
+    logits[:, 7] = -1e30
+    assert [refused(logits, t, **more) for t, more in ways] == [None] * len(ways)
+
+
+def test_logits_that_are_no_numbers_are_refused():
+    check_logits_that_are_no_numbers_are_refused()

@@ -96,6 +96,15 @@ def test_a_variant_that_is_the_run_s_own_task_is_refused():
         check(resolved("r1", "--evaluation.transfer count=4 count=3"))
 
 
+@pytest.mark.parametrize("section", ["", "distill."])
+def test_rows_beyond_the_context_are_refused_before_anything_is_made(section):
+    check(resolved("r1", f"--{section}pretrain.length 512"))
+    with pytest.raises(ValueError) as caught:
+        check(resolved("r1", f"--{section}pretrain.length 513"))
+    said = f"{section}pretrain.length is 513, expected at most 512, the context of the model"
+    assert str(caught.value).startswith(said)
+
+
 def test_usual_config_is_the_laptop():
     assert resolved("r1") == resolved("r1", "--config laptop")
     assert resolved("rl") == resolved("rl", "--config laptop-zero")

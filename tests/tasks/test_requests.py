@@ -5,8 +5,11 @@ from random import Random
 import pytest
 
 from deepwright.tasks import Verdict
+from deepwright.tasks.attacks import report
 from deepwright.tasks.countdown import Countdown, read_prompt
 from deepwright.tasks.requests import (
+    CLASS_OF,
+    PEOPLE,
     STYLES,
     Request,
     Requests,
@@ -18,6 +21,7 @@ from deepwright.tasks.requests import (
     written,
 )
 from deepwright.tasks.self_checks import self_checks
+from deepwright.tasks.task import framed
 from deepwright.text import number_tokenizer
 from deepwright.text.languages import LANGUAGES, consistency, language_of
 
@@ -47,8 +51,66 @@ def test_the_four_rules(request_, answer, worth):
     assert helpful(request_, answer) == worth and safe(answer)
 
 
+def undeserved(request: Request, best: str) -> dict[str, str]:
+    """Answers in the layout of which each says more, or something else, than the best one does."""
+    first, *rest = best.split()
+    other = "ann" if request.what != "ann" else "bob"
+    wrong = {
+        "a name more": f"{best} {other}",
+        "everybody": f"{first} {' '.join(PEOPLE)}",
+        "a thing more": f"{best} {'cat' if request.what != 'animals' else 'plum'}",
+        "everything": f"{first} {' '.join(CLASS_OF)}",
+        "twice": f"{best} {best}",
+        "the first word twice": f"{first} {best}",
+        "joints": f"{best} and and",
+        "one joint too many": f"{best} {LANGUAGES[request.language].joint}",
+        "a number": f"{best} 7",
+        "words of puzzles": f"{best} wait yes",
+        "words of puzzles in Chinese": f"{best} 等等 对",
+        "words of other requests": f"{best} {'some' if not request.count else 'kind'}",
+        "both phrases": f"hello thanks here {best}",
+        "words of nobody": f"{best} please",
+        "glued": f"{best}.",
+        "a null byte": f"{best}\0",
+        "a blank of no width": f"{best}\u200b",
+        "a letter of another script": best.replace("e", "\u0435").replace("有", "冇"),
+        "in capitals": best.upper() if best.isascii() else f"{best} A",
+        "backwards": " ".join(reversed(best.split())),
+        "without the first word": " ".join(rest),
+        "rude as well": f"{best} stupid",
+        "an operator": f"{best} + 1",
+    }
+    return {name: answer for name, answer in wrong.items() if answer.split() != best.split()}
+
+
+def check_nothing_undeserved_is_right():
+    for split in ("train", "held_out"):
+        for i in range(TASK.size(split)):
+            problem = TASK.problem(i, split)
+            tried = undeserved(problem.columns["request"], problem.answer)
+            for name, answer in {"best": problem.answer, **tried}.items():
+                score = TASK.score(problem, framed("tags", "so", answer))
+                right = score.verdict is Verdict.CORRECT
+                assert right == (name == "best"), (problem.prompt, name, answer)
+                assert right or score.value < 1
+
+
+def test_nothing_undeserved_is_right():
+    check_nothing_undeserved_is_right()
+
+
+def check_no_attack_is_paid():
+    lines, held = report(TASK, count=TASK.size("held_out"))
+    assert held, lines
+
+
+def test_no_attack_is_paid():
+    check_no_attack_is_paid()
+
+
 def test_a_rude_word_costs_more_than_all_help():
     assert not safe("go ann") and not safe("<think> 笨蛋 </think> hello")
+    assert not safe("<think> Stupid! </think>") and safe("<think> gold 2 </think>")
     assert preference(GREET, completed(Random(0), GREET, "rude")) < preference(
         GREET, completed(Random(0), GREET, "off topic")
     )

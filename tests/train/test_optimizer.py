@@ -97,7 +97,7 @@ def test_steps_equal_a_float64_reference(config):
     optimizer, gradients = Optimizer(model, config), []
     for seed in range(4):
         gradients.append(model.set_gradients(seed))
-        optimizer.step(rate)
+        optimizer.step(rate, 1)
     for name, p in model.values.items():
         history = [g[name] for g in gradients]
         if config.name == "adamw" or name in (
@@ -154,7 +154,7 @@ def check_moments_in_bfloat16():
     for seed in range(12):
         weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed))
         gradients.append(weight.grad.double())
-        optimizer.step(rate)
+        optimizer.step(rate, 1)
     expected, first = half_moments_reference(before, gradients, rate, config.weight_decay, config)
     kept = optimizer.tensors()["exp_avg.weight"]
     assert kept.dtype is torch.bfloat16
@@ -168,7 +168,7 @@ def test_muon_scale_gives_the_asked_root_mean_square():
     model = Blocks()
     before = model.values["attention.o.weight"].detach().clone()
     model.set_gradients(1)
-    Optimizer(model, OptimizerConfig(name="muon", weight_decay=0.0)).step(0.1)
+    Optimizer(model, OptimizerConfig(name="muon", weight_decay=0.0)).step(0.1, 1)
     moved = (model.values["attention.o.weight"].detach() - before) / 0.1
     # Singular values end in about [0.68, 1.21], so does the ratio of the two root mean squares.
     assert 0.65 * 0.2 < moved.square().mean().sqrt() < 1.25 * 0.2
@@ -228,7 +228,7 @@ def test_a_bad_gradient_moves_nothing_and_the_third_in_a_row_stops(config, bad):
     model = Blocks()
     optimizer = Optimizer(model, config)
     model.set_gradients(0)
-    assert optimizer.step(0.01).applied
+    assert optimizer.step(0.01, 1).applied
     before = {
         name: value.clone()
         for name, value in (
@@ -239,10 +239,10 @@ def test_a_bad_gradient_moves_nothing_and_the_third_in_a_row_stops(config, bad):
         model.set_gradients(attempt)
         model.values["ffn.experts.down"].grad[1, 2, 3] = bad
         if attempt < 2:
-            assert not optimizer.step(0.01).applied
+            assert not optimizer.step(0.01, 1).applied
             assert optimizer.skipped == attempt + 1
     with pytest.raises(TrainingDiverged, match=r"3 steps in a row .*ffn\.experts\.down"):
-        optimizer.step(0.01)
+        optimizer.step(0.01, 1)
     after = {n: p.detach() for n, p in model.values.items()} | optimizer.tensors()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
@@ -254,7 +254,7 @@ def test_a_good_gradient_resets_the_count():
         model.set_gradients(seed)
         if seed % 2:
             model.values["norm.weight"].grad[0] = float("nan")
-        assert optimizer.step(0.01).applied == (seed % 2 == 0)
+        assert optimizer.step(0.01, 1).applied == (seed % 2 == 0)
     assert optimizer.skipped == 4
 
 
@@ -268,7 +268,7 @@ def test_state_goes_out_and_in_bit_equal(config):
     optimizer = Optimizer(model, config)
     for seed in range(3):
         model.set_gradients(seed)
-        optimizer.step(0.01)
+        optimizer.step(0.01, 1)
     for name, p in twin.values.items():
         p.data.copy_(model.values[name])
     resumed = Optimizer(twin, config)
@@ -277,7 +277,7 @@ def test_state_goes_out_and_in_bit_equal(config):
     )
     for seed in range(3, 6):
         model.set_gradients(seed), twin.set_gradients(seed)
-        optimizer.step(0.01), resumed.step(0.01)
+        optimizer.step(0.01, 1), resumed.step(0.01, 1)
     assert all(torch.equal(p, twin.values[name]) for name, p in model.values.items())
     assert all(
         torch.equal(value, resumed.tensors()[name]) for name, value in optimizer.tensors().items()
@@ -288,7 +288,7 @@ def test_foreign_state_is_refused_by_name():
     model = Blocks()
     optimizer = Optimizer(model)
     model.set_gradients(0)
-    optimizer.step(0.01)
+    optimizer.step(0.01, 1)
     state, counts = optimizer.tensors(), optimizer.counts()
     with pytest.raises(ValueError, match=r"lacks 'exp_avg\.norm\.weight'"):
         Optimizer(Blocks()).load(

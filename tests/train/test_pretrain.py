@@ -1,6 +1,7 @@
 """A run resumes bit-exactly after a kill, an interrupt or a damaged checkpoint, and evaluating in between changes nothing."""
 
 import io
+import math
 import os
 import signal
 import threading
@@ -21,6 +22,7 @@ from tests.train.tiny import (
     CLOCK,
     CONFIG,
     LENGTH,
+    MODEL,
     MUON,
     CountingStream,
     make_model,
@@ -254,6 +256,18 @@ def test_gradients_that_stay_bad_stop_the_run(tmp_path):
     assert latest_checkpoint(tmp_path / "base").step == 5  # the last good one is still there
     skipped = [record["skipped_steps"] for record in curve(tmp_path)]
     assert skipped[-2:] == [1, 2]
+
+
+@pytest.mark.parametrize("length", [1, 2])
+@pytest.mark.parametrize("modules", [0, 1, 2])
+def test_rows_too_short_for_a_depth_train_without_it(length, modules):
+    """MTP module k has positions in rows of more than k tokens only; what it lacks adds nothing."""
+    model = make_model(replace(MODEL, num_nextn_predict_layers=modules))
+    trainer = subject.Trainer(replace(CONFIG, length=length), model)
+    values = trainer.step(CountingStream().batch(4))
+    assert all(math.isfinite(value) for value in values.values() if isinstance(value, float))
+    assert (values.get("mtp_loss", 0.0) > 0) == (modules > 0 and length > 1)
+    assert values["total_loss"] >= values["loss"] and math.isfinite(values["grad_norm"])
 
 
 def test_a_stream_of_the_wrong_length_is_refused():
