@@ -28,7 +28,7 @@ from typing import Any
 from deepwright.tasks.sandbox import PYTHON, Job, Limits, Started, confinement, kill
 
 START_SECONDS = 120.0  # imports on a busy machine
-MAX_LINE = 1 << 20  # bytes of an answer
+MAX_LINE = 16 << 20  # bytes of an answer
 WORKER = Path(__file__).with_name("worker.py")
 
 
@@ -177,7 +177,7 @@ class Pool:
         return [(worker, outcome) for worker, outcome in heard if outcome is not None]
 
     def _read(self, worker: _Worker) -> Outcome | None:
-        piece = os.read(worker.answers, MAX_LINE)
+        piece = os.read(worker.answers, 1 << 20)
         worker.said += piece
         if not piece or len(worker.said) > MAX_LINE:
             worker.spent = True
