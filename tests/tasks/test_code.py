@@ -244,6 +244,7 @@ import gc, os, sys
 def f(x):
     said = repr([sys.orig_argv, dict(os.environ), gc.get_objects()])
     for place, _, names in os.walk("/tmp"):
+        if "packages" in place: continue  # numpy, where the checkout lies in /tmp
         for name in names: said += open(os.path.join(place, name), "rb").read().decode("latin1")
     frame = sys._getframe()
     while frame:
@@ -277,7 +278,8 @@ def test_a_program_never_meets_what_is_expected():
     """In its files, its memory, its arguments, its environment."""
     right, why = judged(LOOKS, ["assert f(54321) == 41234"])
     found = re.fullmatch(r"test 1: f\(54321\) gives {'tuple': \[(\d+), (\d+)\]}", why)
-    assert right is False and found[1] == "0" and int(found[2]) > 0  # it finds what it is asked
+    assert right is False and found, why
+    assert found[1] == "0" and int(found[2]) > 0  # it finds what it is asked
     right, why = judged(LOOKS, ["found = f(54321)\nassert found[0] == 0 < found[1] < 41234"])
     assert right is True, why
 
