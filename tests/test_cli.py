@@ -167,6 +167,7 @@ def test_doctor_names_machine_rates_and_implementations(capsys):
             "memory bandwidth",
             "expert_mlp",
             "transformers",
+            "confined by",
         )
     )
 

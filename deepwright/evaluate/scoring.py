@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from deepwright.sampler import Completion, StopReason
-from deepwright.tasks import Problem, Score, Task, Verdict, score_all
+from deepwright.tasks import Problem, Sampled, Score, Task, Verdict, score_all
 from deepwright.text import Tokenizer
 
 # A completion that did not end by itself is wrong, whatever it holds, and earns nothing for its format: it has not answered. The verifier never sees it.
@@ -28,16 +28,22 @@ def completion_text(tokenizer: Tokenizer, completion: Completion) -> str:
 
 
 def score_completions(
-    task: Task, problems: Sequence[Problem], completions: Sequence[Completion], texts: Sequence[str]
+    task: Task,
+    problems: Sequence[Problem],
+    completions: Sequence[Completion],
+    texts: Sequence[str],
+    step: int = 0,
+    steps: int = 1,
 ) -> list[Score]:
-    """The task's score of each text, all in one call of the task; CUT where the completion hit its limit (the verifier never sees it);
-    FAILED where the check itself broke."""
+    """The task's score of each text, all in one call of the task; CUT where the completion hit its
+    limit (the verifier never sees it); FAILED where the check itself broke. `step` of `steps`:
+    where training stands, for rewards that ask."""
     ended = [
         place for place, completion in enumerate(completions) if completion.stop is StopReason.STOP
     ]
-    scores = iter(
-        score_all(task, [problems[place] for place in ended], [texts[place] for place in ended])
-    )
+    sampled = Sampled([completion.token_ids for completion in completions], step, steps).of(ended)
+    asked, said = [problems[place] for place in ended], [texts[place] for place in ended]
+    scores = iter(score_all(task, asked, said, sampled))
     return [
         next(scores) if completion.stop is StopReason.STOP else CUT for completion in completions
     ]

@@ -21,7 +21,7 @@ from deepwright.recipe.stage import Recipe
 from deepwright.rl.reward_model import Labelled, Pair, RewardModel, train_reward_model
 from deepwright.sampler import Sampler, Sampling
 from deepwright.seeds import shuffled, stream
-from deepwright.tasks import Problem, Score, Split, Task, Verdict, score_all
+from deepwright.tasks import Problem, Sampled, Score, Split, Task, Verdict, score_all
 from deepwright.tasks.requests import OUTSIDE, Requests, preference, safe
 from deepwright.text import Tokenizer
 from deepwright.text.thoughts import ANSWER, END_THINK
@@ -102,16 +102,19 @@ class Scenarios:
         )
 
     def score_many(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score]:
+        return self.score_sampled(problems, completions, None)
+
+    def score_sampled(
+        self, problems: Sequence[Problem], completions: Sequence[str], sampled: Sampled | None
+    ) -> list[Score]:
         found: dict[int, Score] = {}
         for turn, task in enumerate(self.tasks):
             places = [
                 place for place, problem in enumerate(problems) if problem.columns["turn"] == turn
             ]
-            found |= zip(
-                places,
-                score_all(task, [problems[p] for p in places], [completions[p] for p in places]),
-                strict=True,
-            )
+            asked, said = [problems[p] for p in places], [completions[p] for p in places]
+            scores = score_all(task, asked, said, sampled and sampled.of(places))
+            found |= zip(places, scores, strict=True)
         return [found[place] for place in range(len(problems))]
 
 

@@ -298,6 +298,7 @@ def collect(
 ) -> tuple[list[Group], dict[str, float]]:
     """The scored groups of one round, of further batches of prompts too where they are asked for, and what was measured on all of them."""
     groups: list[Group] = []
+    where = round_ * config.mini_batches, config.steps
     rollout_seconds, begun = 0.0, time.perf_counter()
     for batch in range(
         round_, round_ + config.rounds * (config.resample + 1), config.rounds
@@ -318,7 +319,7 @@ def collect(
         before = time.perf_counter()
         sampled = _sampled(sampler, prompts, sampling, round_ * config.mini_batches + 1)
         rollout_seconds += time.perf_counter() - before
-        groups += score_rollouts(task, tokenizer, asked, prompts, sampled)
+        groups += score_rollouts(task, tokenizer, asked, prompts, sampled, *where)
         if len(admitted(groups, config)) >= config.prompts:
             break
     values = rollout_metrics(task, groups)
@@ -359,6 +360,7 @@ def write_samples(path: Path, stage: str, step: int, groups: Sequence[Group], co
             }
             record |= {"completion": rollout.text, "length": rollout.length}
             record |= {"value": rollout.score.value, "verdict": rollout.score.verdict.value}
+            record |= {"logged": dict(rollout.score.logged)} if rollout.score.logged else {}
             file.write(json.dumps(record) + "\n")
 
 

@@ -44,6 +44,8 @@ def score_rollouts(
     problems: Sequence[Problem],
     prompts: Sequence[Sequence[int]],
     sampled: Sequence[Sequence[Completion]],
+    step: int = 0,
+    steps: int = 1,
 ) -> list[Group]:
     """Decodes and scores [P][G] completions, all of them in one call of the task; the verifier never sees one that was cut."""
     places = [
@@ -57,6 +59,8 @@ def score_rollouts(
         [problem for problem, _, _ in places],
         [completion for _, _, completion in places],
         texts,
+        step,
+        steps,
     )
     rollouts = iter(
         [

@@ -14,7 +14,16 @@ from deepwright.tasks.gym import ReasoningGym, set_options
 from deepwright.tasks.layouts import BENCHMARKS
 from deepwright.tasks.requests import Requests
 from deepwright.tasks.self_checks import SelfCheck, self_checks, tally
-from deepwright.tasks.task import Problem, Score, Split, Task, Verdict, safe_score, score_all
+from deepwright.tasks.task import (
+    Problem,
+    Sampled,
+    Score,
+    Split,
+    Task,
+    Verdict,
+    safe_score,
+    score_all,
+)
 from deepwright.tasks.user_reward import UserReward
 
 TASKS = {"countdown": Countdown, "calc3": Calc3, "requests": Requests}
@@ -31,7 +40,7 @@ OPTION_TYPES = {  # what an option is called in a dataclass -> what it may be, i
 }
 
 __all__ = [
-    "FAMILIES", "TASKS", "Calc3", "Countdown", "DataFile", "Problem", "ReasoningGym", "Score", "SelfCheck", "Split", "Task",
+    "FAMILIES", "TASKS", "Calc3", "Countdown", "DataFile", "Problem", "ReasoningGym", "Sampled", "Score", "SelfCheck", "Split", "Task",
     "UserReward", "Verdict", "make_task", "safe_score", "score_all", "self_checks", "tally",
 ]  # fmt: skip
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from deepwright.tasks.hostile_programs import PROGRAMS
 from deepwright.tasks.sandbox import confinement
 from deepwright.tasks.task import (
     INSTRUCTIONS,
@@ -39,26 +40,6 @@ ANSWERS: dict[str, Callable[[str, str], str]] = {  # from (reference, question):
     "Python": lambda a, q: "__import__('os').system('sleep 60')", "Python in a list": lambda a, q: "[__import__('time').sleep(60)]",
     "nested parentheses": lambda a, q: "(" * 100_000 + ")" * 100_000, "very long": lambda a, q: "so " * 300_000,
     "nested fractions": lambda a, q: "\\frac{1}{" * 300 + "2" + "}" * 300,
-}  # fmt: skip
-# Tried on the sandbox alone: a user's own reward might run them as they are, and so would a machine without confinement.
-PROGRAMS = {
-    "fork bomb": "import os\nwhile True:\n    os.fork()",
-    "fork bomb that leaves its session": "import os\nwhile True:\n    if os.fork() == 0:\n        os.setsid()",
-    "endless loop": "while True: pass",
-    "endless sleep": "import time\ntime.sleep(3600)",
-    "100 GB": "x = bytearray(100 << 30)",
-    "endless memory": "x = []\nwhile True: x.append(bytearray(1 << 20))",
-    "endless output": "while True: print('x' * 100000)",
-    "network": "import socket\nsocket.create_connection(('1.1.1.1', 80), 2)\nprint('connected')",
-    "deletes files": "import shutil\nfor place in ('/tmp', '/home'): shutil.rmtree(place + '/deepwright-decoy')",
-    "symlink escape": "import os\nos.symlink('/', 'x')\nopen('x/tmp/escaped', 'w').write('1')\nopen('x/etc/escaped', 'w').write('1')",
-    "fills the disk": "n = 0\nwhile True:\n    open(f'/tmp/{n}', 'wb').write(bytes(1 << 20))\n    n += 1",
-    "kills its judge": "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)",
-    "exits at once": "import os\nos._exit(0)",
-    "equals everything": "class Any:\n    def __eq__(self, other): return True\n    def __repr__(self): return '...'\n"
-    "import builtins\nbuiltins.repr = lambda x: 'True'\ndef f(*a): return Any()",
-    "says that it passed": "print('OK')\nprint('passed')\nraise SystemExit(0)",
-    "crashes": "import ctypes\nctypes.string_at(0)",
 }  # fmt: skip
 
 

@@ -1,115 +1,225 @@
-"""Code judged by unit tests. Expected values never enter the sandbox, so a program cannot print, patch or exit its way to a verdict.
+"""Programs judged by tests. Expected values never enter a program's sandbox, so it cannot print,
+patch or exit its way to a verdict.
 
-Two kinds of test: (input, output) of a whole program, and `assert call == literal`, whose call is evaluated inside and compared outside.
+What a program's sandbox, the machine or the tests themselves do wrong is no verdict: None.
 """
 
 from __future__ import annotations
 
-import ast
+import functools
+import importlib.util
+import json
+import marshal
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib import resources
 from typing import Any
 
-from deepwright.tasks.sandbox import MAX_PROGRAM, Limits, call_results, run_code
+from deepwright.files import parse_json
+from deepwright.refusals import quoted
+from deepwright.tasks import calls, checker
+from deepwright.tasks.code_tests import Call, Tests, read_tests
+from deepwright.tasks.conversation import Conversation
+from deepwright.tasks.fences import program_of
+from deepwright.tasks.plain import Plain, same
+from deepwright.tasks.sandbox import (
+    PATIENCE,
+    Ended,
+    Job,
+    Limits,
+    confined_or_refused,
+    python,
+    run,
+    run_code,
+)
 
-_FENCE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)```", re.DOTALL)
+__all__ = ["Tests", "judge_code", "program_of", "read_tests"]
 
-
-@dataclass(frozen=True)
-class Tests:
-    """`calls`: (expression, expected value); `streams`: (stdin, expected stdout)."""
-
-    calls: tuple[tuple[str, Any], ...] = ()
-    streams: tuple[tuple[str, str], ...] = ()
-    setup: str = ""  # runs before the program
-
-
-def read_tests(tests: object, setup: str = "") -> Tests:
-    """Tests as data files hold them: assert statements (MBPP), {"input", "output"} rows, or {"inputs": [..], "outputs": [..]} (APPS).
-    ValueError naming the first test that is none of these."""
-    if isinstance(tests, Mapping) and {"inputs", "outputs"} <= tests.keys():
-        tests = [
-            {"input": a, "output": b}
-            for a, b in zip(tests["inputs"], tests["outputs"], strict=True)
-        ]
-    if isinstance(tests, str):
-        tests = tests.strip().splitlines()
-    if not isinstance(tests, Sequence) or not tests:
-        raise ValueError("tests are empty or no list")
-    if all(
-        isinstance(test, Mapping)
-        and isinstance(test.get("input"), str)
-        and isinstance(test.get("output"), str)
-        for test in tests
-    ):
-        return Tests(streams=tuple((test["input"], test["output"]) for test in tests), setup=setup)
-    return Tests(calls=tuple(_call(test) for test in tests), setup=setup)
+MAX_PROGRAM = 1_000_000  # bytes
+LONGEST_NUMBER = 400  # digits of one that is compared as such
+_FLOAT = re.compile(r"[-+]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?", re.ASCII)
+_INTEGER = re.compile(r"[-+]?\d+", re.ASCII)
+_INSIDE = ("plain", "calls", "checker")  # modules that run in a sandbox
+Judged = tuple[bool | None, str]
 
 
-def _call(test: object) -> tuple[str, Any]:
+def judge_code(answer: str, tests: Tests, limits: Limits, unconfined: bool) -> Judged:
+    """(whether the program passes every test, why); None where that is not known.
+
+    ValueError where no program may run here."""
+    code = program_of(answer)
     try:
-        (statement,) = ast.parse(str(test)).body
-        compare = statement.test  # type: ignore[attr-defined]
-        (operator,), (right,) = compare.ops, compare.comparators
-        if isinstance(statement, ast.Assert) and isinstance(operator, (ast.Eq, ast.Is)):
-            return ast.unparse(compare.left), ast.literal_eval(right)
-    except (SyntaxError, ValueError, AttributeError):
-        pass
-    raise ValueError(
-        f"test {str(test)[:80]!r} is not `assert call == literal`, the form whose verdict a program cannot forge"
-    )
-
-
-def program_of(answer: str) -> str:
-    """The last fenced block of an answer, or all of it."""
-    blocks = _FENCE.findall(answer)
-    return blocks[-1] if blocks else answer
-
-
-def judge_code(answer: str, tests: Tests, limits: Limits, unconfined: bool) -> tuple[bool, str]:
-    """Whether the program passes every test."""
-    code = "\n".join(filter(None, (tests.setup, program_of(answer))))
-    try:
-        too_long = len(code.encode()) > MAX_PROGRAM
+        long = len(code.encode()) > MAX_PROGRAM
     except UnicodeEncodeError:
         return False, "not text"
-    if too_long or "\0" in code:
-        return False, f"longer than {MAX_PROGRAM} bytes, or holds a null byte"
-    if tests.calls:
-        return _judge_calls(code, tests.calls, limits, unconfined)
-    for number, (stdin, expected) in enumerate(tests.streams, 1):
-        ended = run_code(code, stdin, limits, unconfined=unconfined)
-        if ended.status != 0 or [line.rstrip() for line in ended.output.rstrip().splitlines()] != [
-            line.rstrip() for line in expected.rstrip().splitlines()
-        ]:
-            return (
-                False,
-                f"test {number}: {'out of time' if ended.status is None else f'exit status {ended.status}' if ended.status else 'other output'}",
-            )
-    return True, f"passes {len(tests.streams)} tests"
+    if long:
+        return False, f"longer than {MAX_PROGRAM:,} bytes"
+    kind = confined_or_refused(unconfined)
+    try:
+        if tests.streams:
+            return _judge_streams(code, tests.streams, limits, unconfined)
+        judge = _judge_calls if tests.calls else _judge_script
+        return judge(code, tests, limits, kind)
+    except OSError as error:  # no more processes, files or memory for this process
+        return None, f"it could not be run: {error}"
 
 
-def _judge_calls(
-    code: str, calls: Sequence[tuple[str, Any]], limits: Limits, unconfined: bool
-) -> tuple[bool, str]:
-    said, ended = call_results(code, [call for call, _ in calls], limits, unconfined=unconfined)
-    for number, (text, (call, expected)) in enumerate(zip(said, calls), 1):
-        try:
-            right = ast.literal_eval(text) == expected
-        except (
-            ValueError,
-            TypeError,
-            SyntaxError,
-            MemoryError,
-            RecursionError,
-        ):  # TypeError: {[]: 1}
-            right = False
-        if not right:
-            return False, f"test {number}: {call[:60]} gives {text[:60]}"
-    if len(said) < len(calls):
-        return (
-            False,
-            f"test {len(said) + 1}: {'out of time' if ended.status is None else f'ended with status {ended.status}'}",
-        )
-    return True, f"passes {len(calls)} tests"
+# ---- whole programs
+
+
+def _judge_streams(
+    code: str, streams: Sequence[tuple[str, str]], limits: Limits, unconfined: bool
+) -> Judged:
+    for number, (stdin, wanted) in enumerate(streams, 1):
+        ended = run_code(code, stdin, _wider(limits, wanted), unconfined=unconfined)
+        if ended.failed:
+            return None, f"test {number}: {ended.failed}"
+        if ended.status != 0:
+            return False, f"test {number}: {ended.why}"
+        if not same_output(ended.output, wanted):
+            return False, f"test {number}: other output"
+    return True, f"passes {len(streams)} tests"
+
+
+def _wider(limits: Limits, wanted: str) -> Limits:
+    """Room for what is expected, and for as much again."""
+    return replace(limits, file_bytes=max(limits.file_bytes, 2 * len(wanted.encode())))
+
+
+def same_output(got: str, wanted: str) -> bool:
+    """Line by line, whatever ends a line and however many blanks do, and without empty lines at the
+    end. In a line that differs, words may differ as numbers do: within 1e-6 where a number with
+    decimals is wanted, not at all where an integer is (3.0 is 3, 007 is not 7)."""
+    lines = [[line.rstrip() for line in text.rstrip().splitlines()] for text in (got, wanted)]
+    return len(lines[0]) == len(lines[1]) and all(map(_same_line, *lines))
+
+
+def _same_line(got: str, wanted: str) -> bool:
+    if got == wanted:
+        return True
+    ours, theirs = got.split(), wanted.split()
+    return len(ours) == len(theirs) and all(map(_same_word, ours, theirs))
+
+
+def _same_word(got: str, wanted: str) -> bool:
+    if got == wanted or max(len(got), len(wanted)) > LONGEST_NUMBER:
+        return got == wanted
+    if _FLOAT.fullmatch(wanted):
+        return _is_number(got) and same(float(got), float(wanted), "printed")
+    return bool(_INTEGER.fullmatch(wanted) and _FLOAT.fullmatch(got)) and float(got) == int(wanted)
+
+
+def _is_number(word: str) -> bool:
+    return bool(_FLOAT.fullmatch(word) or _INTEGER.fullmatch(word))
+
+
+# ---- calls
+
+
+def _inside(code: str, setup: str) -> dict[str, bytes]:
+    """The files of a sandbox: the program, and of this package what asks it."""
+    own = {calls.PROGRAM: code.encode(), calls.SETUP: setup.encode()}
+    return _compiled() | own
+
+
+@functools.cache
+def _compiled() -> dict[str, bytes]:
+    """Modules of this package for a sandbox, which need not be compiled there each time."""
+    package = resources.files("deepwright.tasks")
+    files = {"deepwright/__init__.pyc": "", "deepwright/tasks/__init__.pyc": ""}
+    for name in _INSIDE:
+        files[f"deepwright/tasks/{name}.pyc"] = (package / f"{name}.py").read_text("utf-8")
+    begun = importlib.util.MAGIC_NUMBER + bytes(12)
+    return {
+        name: begun + marshal.dumps(compile(text, name, "exec")) for name, text in files.items()
+    }
+
+
+def _started(module: str, *arguments: str) -> tuple[str, ...]:
+    """The command line that runs `main` of a module in the sandbox's own copy of this package."""
+    start = f"import sys; sys.path.insert(0, '.'); from {module} import main; main()"
+    return python("-c", start, *arguments)
+
+
+def _judge_calls(code: str, tests: Tests, limits: Limits, kind: str) -> Judged:
+    said, ended = call_results(code, tests, limits, kind)
+    if ended.failed:
+        return None, ended.failed
+    for number, (line, call) in enumerate(zip(said, tests.calls), 1):
+        if why := _wrong(line, call):
+            return False, f"test {number}: {call.expression[:60]} {why}"
+    if len(said) < len(tests.calls):
+        return False, f"test {len(said) + 1}: {ended.why}"
+    return True, f"passes {len(tests.calls)} tests"
+
+
+def call_results(code: str, tests: Tests, limits: Limits, kind: str) -> tuple[list[str], Ended]:
+    """A line of JSON for each call after the program has run; fewer where it ended early."""
+    asked = "".join(json.dumps({"eval": call.expression}) + "\n" for call in tests.calls)
+    wanted = json.dumps([call.wanted for call in tests.calls])
+    argv, files = _started("deepwright.tasks.calls"), _inside(code, tests.setup)
+    ended = run(Job(argv, _wider(limits, wanted), files), asked.encode(), kind)
+    return ended.output.split("\n")[:-1][: len(tests.calls)], ended
+
+
+def _wrong(line: str, call: Call) -> str:
+    """What is wrong with the answer to a call; '' where it is right."""
+    answer = _read(line)
+    if "value" not in answer:
+        raised = answer.get("raised")
+        return f"raised {raised}"[:60] if isinstance(raised, str) else "says nothing of a value"
+    if same(answer["value"], call.wanted, call.how):
+        return ""
+    return f"gives {quoted(answer['value'], 60)}"
+
+
+def _read(line: str | bytes) -> dict[str, Plain]:
+    """A line that a program may have written itself."""
+    try:
+        answer: Any = parse_json(line, "its answer", constants="float")
+    except ValueError:
+        answer = None
+    return answer if isinstance(answer, dict) else {"raised": "no plain data"}
+
+
+# ---- tests that are code
+
+
+def _judge_script(code: str, tests: Tests, limits: Limits, kind: str) -> Judged:
+    """Tests and program talk through this process: it knows which of the two is waited for."""
+    files = _inside("", "") | {checker.TESTS: tests.script.encode()}
+    patient = replace(limits, seconds=(PATIENCE + 2) * limits.seconds)
+    asking = Job(_started("deepwright.tasks.checker", *tests.names), patient, files)
+    answering = Job(_started("deepwright.tasks.calls"), limits, _inside(code, tests.setup))
+    with Conversation(asking, kind) as script:
+        message = _read(script.hear() or b"")
+        if "ask" not in message:  # the program is started when it is asked something
+            return _verdict(message, script)
+        with Conversation(answering, kind) as program:
+            while "ask" in message:
+                program.tell(json.dumps(message["ask"]).encode())
+                answer = program.hear()
+                if answer is None:
+                    return _silent(program)
+                script.tell(answer)
+                message = _read(script.hear() or b"")
+            return _verdict(message, script)
+
+
+def _silent(program: Conversation) -> Judged:
+    """A program that gave no answer. Its time runs on while the tests do other things."""
+    ended = program.close()
+    if ended.failed:
+        return None, ended.failed
+    if ended.stopped and 2 * program.waited < ended.seconds:
+        return None, f"its tests took the time of the program, which was {ended.why}"
+    return False, ended.why
+
+
+def _verdict(message: dict[str, Plain], script: Conversation) -> Judged:
+    if "verdict" not in message:
+        ended = script.close()
+        return None, f"its tests gave no verdict: {ended.failed or ended.why}"
+    right = message["verdict"]
+    return (right if isinstance(right, bool) else None), str(message.get("why"))

@@ -14,8 +14,7 @@ from typing import Any
 
 from deepwright.files import parse_json
 from deepwright.refusals import expect, quoted
-from deepwright.tasks.case_forms import read_cases
-from deepwright.tasks.code import Tests
+from deepwright.tasks.code_tests import Tests, read_tests
 
 Row = Mapping[str, Any]
 PICKLED = "private tests are pickled, and nothing is unpickled here"
@@ -37,11 +36,11 @@ def plain(row: Row) -> Judged:
     tests = _decoded(row["tests"], "tests")
     if isinstance(tests, Mapping):
         return _of_table(tests, setup_of(row))
-    return Judged(read_cases(tests, setup_of(row), _name(row, "entry_point")))
+    return Judged(read_tests(tests, setup_of(row), entry_point=_name(row, "entry_point")))
 
 
 def mbpp(row: Row) -> Judged:
-    return Judged(read_cases(row["test_list"], setup_of(row)))
+    return Judged(read_tests(row["test_list"], setup_of(row)))
 
 
 def humaneval(row: Row) -> Judged:
@@ -49,7 +48,8 @@ def humaneval(row: Row) -> Judged:
     prompt = row["prompt"]
     expect(isinstance(prompt, str), "prompt", prompt, "the beginning of a program")
     last = re.findall(r"^def (\w+)", prompt, re.MULTILINE)[-1:]
-    return Judged(read_cases(row["test"], prompt, _name(row, "entry_point") or "".join(last)))
+    name = _name(row, "entry_point") or "".join(last)
+    return Judged(read_tests(row["test"], prompt, entry_point=name))
 
 
 def apps(row: Row) -> Judged:
@@ -72,7 +72,7 @@ def livecodebench(row: Row) -> Judged:
         private, unread = [], PICKLED if private.strip() else ""
     cases = [*_listed(row.get("public_test_cases")), *_listed(private)]
     about = _decoded(row.get("metadata"), "metadata")
-    return Judged(read_cases(cases, "", _name(about, "func_name")), unread)
+    return Judged(read_tests(cases, entry_point=_name(about, "func_name")), unread)
 
 
 def _of_table(table: Any, setup: str = "") -> Judged:
@@ -85,7 +85,7 @@ def _of_table(table: Any, setup: str = "") -> Judged:
     )
     if _name(table, "fn_name") and wrapped:
         table = {**table, "outputs": [output[0] for output in outputs]}
-    return Judged(read_cases(table, setup))
+    return Judged(read_tests(table, setup))
 
 
 def setup_of(row: Row) -> str:

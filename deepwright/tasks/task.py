@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from deepwright.refusals import expect, expect_each
@@ -47,12 +47,14 @@ class Verdict(enum.Enum):
 
 @dataclass(frozen=True)
 class Score:
-    """`value` is the reward, finite, the sum of `parts` ("accuracy", "format"); `detail`: why."""
+    """`value` is the reward, finite, the sum of `parts` ("accuracy", "format"); `detail` says why,
+    in one phrase; `logged` is what a user's own reward wants to be kept with the sample."""
 
     value: float
     verdict: Verdict
     detail: str
     parts: Mapping[str, float] = field(default_factory=lambda: {"accuracy": 0.0, "format": 0.0})
+    logged: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         expect(math.isfinite(self.value), "a reward", self.value, "a finite number")
@@ -61,6 +63,19 @@ class Score:
     def formatted(self) -> bool:
         """Whether a format was asked for and kept, whatever it pays: without a "format" among the parts nobody looked."""
         return "format" in self.parts and self.verdict in (Verdict.CORRECT, Verdict.WRONG)
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Beside their texts, what is known of completions that are scored: their token ids, and the
+    step of training, out of how many, that samples them (0 of 1 where nothing is trained)."""
+
+    token_ids: Sequence[Sequence[int]]
+    step: int = 0
+    steps: int = 1
+
+    def of(self, places: Sequence[int]) -> Sampled:
+        return replace(self, token_ids=[self.token_ids[place] for place in places])
 
 
 def check_rewards(task: object, names: Sequence[str]) -> None:
@@ -98,14 +113,23 @@ def safe_score(task: Task, problem: Problem, completion: str) -> Score:
         )
 
 
-def score_all(task: Task, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score]:
-    """The scores of many completions. A task whose check runs in other processes offers `score_many` and judges them side by side."""
+def score_all(
+    task: Task,
+    problems: Sequence[Problem],
+    completions: Sequence[str],
+    sampled: Sampled | None = None,
+) -> list[Score]:
+    """The scores of many completions. A task whose check runs in other processes offers
+    `score_many` and judges them side by side; one that wants to know how they were sampled offers
+    `score_sampled`."""
     if not hasattr(task, "score_many"):
         return [
             safe_score(task, problem, completion)
             for problem, completion in zip(problems, completions, strict=True)
         ]
     try:
+        if sampled is not None and hasattr(task, "score_sampled"):
+            return task.score_sampled(problems, completions, sampled)
         return task.score_many(problems, completions)
     except Exception as error:
         return [failed(f"the check of {task.name!r} raised {type(error).__name__}: {error}")] * len(

@@ -1,20 +1,30 @@
-"""A user's own reward function by TRL's contract, `def f(completions, **columns) -> list[float | None]`, put over any task's problems.
+"""A user's own reward function by TRL's contract, `def f(completions, **columns) -> list[float |
+None]`, put over any task's problems.
 
-It runs in a process of its own with their environment, and has `seconds` for a batch. What breaks the contract (a wrong count, NaN, text, an
-exception, a hang) is counted as FAILED and named, so it never looks like a wrong answer. None, by which TRL means "does not apply", is
-FAILED too: it says nothing about the answer. Not this: several functions with weights; write one that adds them.
+It runs in a process of its own with their environment, and has `seconds` for a batch. It may be a
+function or a coroutine, anything callable that the file defines or imports, and takes what TRL
+gives (`reward_call.py`). Values of the rows arrive as they are where they are Python's own kinds,
+dates, times, Decimal, Fraction or numpy's, and as text where not.
+
+What breaks the contract (a wrong count, NaN, text, an exception, a hang) is counted as FAILED and
+named, so it never looks like a wrong answer. None, by which TRL means "does not apply", is FAILED
+too: it says nothing about the answer. Not this: several functions with weights; write one that adds
+them.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deepwright.refusals import expect, quoted
+from deepwright.tasks.code_tests import Tests
+from deepwright.tasks.plain import Plain, encode
 from deepwright.tasks.pool import shared_pool
-from deepwright.tasks.task import Problem, Score, Task, Verdict, failed
+from deepwright.tasks.task import Problem, Sampled, Score, Task, Verdict, failed
 
 
 @dataclass(frozen=True)
@@ -28,16 +38,10 @@ class UserReward:
 
     def __post_init__(self) -> None:
         path, _, name = self.function.rpartition(":")
-        if not path.endswith(".py") or not name.isidentifier():
-            raise ValueError(f"reward is {self.function!r}, expected FILE.py:FUNCTION")
-        try:
-            defined = {
-                getattr(node, "name", "")
-                for node in ast.parse(Path(path).read_text(encoding="utf-8"), path).body
-            }
-        except SyntaxError as error:
-            raise ValueError(f"{path}:{error.lineno} is not Python: {error.msg}") from None
-        if name not in defined:
+        form = path.endswith(".py") and name.isidentifier() and ".py:" not in path
+        expect(form, "reward", self.function, "one FILE.py:FUNCTION")
+        expect(Path(path).is_file(), "reward", self.function, "a file that is there")
+        if not set(_defined(_parsed(path))) & {name, "*"}:
             raise ValueError(f"{path} defines no function {name!r}")
 
     @property
@@ -54,50 +58,82 @@ class UserReward:
         return self.score_many([problem], [completion])[0]
 
     def score_many(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score]:
+        return self.score_sampled(problems, completions, None)
+
+    def score_sampled(
+        self, problems: Sequence[Problem], completions: Sequence[str], sampled: Sampled | None
+    ) -> list[Score]:
+        """Where nothing was sampled (None) the bytes of a completion stand for its tokens."""
         path, _, name = self.function.rpartition(":")
-        job = {
-            "path": str(Path(path).resolve()),
-            "name": name,
-            "columns": columns(problems, completions),
-        }
-        (outcome,) = shared_pool("function", self.seconds, trusted=True).run([job])
-        rewards, why = outcome.value, outcome.error
-        if not why and isinstance(rewards, dict):
-            why = f"returned a {rewards['not a list']}, expected a list of numbers"
-        elif not why and len(rewards) != len(completions):
-            why = f"returned {len(rewards)} rewards for {len(completions)} completions"
+        path = str(Path(path).resolve())
+        job = {"path": path, "name": name, "columns": columns(problems)}
+        job |= {"given": given(problems, completions), "step": 0, "steps": 1}
+        if sampled is not None:
+            job["given"]["completion_ids"] = list(map(list, sampled.token_ids))
+            job |= {"step": sampled.step, "steps": sampled.steps}
+        pool = shared_pool("function", self.seconds, trusted=True, about=path)
+        (outcome,) = pool.run([job])
+        answer, why = outcome.value, outcome.error
+        if not why and "not a list" in answer:
+            why = f"returned a {answer['not a list']}, expected a list of numbers"
+        elif not why and len(answer["rewards"]) != len(completions):
+            found = len(answer["rewards"])
+            many = found if found < len(completions) else f"more than {found - 1}"
+            why = f"returned {many} rewards for {len(completions)} completions"
         if why:
             return [failed(f"{self.function}: {why}")] * len(completions)
-        return [self._score(reward) for reward in rewards]
+        return [self._score(*one) for one in zip(answer["rewards"], answer["logged"])]
 
-    def _score(self, reward: float | str | None) -> Score:
+    def _score(self, reward: float | str | None, logged: dict[str, Any]) -> Score:
         if not isinstance(reward, float):
             return failed(f"{self.function} gave {reward}, expected a finite number")
         verdict = Verdict.CORRECT if reward >= self.full else Verdict.WRONG
-        return Score(reward, verdict, f"{self.function} gave {reward:g}", {"accuracy": reward})
+        detail = f"{self.function} gave {reward:g}"
+        return Score(reward, verdict, detail, {"accuracy": reward}, logged)
 
 
-def columns(problems: Sequence[Problem], completions: Sequence[str]) -> dict[str, list[Any]]:
-    """The arguments by name: completions and prompts (conversations where the problems are), answer, kind, and the columns of the rows."""
+def _parsed(path: str) -> ast.Module:
+    try:
+        return ast.parse(Path(path).read_text(encoding="utf-8"), path)
+    except SyntaxError as error:
+        raise ValueError(f"{path}:{error.lineno} is not Python: {error.msg}") from None
+    except (ValueError, RecursionError) as error:  # bytes that are no text
+        raise ValueError(f"{path} is not Python: {quoted(str(error))}") from None
+
+
+def _defined(tree: ast.Module) -> Iterator[str]:
+    """The names that a module binds at its own level, in branches too; "*" for all of another's."""
+    nodes: list[ast.AST] = [tree]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            yield node.name
+            continue
+        if isinstance(node, ast.alias):
+            yield (node.asname or node.name).partition(".")[0]
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        nodes += [] if isinstance(node, ast.Lambda) else ast.iter_child_nodes(node)
+
+
+def given(problems: Sequence[Problem], completions: Sequence[str]) -> dict[str, list[Any]]:
+    """What every problem has, as JSON holds it: completions and prompts (conversations where the
+    problems are), answer and kind."""
     talks = all(problem.messages for problem in problems)
-    names = sorted(
-        {name for problem in problems for name in problem.columns if name.isidentifier()}
-    )
-    values = {name: [_plain(problem.columns.get(name)) for problem in problems] for name in names}
-    values |= {
+    said = [[{"role": "assistant", "content": text}] for text in completions]
+    asked = [list(map(dict, problem.messages)) if talks else problem.prompt for problem in problems]
+    return {
         "answer": [problem.answer for problem in problems],
         "kind": [problem.kind for problem in problems],
+        "prompts": asked,
+        "completions": said if talks else list(completions),
     }
-    values["prompts"] = [
-        list(problem.messages) if talks else problem.prompt for problem in problems
-    ]
-    values["completions"] = [
-        [{"role": "assistant", "content": text}] if talks else text for text in completions
-    ]
-    return values
 
 
-def _plain(value: Any) -> Any:
-    return (
-        value if isinstance(value, (str, int, float, bool, list, dict, type(None))) else str(value)
-    )
+def columns(problems: Sequence[Problem]) -> dict[str, list[Plain]]:
+    """The columns of the rows, each value in plain form; tests as the row had them."""
+    names = sorted({name for problem in problems for name in problem.columns})
+    cells = {name: [problem.columns.get(name) for problem in problems] for name in names}
+    for values in cells.values():
+        values[:] = [one.given if isinstance(one, Tests) else one for one in values]
+    return {name: [encode(one, str) for one in values] for name, values in cells.items()}

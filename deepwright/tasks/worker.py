@@ -1,4 +1,4 @@
-"""What runs in a verifier process: reads one JSON job a line, answers one JSON line. Started by `pool.py` as a script; imports nothing of the package.
+"""What runs in a verifier process: reads JSON jobs, answers a line each. Started by `pool.py` as a script.
 
 argv: the kind of work. stdin and stdout are moved away first, so that no verifier can read the jobs or write a verdict of its own by printing.
 """
@@ -9,7 +9,6 @@ import importlib
 import importlib.util
 import inspect
 import json
-import math
 import os
 import random
 import re
@@ -17,6 +16,8 @@ import resource
 import sys
 import time
 import warnings
+
+_FOLDER = os.path.dirname(os.path.abspath(__file__))
 
 
 def verify_math(job):
@@ -221,28 +222,18 @@ def ask_reasoning_gym(job):
         return 0.0
 
 
-@functools.lru_cache(8)
-def _function(path, name):
-    spec = importlib.util.spec_from_file_location("user_reward", path)
+@functools.lru_cache(None)
+def _beside(name):
+    """A module of this folder, which is on no path here: users have modules of those names."""
+    spec = importlib.util.spec_from_file_location(f"deepwright_{name}", f"{_FOLDER}/{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return getattr(module, name)
+    return module
 
 
 def call_user(job):
-    """A user's reward function by TRL's contract; what it returns, as a list of numbers, null and other things' descriptions."""
-    rewards = _function(job["path"], job["name"])(**job["columns"])
-    if isinstance(rewards, (str, bytes)) or not hasattr(rewards, "__len__"):
-        return {"not a list": type(rewards).__name__}
-    return [_reward(one) for one in rewards]
-
-
-def _reward(one):
-    try:
-        value = None if one is None else float(one)
-    except (TypeError, ValueError):
-        return f"{type(one).__name__} {str(one)[:40]!r}"
-    return value if value is None or math.isfinite(value) else str(value)
+    """A user's reward function by TRL's contract."""
+    return _beside("reward_call").call(job, _beside("plain").decode)
 
 
 KINDS = {"math": verify_math, "reasoning_gym": ask_reasoning_gym, "function": call_user}

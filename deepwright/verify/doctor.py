@@ -19,6 +19,7 @@ import torch
 
 from deepwright import numerics
 from deepwright.numerics.build import processor_flags
+from deepwright.tasks import sandbox
 
 # Packages that are used where they are found; nothing needs them.
 OPTIONAL = {
@@ -104,6 +105,12 @@ def version_of(package: str) -> str:
     return importlib.metadata.version(package) if importlib.util.find_spec(package) else "not found"
 
 
+def judge() -> Finding:
+    """What confines the programs that a reward runs, and why it is not something better."""
+    kind, _, instead = sandbox.described().partition("; ")
+    return Finding("confined by", kind, instead)
+
+
 def examine() -> dict[str, list[Finding]]:
     """Everything, by heading."""
     return {
@@ -112,5 +119,6 @@ def examine() -> dict[str, list[Finding]]:
         "optional packages": [
             Finding(name, version_of(name), use) for name, use in OPTIONAL.items()
         ],
+        "programs that nobody trusts": [judge()],
         "what runs for each operation": [Finding(*row) for row in numerics.table()],
     }

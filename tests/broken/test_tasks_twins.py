@@ -137,16 +137,16 @@ def with_the_hosts_network(original):
 
 
 def without_a_count_of_processes(original):
-    return lambda argv, limits, *rest: original(
-        argv, dataclasses.replace(limits, processes=1000), *rest
-    )
+    def packed(self, *rest):
+        limits = dataclasses.replace(self.limits, processes=1000)
+        return original(dataclasses.replace(self, limits=limits), *rest)
+
+    return packed
 
 
 def a_quiet_end_is_a_pass(original):
-    def judge(program, calls, limits, unconfined):
-        _, ended = code.call_results(
-            program, [call for call, _ in calls], limits, unconfined=unconfined
-        )
+    def judge(*given):
+        _, ended = code.call_results(*given)
         return ended.status == 0, "ended well"
 
     return judge
@@ -161,7 +161,7 @@ TWINS = [
     (failures_are_named, user_reward, "failed", failed_is_wrong),
     (failures_are_named, task, "failed", failed_is_wrong),
     (code_is_confined, sandbox, "command", with_the_hosts_network),
-    (code_is_confined, sandbox, "command", without_a_count_of_processes),
+    (code_is_confined, sandbox.Job, "packed", without_a_count_of_processes),
     (code_is_confined, code, "_judge_calls", a_quiet_end_is_a_pass),
 ]  # fmt: skip
 

@@ -9,7 +9,7 @@ import pytest
 
 from deepwright.refusals import require
 from deepwright.tasks import pool as pools
-from deepwright.tasks.pool import Outcome, Pool
+from deepwright.tasks.pool import Pool
 
 VERIFIERS = """
     import os, sys, time
@@ -25,7 +25,9 @@ VERIFIERS = """
     def prints(x):
         print('{"value": [1.0]}', flush=True); os.write(1, b'{"value": [1.0]}\\n'); return [0.0]
     def reads(x): return [float(len(sys.stdin.read()))]
-    def talks(x): return ["x" * 40] * 30_000
+    def talks(x, log_extra):
+        for i in range(9000): log_extra(str(i), ["x" * 2000])
+        return [0.0]
     def who(x): return [float(os.getpid())]
 """
 
@@ -37,7 +39,15 @@ def verifiers(tmp_path):
         "path": str(tmp_path / "verifiers.py"),
         "name": name,
         "columns": {"x": list(x)},
+        "given": {"completions": list(map(str, x))},
+        "step": 0,
+        "steps": 1,
     }
+
+
+def paid(outcomes):
+    """The rewards of each job; what went wrong where there are none."""
+    return [outcome.error or outcome.value["rewards"] for outcome in outcomes]
 
 
 @pytest.fixture
@@ -48,9 +58,8 @@ def pool():
 
 
 def test_answers_come_back_in_order(pool, verifiers):
-    assert pool.run([verifiers("fine", i) for i in range(20)]) == [
-        Outcome([float(i)]) for i in range(20)
-    ]
+    asked = [verifiers("fine", i) for i in range(20)]
+    assert paid(pool.run(asked)) == [[float(i)] for i in range(20)]
     assert pool.run([]) == []
 
 
@@ -68,29 +77,23 @@ def test_a_broken_verifier_fails_alone_and_in_bounded_time(pool, verifiers, name
     outcomes = pool.run(
         [verifiers("fine", 1), verifiers(name, 2), verifiers("fine", 3), verifiers("fine", 4)]
     )
-    assert [outcome.value for outcome in outcomes] == [
-        [1.0],
-        None,
-        [3.0],
-        [4.0],
-    ] and said in outcomes[1].error
+    one, broken, *others = paid(outcomes)
+    assert one == [1.0] and others == [[3.0], [4.0]] and said in broken
     assert time.monotonic() - start < 20
-    assert pool.run([verifiers("fine", 5)]) == [Outcome([5.0])]
+    assert paid(pool.run([verifiers("fine", 5)])) == [[5.0]]
 
 
 def test_a_verifier_cannot_write_or_read_the_pipes(pool, verifiers):
-    assert (
-        pool.run([verifiers("prints", 1), verifiers("reads", 1), verifiers("prints", 1)])
-        == [Outcome([0.0])] * 3
-    )
+    asked = [verifiers("prints", 1), verifiers("reads", 1), verifiers("prints", 1)]
+    assert paid(pool.run(asked)) == [[0.0]] * 3
 
 
 def test_memory_is_limited(verifiers, monkeypatch):
     """Without confinement, so that the limits alone are seen."""
     monkeypatch.setattr(pools, "confinement", lambda: "")
     limited = Pool("function", workers=1, seconds=10, memory=300 << 20)
-    assert "MemoryError" in limited.run([verifiers("eats")])[0].error
-    assert limited.run([verifiers("fine", 1)]) == [Outcome([1.0])]
+    assert "MemoryError" in limited.run([verifiers("eats", 1)])[0].error
+    assert paid(limited.run([verifiers("fine", 1)])) == [[1.0]]
     limited.close()
 
 
@@ -109,19 +112,57 @@ def test_any_thread_may_ask(pool, verifiers):
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert {i: (one.value, "no verdict" in two.error) for i, (one, two) in found.items()} == {
-        0: ([0.0], True),
-        1: ([1.0], True),
-    }
+    assert {i: paid(outcomes)[0] for i, outcomes in found.items()} == {0: [0.0], 1: [1.0]}
+    assert all("no verdict" in outcomes[1].error for outcomes in found.values())
 
 
 def test_workers_stay_and_those_that_died_idle_are_replaced(pool, verifiers):
-    (first,), (again,) = (pool.run([verifiers("who")])[0].value for _ in range(2))
+    (first,), (again,) = (paid(pool.run([verifiers("who", 1)]))[0] for _ in range(2))
     assert first == again != os.getpid()
     os.kill(int(first), 9)
     time.sleep(0.3)
-    (outcome,) = pool.run([verifiers("who")])
-    assert not outcome.error and outcome.value[0] != first
+    (again,) = paid(pool.run([verifiers("who", 1)]))
+    assert again != [first] and isinstance(again[0], float)
+
+
+def test_an_odd_job_fails_alone_and_poisons_nothing(pool, verifiers):
+    """What JSON cannot hold is found before a worker is given anything."""
+    odd = verifiers("fine", 2) | {"odd": object()}
+    one, bad, three = pool.run([verifiers("fine", 1), odd, verifiers("fine", 3)])
+    assert paid([one, three]) == [[1.0], [3.0]] and "no plain data" in bad.error
+    assert paid(pool.run([verifiers("fine", n) for n in range(4)])) == [[0.0], [1.0], [2.0], [3.0]]
+
+
+def test_a_batch_that_was_broken_off_poisons_nothing(pool, verifiers, monkeypatch):
+    """Ctrl-C while workers are busy: their answers belong to no later job."""
+    pool.run([verifiers("fine", 1)] * 2)
+    heard = Pool._heard
+
+    def interrupted(self):
+        monkeypatch.setattr(Pool, "_heard", heard)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Pool, "_heard", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pool.run([verifiers("fine", 7), verifiers("fine", 8)])
+    assert paid(pool.run([verifiers("fine", n) for n in range(3)])) == [[0.0], [1.0], [2.0]]
+
+
+@pytest.mark.parametrize(
+    "written", ["nonsense", "[1]", "{}", '{"value": [9.0]}\\n{"value": [9.0]}']
+)
+def test_what_a_verifier_writes_to_the_pipe_itself_is_no_answer(pool, tmp_path, written):
+    (tmp_path / "v.py").write_text(
+        "import os\ndef f(completions):\n    for end in range(3, 20):\n"
+        f"        try: os.write(end, b'{written}\\n')\n"
+        "        except OSError: pass\n    return [1.0]\n"
+        "def g(completions): return [2.0]\n"
+    )
+    job = {"path": str(tmp_path / "v.py"), "columns": {}, "given": {"completions": ["a"]}}
+    job |= {"step": 0, "steps": 1}
+    (outcome,) = pool.run([job | {"name": "f"}])
+    assert "answered with what no verifier says" in outcome.error
+    assert paid(pool.run([job | {"name": "g"}] * 3)) == [[2.0]] * 3
 
 
 def test_a_worker_that_never_comes_up_fails_its_jobs(monkeypatch, tmp_path):
@@ -132,8 +173,17 @@ def test_a_worker_that_never_comes_up_fails_its_jobs(monkeypatch, tmp_path):
     )
 
 
+def test_a_confinement_that_fails_says_why(monkeypatch):
+    kind = pools.confinement()
+    if not kind:
+        pytest.skip("neither bwrap nor unshare works on this machine")
+    monkeypatch.setattr(pools, "PYTHON", "/no/such/python")
+    (outcome,) = Pool("math").run([{}])
+    assert "before it was ready. it could not be run: FileNotFoundError" in outcome.error
+
+
 def test_closing_ends_the_processes(pool, verifiers):
-    pid = int(pool.run([verifiers("who")])[0].value[0])
+    pid = int(paid(pool.run([verifiers("who", 1)]))[0][0])
     pool.close()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
