@@ -4,7 +4,8 @@
 
 Nothing is computed anew: figures come from the runs' evaluations.jsonl and run.json. A figure of one run has the standard error of its problems and
 samples. That of several is their mean, and its standard error comes from the spread between them, which holds what training adds as well; of three it is
-rough, so that it is not allowed below what the runs' own errors leave. Runs whose settings differ in more than their seeds, names and threads are told
+rough, so that it is not allowed below what the runs' own errors leave. The range is what a reader's own run is to be held against: rounding
+moves a run as far as a seed does. Runs whose settings differ in more than their seeds, names and threads are told
 apart in one line, not refused.
 """
 
@@ -47,11 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def tables(runs: Sequence[Run]) -> list[str]:
     """Every table and line of the comparison of runs, in the order in which they are printed. Figures are in percent or points."""
-    heads = [
-        f"seed {run.setting('seed')}" if run.setting("seed") is not None else run.folder.name
-        for run in runs
-    ]
-    heads += ["mean"] if len(runs) > 1 else []
+    heads = _heads(runs) + (["mean", "range"] if len(runs) > 1 else [])
     shown = [f"{run.folder}: {_facts(run)}" for run in runs] + _differing(runs)
     for title, (end, name) in FIGURES.items():
         found = {stage: [figure(run, f"{stage}{end}", name) for run in runs] for stage in STAGES}
@@ -82,6 +79,14 @@ def tables(runs: Sequence[Run]) -> list[str]:
     return shown
 
 
+def _heads(runs: Sequence[Run]) -> list[str]:
+    """A run is called by its seed, or by its folder where two have the same seed or one has none."""
+    given = [run.setting("seed") for run in runs]
+    if None in given or len(set(given)) < len(given):
+        return [run.folder.name for run in runs]
+    return [f"seed {seed}" for seed in given]
+
+
 def figure(run: Run, label: str, name: str) -> Figure | None:
     """A share of the last held-out evaluation under a label, in percent, and its error; None where it was not measured."""
     return _percent(stages.figure_of(run.labelled(label), name))
@@ -107,16 +112,15 @@ def _percent(found: Figure | None) -> Figure | None:
 
 
 def _cells(figures: Sequence[Figure | None], signed: bool = False) -> list[str]:
-    """Each run's figure, and the mean where there are several runs and all of them have one."""
+    """Each run's figure; of several also mean and range, where all of them have one."""
+    cells = [_text(found, signed) for found in figures]
+    if len(figures) == 1:
+        return cells
     known = [found for found in figures if found]
-    average = (
-        [mean(known)]
-        if len(figures) > 1 and len(known) == len(figures)
-        else [None]
-        if len(figures) > 1
-        else []
-    )
-    return [_text(found, signed) for found in (*figures, *average)]
+    if len(known) < len(figures):
+        return [*cells, "", ""]
+    low, high = (_text((end(value for value, _ in known), None), signed) for end in (min, max))
+    return [*cells, _text(mean(known), signed), f"{low} to {high}"]
 
 
 def _text(found: Figure | None, signed: bool) -> str:

@@ -49,10 +49,16 @@ def test_a_stage_has_each_seed_and_the_mean_with_the_error_of_the_spread(tmp_pat
         "56.0 ± 2.0",
         "62.0 ± 2.0",
         f"56.0 ± {error:.1f}",
+        "50.0 to 62.0",
     ]
     assert [line for line in text.splitlines() if "`distill`" in line] == [], (
         "a stage that no run has takes no row"
     )
+
+
+def test_runs_of_one_seed_are_called_by_their_folders(tmp_path):
+    runs = [run_of(tmp_path / name, 0, zero=(0.5, 0.02)) for name in ("bf16", "fp32")]
+    assert cells("\n".join(seeds.tables(runs)), "stage")[:2] == ["bf16", "fp32"]
 
 
 def test_differences_are_taken_within_a_run_and_counted_beyond_two_errors(tmp_path):
@@ -63,6 +69,7 @@ def test_differences_are_taken_within_a_run_and_counted_beyond_two_errors(tmp_pa
         "+1.0 ± 2.8",
         "−8.0 ± 2.8",
         "+1.0 ± 5.2",
+        "−8.0 to +10.0",
         "1 above, 1 below, of 3",
     ]
     assert cells(text, "`zero` − `base`")[-1] == "3 above, 0 below, of 3"
@@ -70,15 +77,21 @@ def test_differences_are_taken_within_a_run_and_counted_beyond_two_errors(tmp_pa
 
 def test_runs_that_agree_by_chance_do_not_make_a_mean_exact(tmp_path):
     runs = [run_of(tmp_path / str(seed), seed, zero=(0.5, 0.04)) for seed in range(4)]
-    assert cells("\n".join(seeds.tables(runs)), "`zero`")[-1] == "50.0 ± 2.0"  # 4 / sqrt(4)
+    assert cells("\n".join(seeds.tables(runs)), "`zero`")[-2] == "50.0 ± 2.0"  # 4 / sqrt(4)
     assert seeds.mean([(1.0, None), (3.0, 0.1)]) == (2.0, pytest.approx(1.0))
 
 
 def test_a_comparison_that_a_run_lacks_has_no_mean(tmp_path):
     short = run_of(tmp_path / "d", 3, base=(0.10, 0.01), zero=(0.5, 0.02))
     text = "\n".join(seeds.tables([three(tmp_path)[0], short]))
-    assert cells(text, "`align` − `zero`") == ["+10.0 ± 2.8", "", "", "1 above, 0 below, of 1"]
-    assert cells(text, "`align`") == ["60.0 ± 2.0", "", ""]
+    assert cells(text, "`align` − `zero`") == [
+        "+10.0 ± 2.8",
+        "",
+        "",
+        "",
+        "1 above, 0 below, of 1",
+    ]
+    assert cells(text, "`align`") == ["60.0 ± 2.0", "", "", ""]
 
 
 def test_a_figure_without_an_error_decides_nothing(tmp_path):
