@@ -1,23 +1,28 @@
-"""Files that are read strictly and written whole: JSON, rows of data, the records of a run.
+"""Files that are read strictly and written whole: JSON, TOML, rows of data, the records of a run.
 
 Reading: whatever bytes a file holds, it is what was expected or a ValueError of one sentence that
 names it (and the row). Writing: a file appears by rename, so a kill leaves the old one or the new
-one. Rows come from JSONL, a JSON list or Parquet; records are the lines that a run appends to. No
+one; an OSError names the file. Rows come from JSONL, a JSON list or Parquet; records are the lines that a run appends to. No
 torch here.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from deepwright.refusals import quoted, require
+from deepwright.refusals import expect_fields, quoted, require
 
 Row = dict[str, Any]
 ROW_FILES = (".jsonl", ".json", ".parquet")
+DRAFT = ".draft"  # ends the name of what is being written: a kill may leave it behind
+LARGEST_TOML = 1 << 16  # bytes; Python's reader takes time that grows with the square of long keys
+DEEPEST = 30  # tables in tables
 
 
 # ---- JSON
@@ -61,16 +66,61 @@ def write_json(path: Path, value: Mapping[str, Any], *, indent: int = 1) -> None
 
 def write_whole(path: Path, text: str | Iterable[str]) -> None:
     """Writes a text, or its pieces, beside `path`, brings it to disk and renames it into place."""
-    draft = path.with_name(path.name + ".draft")
+    draft = path.with_name(path.name + DRAFT)
     try:
-        with draft.open("w", encoding="utf-8") as file:
+        with naming(path), draft.open("w", encoding="utf-8") as file:
             file.writelines([text] if isinstance(text, str) else text)
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)
     except BaseException:  # a full disk, Ctrl-C, a value that JSON cannot hold
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An OSError that knows no file gets this one's name: what write and fsync raise has none."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+# ---- TOML
+
+
+def read_toml(path: Path) -> Row:
+    """The tables of a TOML file. ValueError where it is missing, damaged or no settings' size."""
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path} is missing")
+    with path.open("rb") as file:
+        text = file.read(LARGEST_TOML + 1)
+    if len(text) > LARGEST_TOML:
+        raise ValueError(
+            f"{path} has more than {LARGEST_TOML:,} bytes, expected a file of settings"
+        )
+    try:
+        table = tomllib.loads(text.decode())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not TOML: {str(error)[:200]}") from None
+    if nested_beyond(table, DEEPEST):
+        raise ValueError(f"{path} nests its tables beyond {DEEPEST}, expected a file of settings")
+    return table
+
+
+def nested_beyond(value: Any, levels: int) -> bool:
+    """Whether tables and lists lie in each other more than `levels` deep. Recursion would overflow."""
+    layer = [value]
+    for _ in range(levels):
+        tables = [one.values() if isinstance(one, dict) else one for one in layer]
+        layer = [one for table in tables for one in table if isinstance(one, (dict, list))]
+        if not layer:
+            return False
+    return True
 
 
 # ---- rows of data
@@ -151,30 +201,37 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
 # ---- records of a run
 
 
-def read_records(path: str | Path) -> list[Row]:
+STEPS = {"stage": str, "step": int}  # what every record says that a rewind looks at
+
+
+def read_records(path: str | Path, fields: Mapping[str, Any] = {}) -> list[Row]:
     """All whole records of a JSONL file, in order; [] where there is no file.
 
     A last line without its line end is still being written, or was cut by a kill, and is left
-    out; any other line that is no JSON object is a ValueError naming the line."""
+    out; any other line that is no JSON object with these fields (`expect_fields`) is a ValueError
+    naming the line."""
     path = Path(path)
     if not path.exists():
         return []
     lines = enumerate(path.read_bytes().split(b"\n")[:-1], 1)
-    return [_record(path, number, line) for number, line in lines if line.strip()]
+    return [_record(path, number, line, fields) for number, line in lines if line.strip()]
 
 
-def _record(path: Path, number: int, line: bytes) -> Row:
+def _record(path: Path, number: int, line: bytes, fields: Mapping[str, Any]) -> Row:
     where = f"{path}, line {number}"
     record = parse_json(line, where, constants="float")  # standard errors of one problem
     if not isinstance(record, dict):
         raise ValueError(f"{where}: expected one JSON object, found {quoted(line, 60)}")
+    expect_fields(record, where, fields)
     return record
 
 
-def append_record(path: Path, record: Mapping[str, Any]) -> None:
-    """One more line, with letters that are not ASCII readable."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record, ensure_ascii=False) + "\n")
+def append_records(
+    path: Path, records: Iterable[Mapping[str, Any]], *, plain: bool = False
+) -> None:
+    """Further lines. Not `plain`: letters that are not ASCII stay readable."""
+    with naming(path), path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(record, ensure_ascii=plain) + "\n" for record in records)
 
 
 def write_records(path: Path, records: Iterable[Mapping[str, Any]], *, plain: bool = True) -> None:
@@ -182,12 +239,14 @@ def write_records(path: Path, records: Iterable[Mapping[str, Any]], *, plain: bo
     write_whole(path, (json.dumps(record, ensure_ascii=plain) + "\n" for record in records))
 
 
-def rewind_records(path: str | Path, drop: Callable[[Row], bool]) -> int:
+def rewind_records(
+    path: str | Path, drop: Callable[[Row], bool], fields: Mapping[str, Any] = STEPS
+) -> int:
     """Rewrites a JSONL file (metrics, evaluations, samples) without the records for which `drop` is
     true, where there are any; all or nothing, by rename. A torn last line goes in any case. Returns
-    how many went."""
+    how many went. ValueError for a record without these fields."""
     path = Path(path)
-    records = read_records(path)
+    records = read_records(path, fields)
     kept = [record for record in records if not drop(record)]
     cut_torn_line(path)
     if len(kept) < len(records):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
+import typing
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from deepwright.evaluate.estimators import Estimate, cons_at_k, over_problems, p
 from deepwright.evaluate.reasoning import Habits, Reasoning, analyse, answer_value, habits
 from deepwright.evaluate.scoring import completion_text, prompt_ids, score_completions
 from deepwright.files import write_records
+from deepwright.refusals import expect_fields
 from deepwright.sampler import Completion, Sampler, Sampling, StopReason
 from deepwright.tasks import Problem, Score, Split, Task, Verdict
 from deepwright.text import Tokenizer
@@ -108,6 +110,8 @@ class Evaluation(Habits):
             raise ValueError(
                 f"evaluation record {'has unknown' if odd[0] in values else 'lacks'} key {odd[0]!r}, expected {sorted(known)}"
             )
+        hints = typing.get_type_hints(cls)
+        expect_fields(values, "evaluation record", {name: hints[name] for name in known})
         return cls(
             **values
             | {"by_kind": {kind: (pair[0], pair[1]) for kind, pair in values["by_kind"].items()}}

@@ -163,7 +163,7 @@ def _drawn_pairs(
     recipe: Recipe, policy: Transformer, requests: Requests, counts: Mapping[Split, int]
 ) -> list[tuple[Split, Problem, str, str]]:
     """Pairs of the policy's own answers with their split, drawn once in a run: a reward model goes on only with what it began with."""
-    place = recipe.folder / STAGE / HELPFUL / PAIRS
+    place = recipe.place(STAGE) / HELPFUL / PAIRS
     if not place.exists():
         sampler, rows = recipe.sampler(policy), []
         for split, count in counts.items():
@@ -174,7 +174,7 @@ def _drawn_pairs(
                 {"split": split, "request": problem.index, "better": a, "worse": b}
                 for problem, a, b in said
             ]
-        place.parent.mkdir(parents=True, exist_ok=True)
+        place.parent.mkdir(exist_ok=True)
         write_records(place, rows, plain=False)
     return [
         (row["split"], requests.problem(row["request"], row["split"]), row["better"], row["worse"])

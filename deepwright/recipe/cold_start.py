@@ -17,7 +17,7 @@ def run(recipe: Recipe) -> None:
         recipe.task,
         recipe.sampler(teacher),
         recipe.tokenizer,
-        recipe.folder / STAGE,
+        recipe.place(STAGE),
         recipe.max_tokens,
         recipe.seed,
     )

@@ -130,6 +130,6 @@ def row_of(problem: Problem, completion: str) -> dict[str, Any]:
 
 def write_rows(folder: Path, rows: Sequence[dict[str, Any]], reasons: Counter[str]) -> None:
     """The rows last, by rename: where they are, the rest is too."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     write_json(folder / DROPPED, dict(reasons.most_common()))
     write_records(folder / KEPT, rows, plain=False)

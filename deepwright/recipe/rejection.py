@@ -18,7 +18,7 @@ STAGE, REASONING, GENERAL = "rejection", "reasoning", "general"
 
 def run(recipe: Recipe) -> list[dict[str, Any]]:
     """The rows, drawn once in a run."""
-    settings, place = recipe.settings.rejection, recipe.folder / STAGE
+    settings, place = recipe.settings.rejection, recipe.place(STAGE)
     if (place / KEPT).exists():
         return read_records(place / KEPT)
     sampler, rest = (

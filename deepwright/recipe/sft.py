@@ -16,12 +16,13 @@ from rich.text import Text
 
 from deepwright import weights
 from deepwright.data.conversations import Document, Turns, read_documents
-from deepwright.metrics import JsonlTracker
+from deepwright.recipe.journal import RunTracker
 from deepwright.recipe.requests import PreviewRequest
 from deepwright.recipe.resolve import Words, resolve
 from deepwright.recipe.session import model_folder, open_run, use_threads
 from deepwright.recipe.settings import RunSettings
 from deepwright.text import Tokenizer
+from deepwright.train.progress import stopping
 from deepwright.train.sft import SFTConfig, describe, sft
 
 
@@ -71,19 +72,18 @@ def run_sft(settings: SFTSettings, resume: bool, say: Callable[[str], None] = pr
         else []
     )
     say(describe(documents, settings.sft))
-    folder = open_run(settings, resume)
-    tracker = JsonlTracker(folder / "metrics.jsonl")
-    trainer = sft(
-        settings.sft,
-        model,
-        tokenizer,
-        documents,
-        folder,
-        tracker,
-        seed=settings.seed,
-        validation=held_out,
-    )
-    done = folder / "checkpoints" / f"step-{trainer.steps}"
+    with stopping(), open_run(settings, resume) as owner:
+        trainer = sft(
+            settings.sft,
+            model,
+            tokenizer,
+            documents,
+            owner.folder,
+            RunTracker(owner.folder, owner.check),
+            seed=settings.seed,
+            validation=held_out,
+        )
+    done = settings.folder / "checkpoints" / f"step-{trainer.steps}"
     say(f"The model: {done}")
     return done
 

@@ -82,6 +82,12 @@ class Recipe:
             else None
         )
 
+    def place(self, stage: str) -> Path:
+        """The folder of a stage, made before its long work: what that gives is written there or nowhere,
+        should the run folder be gone by then."""
+        (self.folder / stage).mkdir(exist_ok=True)
+        return self.folder / stage
+
     def sampler(self, model: Transformer) -> Sampler:
         return sampler_of(self.settings.sampler, self.folder, model, self.tokenizer)
 

@@ -6,13 +6,13 @@ import dataclasses
 import itertools
 import math
 import os
-import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from deepwright import weights
 from deepwright.evaluate import Budgeted, Evaluation, Generation, evaluate, votes, write_generations
+from deepwright.files import read_toml
 from deepwright.inference.engine import Engine
 from deepwright.recipe.requests import ChatRequest, EvalRequest, GenerateRequest
 from deepwright.recipe.resolve import fill
@@ -108,7 +108,7 @@ def run_config(folder: Path) -> dict[str, Any]:
     folder = folder.resolve()
     for place in (folder, *folder.parents[:3]):
         if (place / CONFIG).is_file():
-            return tomllib.loads((place / CONFIG).read_text())
+            return read_toml(place / CONFIG)
     return {}
 
 

@@ -23,6 +23,7 @@ from deepwright.train.checkpoint import (
     check_settings,
     latest_checkpoint,
     save_checkpoint,
+    taking_over,
 )
 from deepwright.train.objective import (
     Batch,
@@ -305,7 +306,8 @@ def _start_or_resume(
 ) -> int:
     checkpoint = latest_checkpoint(run_dir)
     if checkpoint:
-        trainer.resume(checkpoint, stream)
+        with taking_over(checkpoint):
+            trainer.resume(checkpoint, stream)
         progress.start_at(trainer.tokens)
         progress.say(f"{stage} continues after step {trainer.steps} ({trainer.tokens:,} tokens)")
     if hasattr(tracker, "rewind"):

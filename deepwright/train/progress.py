@@ -1,14 +1,17 @@
-"""What a person sees of long work (a progress bar on a terminal, plain lines elsewhere), and a polite answer to Ctrl-C.
+"""What a person sees of long work (a progress bar on a terminal, plain lines elsewhere), and a polite
+answer to Ctrl-C, `kill` and a closed terminal.
 
 The clock is read for display only; nothing that is computed depends on it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Self, TextIO
 
@@ -104,20 +107,46 @@ def _make_bar(stream: TextIO):
     return progress.Progress(*columns, console=Console(file=stream))
 
 
-class StopRequest:
-    """Inside the `with` block the first SIGINT or SIGTERM only sets `asked`, so that a step can finish; a second one acts at once."""
+# Ctrl-C, `kill`, a terminal that is closed. One that the process ignores (nohup) is left ignored.
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+Handler = Callable[[int, FrameType | None], object]
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+def _handle(handler: Handler) -> dict[int, object]:
+    """Sets the handler of STOPS; returns the handlers before. Python delivers signals to the main
+    thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    heard = [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in heard}
+
+
+def _restore(before: dict[int, object]) -> None:
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def stopping() -> Iterator[None]:
+    """Inside the block every signal of STOPS is a KeyboardInterrupt, as Ctrl-C is: what was begun is
+    left in order, and the command ends with INTERRUPTED."""
+    before = _handle(signal.default_int_handler)
+    try:
+        yield
+    finally:
+        _restore(before)
+
+
+class StopRequest:
+    """Inside the `with` block the first signal of STOPS only sets `asked`, so that a step can finish; a
+    second one acts at once."""
 
     def __init__(self) -> None:
         self.asked = False
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Self:
-        if (
-            threading.current_thread() is threading.main_thread()
-        ):  # Python delivers signals to the main thread only
-            self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        self._before = _handle(self._note)
         return self
 
     def __exit__(
@@ -126,13 +155,12 @@ class StopRequest:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._restore()
+        self._release()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
-        self._restore()
+        self._release()
 
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+    def _release(self) -> None:
+        _restore(self._before)
         self._before = {}

@@ -4,8 +4,15 @@ import dataclasses
 
 import pytest
 
-from deepwright.recipe.session import CONFIG, model_folder, open_run
+from deepwright.recipe import session
+from deepwright.recipe.session import CONFIG, model_folder
 from deepwright.recipe.settings import R1Settings
+
+
+def open_run(settings: R1Settings, resume: bool):
+    """Opens a run and lets go of it."""
+    with session.open_run(settings, resume) as owner:
+        return owner.folder
 
 
 @pytest.fixture

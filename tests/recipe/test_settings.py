@@ -130,7 +130,7 @@ def test_options_win_over_files_and_files_over_the_preset(tmp_path):
         ("r1", "--preset v4", "preset is 'v4', expected one of laptop"),
         ("rl", "--preset laptop", "rl takes the one that it is given"),
         ("r1", "--rl.seed 3", "rl.seed is 3: set seed"),
-        ("r1", "--threads -1", "threads -1, expected 0 or a positive number"),
+        ("r1", "--threads -1", "threads is -1, expected 0 (torch decides) or a number up to "),
         ("r1", "--resum", "unknown option --resum; did you mean --resume?"),
         ("pretrain", "--rl.steps 3", "unknown option --rl.steps"),
         ("rl", "--evaluation.problems 0", "problems is 0, expected at least 1"),
@@ -156,7 +156,7 @@ def test_any_task_by_name():
 def test_run_is_a_name_or_a_path():
     assert R1Settings(run="a").folder == Path("runs/a")
     assert R1Settings(run="/tmp/a").folder == Path("/tmp/a")
-    with pytest.raises(ValueError, match="run is empty"):
+    with pytest.raises(ValueError, match="run is ' ', expected the name of a folder"):
         RLSettings(run=" ")
 
 

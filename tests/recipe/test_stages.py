@@ -464,7 +464,7 @@ def test_a_check_that_is_down_keeps_nothing_and_says_why(done, tmp_path):
         match="of 320 samples .* was worth keeping: {'failed': .*}; the check failed: .* the judge does not answer",
     ):
         cold_start.run(recipe_in(tmp_path, "--task.reward", f"{tmp_path / 'reward.py'}:pay"))
-    assert not (tmp_path / "cold_start").exists()
+    assert not list((tmp_path / "cold_start").iterdir())
 
 
 def test_samples_too_long_to_learn_from_are_one_sentence(done, tmp_path):
