@@ -140,9 +140,11 @@ def test_a_file_system_without_locks_is_said_and_used(folder, monkeypatch, numbe
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with pytest.warns(UserWarning, match="has no locks, so nothing keeps a second process"):
-        with owning(folder) as owner:
-            owner.check()
+    with (
+        pytest.warns(UserWarning, match="has no locks, so nothing keeps a second process"),
+        owning(folder) as owner,
+    ):
+        owner.check()
     assert list(folder.iterdir()) == []
 
 
@@ -180,10 +182,12 @@ def file_instead(folder):
 
 @pytest.mark.parametrize("change", [shutil.rmtree, rename, replace, file_instead])
 def test_a_folder_that_is_gone_is_noticed_and_what_took_its_place_is_left_alone(folder, change):
-    with pytest.raises(FolderGone, match="was deleted, renamed or replaced"):
-        with owning(folder) as owner:
-            owner.check()
-            change(folder)
-            owner.check()
+    with (
+        pytest.raises(FolderGone, match="was deleted, renamed or replaced"),
+        owning(folder) as owner,
+    ):
+        owner.check()
+        change(folder)
+        owner.check()
     if change is replace:
         assert [path.name for path in folder.iterdir()] == [LOCK]
