@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from deepwright.refusals import expect_fields, quoted, require
+from deepwright.refusals import LARGEST, expect_fields, quoted, require
 
 Row = dict[str, Any]
 ROW_FILES = (".jsonl", ".json", ".parquet")
 DRAFT = ".draft"  # ends the name of what is being written: a kill may leave it behind
-LARGEST_TOML = 1 << 16  # bytes; Python's reader takes time that grows with the square of long keys
+LARGEST_TOML = 1 << 16  # bytes
+MOST_DOTS = 4000  # Python's reader takes time that grows with the square of the dots in a key
 DEEPEST = 30  # tables in tables
 
 
@@ -81,12 +82,15 @@ def write_whole(path: Path, text: str | Iterable[str]) -> None:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """An OSError that knows no file gets this one's name: what write and fsync raise has none."""
+    """An OSError that knows no file gets this one's name: what write and fsync raise has none. Half
+    characters, which no file holds, are a ValueError."""
     try:
         yield
     except OSError as error:
         error.filename = error.filename or str(path)
         raise
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{path} cannot be written: {error}") from None
 
 
 # ---- TOML
@@ -99,28 +103,29 @@ def read_toml(path: Path) -> Row:
         raise ValueError(f"{path} is missing")
     with path.open("rb") as file:
         text = file.read(LARGEST_TOML + 1)
-    if len(text) > LARGEST_TOML:
-        raise ValueError(
-            f"{path} has more than {LARGEST_TOML:,} bytes, expected a file of settings"
-        )
+    if len(text) > LARGEST_TOML or text.count(b".") > MOST_DOTS:
+        most = f"{LARGEST_TOML:,} bytes and {MOST_DOTS:,} dots"
+        raise ValueError(f"{path} is no file of settings: expected at most {most}")
     try:
         table = tomllib.loads(text.decode())
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not TOML: {str(error)[:200]}") from None
-    if nested_beyond(table, DEEPEST):
-        raise ValueError(f"{path} nests its tables beyond {DEEPEST}, expected a file of settings")
+    _refuse_extremes(table, path)
     return table
 
 
-def nested_beyond(value: Any, levels: int) -> bool:
-    """Whether tables and lists lie in each other more than `levels` deep. Recursion would overflow."""
-    layer = [value]
-    for _ in range(levels):
-        tables = [one.values() if isinstance(one, dict) else one for one in layer]
-        layer = [one for table in tables for one in table if isinstance(one, (dict, list))]
-        if not layer:
-            return False
-    return True
+def _refuse_extremes(table: Row, path: Path) -> None:
+    """ValueError for whole numbers beyond 64 bits, which TOML lacks, and for tables too deep to be
+    walked through by recursion."""
+    layer: list[Any] = [table]
+    for _ in range(DEEPEST):
+        tables = (one.values() if isinstance(one, dict) else one for one in layer)
+        values = [value for one in tables for value in one]
+        if any(isinstance(value, int) and abs(value) >= LARGEST for value in values):
+            raise ValueError(f"{path} holds a whole number beyond 64 bits")
+        layer = [value for value in values if isinstance(value, (dict, list))]
+    if layer:
+        raise ValueError(f"{path} nests its tables beyond {DEEPEST}, expected a file of settings")
 
 
 # ---- rows of data

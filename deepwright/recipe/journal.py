@@ -81,7 +81,7 @@ class RunTracker(JsonlTracker):
 _FACTS = {
     "seconds": float | None,
     "base_step": int | None,
-    "mtp_acceptance": dict[str, float] | None,
+    "mtp_acceptance": dict | None,
 }
 _EVALUATION = {"stage": str, "step": int, "label": str, "decomposition": dict | None}
 
@@ -98,6 +98,8 @@ class Journal:
         facts = folder / "run.json"
         self._facts: dict[str, Any] = read_json(facts, constants="None") if facts.exists() else {}
         expect_fields(self._facts, str(facts), _FACTS)
+        if drafted := self._facts.get("mtp_acceptance"):
+            expect_fields(drafted, f"{facts}: mtp_acceptance", {"greedy": float, "sampled": float})
         self._seconds_before = self._facts.get("seconds") or 0.0
         self._begun = time.monotonic()
 

@@ -111,10 +111,11 @@ def read_settings(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     base = table.pop("base", None)
     if base is None:
         return table
-    if not isinstance(base, str) or not base:
-        raise SettingsError(f"{path}: base is {quoted(base)}, expected the name of a TOML file")
-    below = read_settings(config_path(str(path.parent / base)), (*above, path.resolve()))
-    return overlay(below, table)
+    if not isinstance(base, str) or not (path.parent / base).is_file():
+        raise SettingsError(
+            f"{path}: base is {quoted(base)}, expected the path of a TOML file from it"
+        )
+    return overlay(read_settings(path.parent / base, (*above, path.resolve())), table)
 
 
 def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

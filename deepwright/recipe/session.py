@@ -100,7 +100,8 @@ def check_same(folder: Path, before: dict, asked: dict) -> None:
         ):
             raise ValueError(
                 f"the run {folder} was started with {quoted(name)[1:-1]} = {quoted(old)}, asked for"
-                f" now is {quoted(new)}: go on with the old value, or --run NAME starts another"
+                f" now is {quoted(new)}: go on with the old value, which stands in its {CONFIG}, or"
+                " --run NAME starts another"
             )
 
 

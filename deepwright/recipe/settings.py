@@ -19,7 +19,7 @@ from deepwright.config import ModelConfig, preset
 from deepwright.data import CountdownCorpus
 from deepwright.recipe.harvest import HarvestSettings
 from deepwright.recipe.resolve import Words, resolve
-from deepwright.refusals import LARGEST, expect, expect_each
+from deepwright.refusals import LARGEST, expect, expect_each, quoted
 from deepwright.rl.config import GRPOConfig
 from deepwright.rl.reward_model import RewardModelConfig
 from deepwright.sampler import Sampling
@@ -118,7 +118,7 @@ def read_options(options: Sequence[str]) -> dict[str, object]:
     for option in options:
         name, sign, value = option.partition("=")
         if not sign or not name.strip():
-            raise ValueError(f"task option is {option!r}, expected NAME=VALUE")
+            raise ValueError(f"task option is {quoted(option)}, expected NAME=VALUE")
         try:
             found[name.strip()] = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:

@@ -48,8 +48,10 @@ def write_report(run_dir: str | Path) -> Path:
     """
     run = read_run(run_dir)
     path = run.folder / "report.html"
-    text = page(run, time.time()).encode(errors="replace")  # half characters, from a run's own files
-    write_whole(path, text.decode())
+    text = page(run, time.time())
+    write_whole(
+        path, text.encode(errors="replace").decode()
+    )  # a run's files may hold half characters
     return path
 
 
