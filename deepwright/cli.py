@@ -5,6 +5,7 @@ What a user can cause ends in one sentence on stderr and exit code 2 (130 for Ct
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import warnings
@@ -248,15 +249,13 @@ def overview() -> str:
 
 def sentence(error: BaseException) -> str:
     """What went wrong, on one line."""
-    if isinstance(error, OSError) and error.strerror:
-        return (
-            f"{error.filename}: {error.strerror.lower()}"
-            if error.filename
-            else error.strerror.lower()
-        )
     if isinstance(error, MemoryError):
         return "not enough memory"
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror.lower()
+        text = f"{error.filename}: {text}" if error.filename else text
+    text = " ".join(text.split())
     if len(text) > LONGEST_SENTENCE:  # some library quotes all of what it was given
         text = f"{text[: LONGEST_SENTENCE - 150]} ... {text[-140:]}"
     return text
@@ -278,7 +277,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.showwarning = note
             return run(name, args)
     except KeyboardInterrupt:
-        print("deepwright: interrupted", file=sys.stderr)
+        tell("interrupted")
         return INTERRUPTED
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -286,7 +285,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, MemoryError) as error:
         if os.environ.get("DEEPWRIGHT_TRACEBACK"):
             raise
-        print(f"deepwright: {sentence(error)}", file=sys.stderr)
+        tell(sentence(error))
         return USER_ERROR
 
 
@@ -302,4 +301,9 @@ def run(name: str, args: list[str]) -> int:
 
 def note(message: Warning | str, *place: object) -> None:
     """A warning (a damaged checkpoint that is skipped, say) as a sentence, without the line of code that gave it."""
-    print(f"deepwright: {message}", file=sys.stderr)
+    tell(str(message))
+
+
+def tell(text: str) -> None:
+    with contextlib.suppress(OSError):  # a terminal that was closed hears nothing
+        print(f"deepwright: {text}", file=sys.stderr)

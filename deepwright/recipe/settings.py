@@ -21,6 +21,7 @@ from deepwright.recipe.harvest import HarvestSettings
 from deepwright.recipe.resolve import Words, resolve
 from deepwright.refusals import LARGEST, expect, expect_each, quoted
 from deepwright.rl.config import GRPOConfig
+from deepwright.rl.outside import WEB, reload_words
 from deepwright.rl.reward_model import RewardModelConfig
 from deepwright.sampler import Sampling
 from deepwright.tasks import Countdown, Task, make_task
@@ -142,6 +143,10 @@ class SamplerChoice:
             raise ValueError(
                 f"sampler.url is {self.url!r} and sampler.reload {self.reload!r}, expected both: it must take the weights as they change"
             )
+        web = not self.url or self.url.startswith(WEB)
+        expect(web, "sampler.url", self.url, "http://... or https://...")
+        if self.reload and not self.reload.startswith(WEB):
+            reload_words(self.reload)
 
 
 LONGEST_NAME = 200  # bytes of a part of a run's path, of the 255 that file systems take

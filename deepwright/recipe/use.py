@@ -18,7 +18,7 @@ from deepwright.recipe.requests import ChatRequest, EvalRequest, GenerateRequest
 from deepwright.recipe.resolve import fill
 from deepwright.recipe.session import CONFIG, model_folder, use_threads
 from deepwright.recipe.settings import TaskChoice
-from deepwright.rl.outside import OutsideSampler
+from deepwright.rl.outside import KEY, OutsideSampler
 from deepwright.sampler import Sampler, Sampling
 from deepwright.tasks import Task
 from deepwright.text import Tokenizer
@@ -87,10 +87,9 @@ def open_sampler(request: EvalRequest) -> tuple[Sampler, Tokenizer]:
         raise ValueError(
             f"{request.model} is a URL: --tokenizer FOLDER says how the served model reads and writes tokens"
         )
-    outside = OutsideSampler(
-        request.model, request.served, key=os.environ.get("OPENAI_API_KEY", "")
-    )
-    return outside, Tokenizer.load(model_folder(request.tokenizer))
+    tokenizer, key = Tokenizer.load(model_folder(request.tokenizer)), os.environ.get(KEY, "")
+    size = tokenizer.vocab_size
+    return OutsideSampler(request.model, request.served, key=key, vocabulary=size), tokenizer
 
 
 def task_of(request: EvalRequest, name: str = "") -> Task:

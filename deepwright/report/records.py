@@ -67,7 +67,7 @@ class Run:
         """Seconds that the steps of a stage took, without what stands around them."""
         return sum(seconds for _, seconds in self.series(stage, "step_seconds"))
 
-    def loads(self, stage: str) -> list[tuple[int, list[list[float]]]]:
+    def loads(self, stage: str) -> list[tuple[float | None, list[list[float]]]]:
         """(step, load of every expert by layer) of all records that hold it."""
         found = []
         for record in self.metrics:
@@ -78,7 +78,7 @@ class Run:
                 and load
                 and all(_is_row(row) for row in load)
             ):
-                found.append((record.get("step"), load))
+                found.append((number(record.get("step")), load))
         return found
 
     def setting(self, name: str) -> Any:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
-from typing import Self, TextIO
+from typing import Any, Self, TextIO
 
 INTERRUPTED = 130  # exit code, by the shell's custom: 128 + SIGINT
 
@@ -31,7 +31,7 @@ class Progress:
         seconds: float = 10.0,
     ) -> None:
         self.total, self.label, self.unit = total, label, unit
-        self.stream = stream or sys.stderr
+        self.stream = _Patient(stream or sys.stderr)
         self.seconds = seconds  # between two plain lines
         self.done = self._begun_at = 0
         self._begun = self._shown = time.monotonic()
@@ -87,6 +87,25 @@ class Progress:
     def _left(self, now: float) -> str:
         seconds = round(max(0, self.total - self.done) / max(self._rate(now), 1e-9))
         return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+
+
+class _Patient:
+    """A stream whose reader may go away: a closed terminal or pipe hears nothing, and the work goes on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _make_bar(stream: TextIO):
