@@ -12,10 +12,11 @@ import enum
 import io
 import itertools
 import math
+import os
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -285,8 +286,11 @@ def parse(
     check_options(names, args)
     given = {} if default is None else {"default": default}
     said = io.StringIO()
+    asks = any(
+        arg in ("-h", "--help") for arg in args
+    )  # for help, which is as wide as the terminal
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(said), contextlib.nullcontext() if asks else _one_line():
             settings = tyro.cli(
                 kind,
                 args=list(args),
@@ -303,6 +307,18 @@ def parse(
         ) from None
     check_numbers(settings)
     return settings
+
+
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
+    """tyro breaks its sentences, also within words and numbers, at the width that it finds here."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "10000"
+    try:
+        yield
+    finally:
+        os.environ.pop("COLUMNS")
+        os.environ |= {} if before is None else {"COLUMNS": before}
 
 
 # Counts of things that are in memory together; with more of them no machine gets through a step.

@@ -73,6 +73,8 @@ def ends_well(action: Callable[[], object], file: Path) -> None:
         assert len(said) <= cli.LONGEST_SENTENCE
         names = [file.name, *(part.name for part in file.parents if part.name == "checkpoints")]
         assert any(name in said for name in names), said
+    except Exception as error:
+        raise AssertionError(f"a traceback: {type(error).__name__}: {error}") from error
     assert time.monotonic() - begun < SECONDS
 
 

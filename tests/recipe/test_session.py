@@ -68,6 +68,17 @@ def test_what_only_changes_rounding_or_what_is_kept_may_change(settings):
     assert "micro_batch_tokens = 99" in (folder / CONFIG).read_text()
 
 
+def test_what_a_kill_leaves_before_the_settings_is_no_run(tmp_path):
+    folder = tmp_path / "run"
+    (folder / "base" / "checkpoints" / ".draft-step-1").mkdir(parents=True)
+    for name in (".lock", "config.toml.draft", "base/run.json.draft"):
+        (folder / name).write_text("half")
+    try:
+        open_run(R1Settings(run=str(folder)), resume=False)
+    except ValueError as error:
+        raise AssertionError("refused for ever") from error
+
+
 def test_folder_of_something_else_is_left_alone(settings):
     settings.folder.mkdir(parents=True)
     (settings.folder / "notes.txt").write_text("mine")

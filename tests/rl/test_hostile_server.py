@@ -76,7 +76,7 @@ def read_question(connection: socket.socket) -> None:
     while b"\r\n\r\n" not in said:
         said += connection.recv(65536)
     head, _, body = said.partition(b"\r\n\r\n")
-    length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+    length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0] or 0)
     while len(body) < length:
         body += connection.recv(65536)
 
@@ -106,17 +106,20 @@ def raw() -> Iterator[Callable[..., Raw]]:
         one.socket.close()
 
 
-def sample(server: Raw, seconds: float = 5.0) -> list[Completion]:
+def sample(server: Raw, seconds: float = 5.0) -> list[Completion] | str:
+    """The completions, or the sentence that refuses them."""
     sampler = OutsideSampler(server.url, "tiny", timeout=seconds, vocabulary=VOCABULARY)
-    return sampler.sample([PROMPT], ASKED)[0]
+    try:
+        return sampler.sample([PROMPT], ASKED)[0]
+    except ValueError as error:
+        return str(error)
 
 
 def refused(server: Raw, seconds: float = 5.0, within: float = 5.0) -> str:
     begun = time.monotonic()
-    with pytest.raises(ValueError) as caught:
-        sample(server, seconds)
+    said = sample(server, seconds)
     assert time.monotonic() - begun < within
-    said = str(caught.value)
+    assert isinstance(said, str), f"{said} was taken"
     assert len(said) < 800 and "127.0.0.1" in said
     return said
 
@@ -178,11 +181,16 @@ LIES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("lie", LIES)
-def test_a_lie_is_refused(raw, lie):
-    server = raw(answers([LIES[lie], OTHER]))
-    refused(server)
+def check_lie(lie: str) -> None:
+    server = Raw(answers([LIES[lie], OTHER]))
+    with server.socket:
+        refused(server)
     assert server.asked == 1
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_lie_is_refused(lie):
+    check_lie(lie)
 
 
 @pytest.mark.parametrize("log_prob", [0, 0.0, -0.0, 1e-7, 5e-4])

@@ -10,7 +10,12 @@ import torch
 
 from deepwright import weights
 from deepwright.train import checkpoint as subject
-from deepwright.train.checkpoint import CheckpointError, latest_checkpoint, save_checkpoint
+from deepwright.train.checkpoint import (
+    CheckpointError,
+    find_damage,
+    latest_checkpoint,
+    save_checkpoint,
+)
 from tests.train.tiny import MODEL, make_model
 
 TENSORS = {"exp_avg.x": torch.arange(6.0).view(2, 3), "step.x": torch.tensor(3.0)}
@@ -98,6 +103,16 @@ def test_only_damaged_ones_stop_the_run(tmp_path):
         pytest.raises(CheckpointError, match=r"every checkpoint in .* is damaged"),
     ):
         latest_checkpoint(tmp_path)
+
+
+def test_a_manifest_that_leaves_out_a_file_vouches_for_nothing(tmp_path):
+    folder = save(tmp_path, 1)
+    manifest = folder / "trainer/manifest.json"
+    sums = json.loads(manifest.read_text())
+    del sums["model.safetensors"]
+    manifest.write_text(json.dumps(sums))
+    damage_tail(folder)
+    assert find_damage(folder) == "trainer/manifest.json says nothing of model.safetensors"
 
 
 def test_a_damaged_later_one_never_costs_the_new_one(tmp_path):
