@@ -76,6 +76,17 @@ def test_whole_process_exits_with_2_and_no_traceback():
     assert "Traceback" not in done.stderr and done.stderr.count("\n") == 1
 
 
+def test_a_terminal_without_box_characters_gets_a_sentence_too():
+    done = run("generate", "x", "hello", "--n", "many", PYTHONIOENCODING="ascii", COLUMNS="40")
+    assert done.returncode == 2
+    assert done.stderr == ("deepwright: --n: invalid literal for int() with base 10: 'many'\n")
+
+
+def test_a_sentence_is_short_whatever_file_it_is_about():
+    said = cli.sentence(OSError(36, "File name too long", "n" * 10_000))
+    assert len(said) <= cli.LONGEST_SENTENCE and said.endswith("file name too long")
+
+
 def test_traceback_on_request(monkeypatch):
     monkeypatch.setenv("DEEPWRIGHT_TRACEBACK", "1")
     with pytest.raises(ValueError, match="there is no command"):
