@@ -152,23 +152,26 @@ class Journal:
 
     def full_evaluations(self) -> list[dict[str, Any]]:
         """The records of all evaluations but the short ones on the way."""
-        return [record for record, _ in self._evaluations() if record["label"] != ON_THE_WAY]
+        full = [record for record in self._evaluations() if record["label"] != ON_THE_WAY]
+        for record in full:
+            self._read(record)  # refuses what a reader of the figures would stumble over
+        return full
 
     def find(self, stage: str, step: int, label: str) -> Evaluation | None:
-        for record, evaluation in self._evaluations():
+        for record in self._evaluations():
             if (record["stage"], record["step"], record["label"]) == (stage, step, label):
-                return evaluation
+                return self._read(record)
         return None
 
-    def _evaluations(self) -> list[tuple[dict[str, Any], Evaluation]]:
-        path = self.folder / EVALUATIONS
-        found = []
-        for record in read_records(path, _EVALUATION):
-            try:
-                found.append((record, Evaluation.from_record(record)))
-            except ValueError as error:
-                raise ValueError(f"{path}, {quoted(record['label'])}: {error}") from None
-        return found
+    def _evaluations(self) -> list[dict[str, Any]]:
+        return read_records(self.folder / EVALUATIONS, _EVALUATION)
+
+    def _read(self, record: dict[str, Any]) -> Evaluation:
+        try:
+            return Evaluation.from_record(record)
+        except ValueError as error:
+            where = f"{self.folder / EVALUATIONS}, {quoted(record['label'])}"
+            raise ValueError(f"{where}: {error}") from None
 
     def evaluation(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,11 +111,17 @@ def model_folder(folder: str | Path, stages: tuple[str, ...] = STAGES) -> Path:
     folder = Path(folder)
     if (folder / "config.json").is_file():
         return folder
+    damaged = ""
     for stage in stages:
         steps = sorted((folder / stage / "checkpoints").glob("step-*"), key=step_of, reverse=True)
         for checkpoint in steps:
-            if step_of(checkpoint) >= 0 and find_damage(checkpoint) is None:
+            damage = find_damage(checkpoint) if step_of(checkpoint) >= 0 else "no number"
+            if damage is None:
                 return checkpoint
+            damaged = f"checkpoint {checkpoint} is damaged ({damage})"
+            warnings.warn(f"{damaged} and is skipped", stacklevel=2)
+    if damaged:
+        raise ValueError(f"{folder} holds no whole model: {damaged}")
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}")
     raise ValueError(

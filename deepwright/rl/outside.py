@@ -9,6 +9,7 @@ Nothing that it says is believed: ids, log-probabilities, lengths and reasons ar
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -97,6 +98,9 @@ class OutsideSampler:
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         headers |= {"Authorization": f"Bearer {key}"} if key else {}
         self.server, self.parallel, self.timeout = Server(headers, timeout), parallel, timeout
+        self._place = (
+            handover and handover.folder.parent.stat()
+        )  # not to write where another run is
         own = LARGEST if handover is None else handover.model.config.vocab_size
         self.vocabulary = own if vocabulary is None else vocabulary
         self._handed_over: list[int] = []  # fingerprint of the weights that the server has
@@ -196,7 +200,7 @@ class OutsideSampler:
         if self.handover is None or (seen := fingerprint(self.handover.model)) == self._handed_over:
             return
         folder, reload = self.handover.folder, self.handover.reload
-        if not folder.parent.is_dir():  # made anew it would be another run's, or nobody's
+        if not (folder.parent.is_dir() and os.path.samestat(folder.parent.stat(), self._place)):
             raise ValueError(f"the folder {folder.parent}, where weights are handed over, is gone")
         weights.save(self.handover.model, self.handover.tokenizer, folder)
         if reload.startswith(WEB):

@@ -8,12 +8,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from deepwright.cli import main
+from deepwright.files import read_records
 from deepwright.recipe.journal import Journal, RunTracker
 from deepwright.recipe.session import CONFIG
 from deepwright.train.checkpoint import find_damage
@@ -270,6 +272,40 @@ def test_a_file_system_that_fills_up_at_any_size(tmp_path, capsys):
         finally:
             subprocess.run(["umount", str(tmp_path)], check=True)
     assert "" in ends and len(ends) > 5
+
+
+@pytest.fixture
+def ours(whole) -> Iterator[Path]:
+    """A folder of a user whom permissions hold for, unlike root. After `whole`: all modules are loaded."""
+    folder = Path(tempfile.mkdtemp())
+    if os.geteuid() == 0:
+        os.chown(folder, 65534, 65534)
+        os.seteuid(65534)
+    yield folder
+    os.seteuid(os.getuid())
+    shutil.rmtree(folder)
+
+
+def test_a_folder_that_becomes_read_only(ours, capsys):
+    folder = ours / "run"
+    with at(RunTracker, "log", lambda stage, step, _: step == 3, lambda: folder.chmod(0o555)):
+        assert run(folder) == 2
+    assert "run.json.draft: permission denied" in one_sentence(capsys)
+    assert run(folder, "--resume") == 2
+    assert "permission denied" in one_sentence(capsys)
+    folder.chmod(0o755)
+    assert run(folder, "--resume") == 0
+
+
+@pytest.mark.slow
+def test_of_two_commands_at_once_one_trains_and_the_other_is_told(tmp_path):
+    line = [sys.executable, "-m", "deepwright", *LINE, "--run", str(tmp_path / "run")]
+    both = [subprocess.Popen(line, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = {process.pid: process.communicate(timeout=200)[1] for process in both}
+    assert sorted(process.returncode for process in both) == [0, 2]
+    (told,) = (said[process.pid] for process in both if process.returncode == 2)
+    assert "is being worked on by process" in told or "exists: --resume" in told
+    assert [r["step"] for r in read_records(tmp_path / "run" / "metrics.jsonl")] == [1, 2, 3, 4]
 
 
 # ---- signals

@@ -24,7 +24,7 @@ from deepwright.recipe.harvest import kept_documents
 from deepwright.recipe.journal import Journal
 from deepwright.recipe.r1 import run_checked, summary
 from deepwright.recipe.resolve import split_words
-from deepwright.recipe.session import check_same, open_run
+from deepwright.recipe.session import check_same, model_folder, open_run
 from deepwright.recipe.settings import resolve_for
 from deepwright.recipe.use import run_config
 from deepwright.report import write_report
@@ -217,6 +217,7 @@ def try_trainer_files(folder: Path, stage: str, name: str, seeds: range, parts) 
         if name != "manifest.json" and seed % 4:
             seal(file)
         ends_well(lambda: go_on(folder, stage, parts), file)
+        ends_well(lambda: model_folder(folder / stage), file)
 
 
 @pytest.mark.parametrize("name", TRAINER)

@@ -445,11 +445,16 @@ def test_a_server_that_does_not_take_the_weights_is_not_asked(raw, tmp_path):
         handing_over(tmp_path / "handed", f"{server.url}/reload").sample([PROMPT], ASKED)
 
 
-def test_weights_are_not_handed_over_into_a_folder_that_is_gone(tmp_path):
+@pytest.mark.parametrize("another", [False, True])
+def test_weights_are_not_handed_over_into_a_folder_that_is_gone(tmp_path, another):
+    (tmp_path / "run").mkdir()
     sampler = handing_over(tmp_path / "run" / "handed", "true")
+    (tmp_path / "run").rename(tmp_path / "elsewhere")
+    if another:
+        (tmp_path / "run").mkdir()
     with pytest.raises(ValueError, match="where weights are handed over, is gone"):
         sampler.sample([PROMPT], ASKED)
-    assert not (tmp_path / "run").exists()
+    assert not list(tmp_path.glob("*/*"))
 
 
 @pytest.mark.parametrize(
