@@ -2,8 +2,8 @@
 
 Reading: whatever bytes a file holds, it is what was expected or a ValueError of one sentence that
 names it (and the row). Writing: a file appears by rename, so a kill leaves the old one or the new
-one; an OSError names the file. Rows come from JSONL, a JSON list or Parquet; records are the lines that a run appends to. No
-torch here.
+one; an OSError names the file. Rows come from JSONL, a JSON list or Parquet; records are the lines
+that a run appends to. No torch here.
 """
 
 from __future__ import annotations

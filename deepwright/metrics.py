@@ -297,9 +297,9 @@ class Tracker(Protocol):
 
 
 class JsonlTracker:
-    """Appends one JSON line for each record; it is on its way to disk before `log` returns. A torn last
-    line is cut off when opening. The file is opened for each record: one that is deleted, or whose disk
-    is full, is an OSError that names it."""
+    """Appends one JSON line for each record; it is on its way to disk before `log` returns. A torn
+    last line is cut off when opening. The file is opened for each record: one that is deleted, or
+    whose disk is full, is an OSError that names it."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)

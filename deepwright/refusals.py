@@ -61,7 +61,8 @@ def expect_each(
 
 
 def expect_fields(table: Mapping[str, Any], where: str, fields: Mapping[str, Any]) -> None:
-    """ValueError "WHERE: NAME is VALUE, expected ..." unless the fields are there and of their types.
+    """ValueError "WHERE: NAME is VALUE, expected ..." unless the fields are there and of their
+    types.
 
     Types as in a dataclass: int, float | None, dict[str, float], list[str] ... A field that may be
     None may be missing."""

@@ -1,4 +1,5 @@
-"""Seeded damage to files: bytes that flip, files that are cut, values of another kind, extreme numbers, deep nesting."""
+"""Seeded damage to files: bytes that flip, files that are cut, values of another kind, extreme
+numbers, deep nesting."""
 
 from __future__ import annotations
 
@@ -9,8 +10,8 @@ from typing import Any
 
 DEEP = 900  # levels: more than a reader of records expects, fewer than Python's own bound
 STRANGE: list[Any] = [
-    None, True, -1, 0, 1e308, -1e308, 10**30, 10**400, math.nan, math.inf, "", "x" * 100_000, "\ud800",
-    [], {}, [[]], {"": None}, [None] * 1000, "../../x", "/dev/zero", "\0",
+    None, True, -1, 0, 1e308, -1e308, 10**30, 10**400, math.nan, math.inf, "", "x" * 100_000,
+    "\ud800", [], {}, [[]], {"": None}, [None] * 1000, "../../x", "/dev/zero", "\0",
 ]  # fmt: skip
 
 
@@ -51,7 +52,8 @@ def doubled(rng: Random, content: bytes) -> bytes:
 
 
 def strange_json(rng: Random, value: Any) -> Any:
-    """A copy in which one place holds something else, or is missing. What is outermost changes rarely."""
+    """A copy in which one place holds something else, or is missing. What is outermost changes
+    rarely."""
     value = json.loads(json.dumps(value))
     parent, key = _place(rng, value)
     if parent is None:
@@ -79,7 +81,8 @@ def _place(rng: Random, value: Any) -> tuple[Any, Any]:
 
 
 def strange_text(rng: Random, content: bytes) -> bytes:
-    """JSON or JSON lines with one strange value, written as Python writes it (NaN, half characters)."""
+    """JSON or JSON lines with one strange value, written as Python writes it (NaN, half
+    characters)."""
     lines = content.decode().splitlines()
     try:
         return json.dumps(strange_json(rng, json.loads(content))).encode()

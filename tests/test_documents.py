@@ -1,5 +1,6 @@
-"""Every command line of README, CONTRIBUTING and docs is tried: really, with small models and files of the same names
-and with small sizes added, or without its long part (--dry-run, make -n, --help). A line without a trial fails."""
+"""Every command line of README, CONTRIBUTING and docs is tried: really, with small models and files
+of the same names and with small sizes added, or without its long part (--dry-run, make -n, --help).
+A line without a trial fails."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs
 COMMANDS = ("deepwright", "make", "python", "python3", "pytest")
 PROGRAMS_HERE = (".ci/", ".venv/bin/")
 
-# What stands in a line for something of the reader's: what it is here. {server} is the URL of the tests' own server.
+# What stands in a line for something of the reader's: what it is here. {server}: the URL of the
+# tests' own server.
 PLACEHOLDERS = {
     "http://gpu:8000/v1": "{server}/v1",
     "ssh gpu reload {folder}": f"{sys.executable} reload.py {{server}}/reload {{folder}}",
@@ -56,7 +58,8 @@ FILES = {
     ],
 }
 PROGRAMS = {
-    "my.py": "def reward(completions, **columns):\n    return [len(text) % 3 / 2 for text in completions]\n",
+    "my.py": "def reward(completions, **columns):\n"
+    "    return [len(text) % 3 / 2 for text in completions]\n",
     "reload.py": "import json, sys, urllib.request as web\nurl, folder = sys.argv[1:]\n"
     "web.urlopen(web.Request(url, json.dumps({'model_path': folder}).encode())).read()\n",
 }
@@ -71,7 +74,8 @@ def fences(text: str) -> Iterator[tuple[str, str]]:
 
 
 def lines_of(text: str) -> Iterator[str]:
-    """The command lines of a document: of its fenced blocks, without comments, and in code within its sentences."""
+    """The command lines of a document: of its fenced blocks, without comments, and in code within
+    its sentences."""
     for language, content in fences(text):
         if language in ("", "sh", "bash", "console"):
             for line in content.splitlines():
@@ -225,7 +229,7 @@ TRIALS: dict[str, Trial] = {
     "python -m deepwright": lambda place, line: run(place.words(line)[3:]),
     ".venv/bin/deepwright": is_there,
     # README: your own model, your own task
-    "deepwright get smollm2": really(),  # the folder is there already; the download has a test of its own
+    "deepwright get smollm2": really(),  # there already; the download has a test of its own
     "deepwright convert model.gguf folder": really(),
     "deepwright rl --start models/smollm2 --config smollm2": SMALL_RL,
     "deepwright rl --start FOLDER --task reasoning_gym:chain_sum": SMALL_RL,
@@ -258,7 +262,7 @@ SLOW = {  # reasoning-gym alone takes many seconds to import
     *(line for line in TRIALS if "reasoning_gym" in line),
 }
 OPTIONS_ELSEWHERE = {"packed"}  # of benchmarks/grpo_step.py
-# Lines that are known not to do what they say, with what is said instead. They are to be mended, and then taken off.
+# Lines known not to do what they say, with what is said instead: to be mended and taken off.
 BROKEN = {
     "deepwright eval http://gpu:8000/v1 --tokenizer FOLDER --tasks file:aime.jsonl --samples 64 "
     "--temperature 0.6 --top-p 0.95": "problems is 200, expected 1 to ",
@@ -343,7 +347,8 @@ def test_the_python_of_the_documents_runs(place, monkeypatch):
 
 
 def settings_named() -> Iterator[tuple[str, str]]:
-    """(document, text) of TOML blocks, and of code within sentences that sets something or names a setting."""
+    """(document, text) of TOML blocks, and of code within sentences that sets something or names a
+    setting."""
     for document in DOCUMENTS:
         text = document.read_text(encoding="utf-8")
         yield from (

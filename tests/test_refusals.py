@@ -63,9 +63,11 @@ def test_what_is_short_is_quoted_as_it_is():
 @pytest.mark.parametrize(
     ("value", "hint"),
     [
-        (3, int), (-1, int), (3, float), (3.5, float), (float("nan"), float), ("a", str), (None, str | None),
+        (3, int), (-1, int), (3, float), (3.5, float), (float("nan"), float), ("a", str),
+        (None, str | None),
         ([], list[int]), ([1, 2], list[int]), ({}, dict[str, float]), ({"a": 1}, dict[str, float]),
-        ([1.5, 2], tuple[float, int]), ([1, 2, 3], tuple[int, ...]), (True, bool), ("a", Literal["a", "b"]),
+        ([1.5, 2], tuple[float, int]), ([1, 2, 3], tuple[int, ...]), (True, bool),
+        ("a", Literal["a", "b"]),
         ([{"a": None}], list[dict[str, float | None]]), ({"a": []}, dict), ("a", str | list[str]),
     ],
 )  # fmt: skip
@@ -76,9 +78,12 @@ def test_what_is_of_a_type(value, hint):
 @pytest.mark.parametrize(
     ("value", "hint"),
     [
-        (True, int), (True, float), (3.0, int), ("3", int), (None, int), (1 << 63, int), (-(1 << 63), float),
-        (10**400, float), ([1, "2"], list[int]), ({"a": "b"}, dict[str, float]), ([1], tuple[float, int]),
-        ("ab", list[str]), ("ab", tuple[str, ...]), ("c", Literal["a", "b"]), ([], dict), ({}, list),
+        (True, int), (True, float), (3.0, int), ("3", int), (None, int), (1 << 63, int),
+        (-(1 << 63), float),
+        (10**400, float), ([1, "2"], list[int]), ({"a": "b"}, dict[str, float]),
+        ([1], tuple[float, int]),
+        ("ab", list[str]), ("ab", tuple[str, ...]), ("c", Literal["a", "b"]), ([], dict),
+        ({}, list),
         ([{"a": "x"}], list[dict[str, float | None]]), (0, bool),
     ],
 )  # fmt: skip

@@ -1,5 +1,5 @@
-"""What can be refused before a run folder exists: settings that no run survives, a task that cannot be
-made, a model that is not there, a stage without the one that it starts from."""
+"""What can be refused before a run folder exists: settings that no run survives, a task that cannot
+be made, a model that is not there, a stage without the one that it starts from."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NEEDS = {  # of whose models a stage starts or samples
     "align": ("finetune",),
     "distill": ("base", "reasoning_rl"),
 }
-TRAINED_BYTES = 16  # of a parameter: weight, gradient and two moments in fp32
+TRAINED_BYTES = 12  # of a parameter at least: weight and gradient in fp32, two moments in bfloat16
 
 
 def check(settings: R1Settings | PretrainSettings | RLSettings) -> None:
@@ -65,8 +65,9 @@ def _check_stages(settings: R1Settings) -> None:
                 model_folder(settings.folder / before, (".",))
             except ValueError:
                 raise ValueError(
-                    f"stage {stage} starts from {before}, which is not among stages = {list(settings.stages)} and of which {settings.folder} holds "
-                    f"no whole checkpoint: add it to stages"
+                    f"stage {stage} starts from {before}, which is not among stages ="
+                    f" {list(settings.stages)} and of which {settings.folder} holds no whole"
+                    " checkpoint: add it to stages"
                 ) from None
 
 

@@ -142,8 +142,8 @@ def read_dropped(folder: Path) -> dict[str, int]:
 
 
 def kept_documents(path: Path, tokenizer: Tokenizer, length: int) -> list[Document]:
-    """The kept samples as fine-tuning reads them, without those of more than `length` tokens. ValueError
-    naming the row that is damaged, or when none is left."""
+    """The kept samples as fine-tuning reads them, without those of more than `length` tokens.
+    ValueError naming the row that is damaged, or when none is left."""
     documents = []
     rows = read_kept(path)
     for number, row in enumerate(rows, 1):

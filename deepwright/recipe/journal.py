@@ -51,9 +51,9 @@ Asked = Callable[[], None]  # raises where the folder is no longer the run's (`O
 
 
 class RunTracker(JsonlTracker):
-    """Metrics, and with them the short evaluations: those after the step that a stage goes on from are
-    of another policy after a roll-back. `still_ours` is asked first: every stage logs its steps and
-    flushes before a checkpoint, so none writes on where the run folder is gone."""
+    """Metrics, and with them the short evaluations: those after the step that a stage goes on from
+    are of another policy after a roll-back. `still_ours` is asked first: every stage logs its steps
+    and flushes before a checkpoint, so none writes on where the run folder is gone."""
 
     def __init__(self, folder: Path, still_ours: Asked) -> None:
         super().__init__(folder / "metrics.jsonl")

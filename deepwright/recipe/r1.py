@@ -25,8 +25,8 @@ AFTER_ZERO = {
 
 
 def run(settings: R1Settings | PretrainSettings | RLSettings, owner: Owner) -> None:
-    """Runs what the settings ask for in the folder owned. An interrupted run is marked as such and can
-    be gone on with."""
+    """Runs what the settings ask for in the folder owned. An interrupted run is marked as such and
+    can be gone on with."""
     folder, journal = owner.folder, Journal(owner.folder, owner.check)
     try:
         if isinstance(settings, R1Settings):

@@ -322,13 +322,14 @@ def _one_line() -> Iterator[None]:
 
 
 # Counts of things that are in memory together; with more of them no machine gets through a step.
-AT_ONCE = ("prompts", "samples", "n", "problems", "problems_between", "per_problem", "votes", "pairs",
-           "validation_rows", "batch", "batch_rows", "batch_rows_start")  # fmt: skip
+AT_ONCE = ("prompts", "samples", "n", "problems", "problems_between", "per_problem", "votes",
+           "pairs", "validation_rows", "batch", "batch_rows", "batch_rows_start")  # fmt: skip
 MOST_AT_ONCE = 1_000_000
 
 
 def check_numbers(settings: Any) -> None:
-    """ValueError naming a setting that is no finite number, or more of AT_ONCE than any machine bears."""
+    """ValueError naming a setting that is no finite number, or more of AT_ONCE than any machine
+    bears."""
     for name, value in flatten(to_table(settings)).items():
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, float):
@@ -340,8 +341,8 @@ def check_numbers(settings: Any) -> None:
 
 
 def one_sentence(box: str) -> str:
-    """The message inside tyro's box, without the frame (of dashes where the terminal knows no other)
-    and without what stands below the rule that ends it."""
+    """The message inside tyro's box, without the frame (of dashes where the terminal knows no
+    other) and without what stands below the rule that ends it."""
     lines = [line.strip("│ ╭╮╰╯") for line in box.splitlines()[1:]]
     below = itertools.dropwhile(_is_rule, lines)
     message = " ".join(itertools.takewhile(lambda line: not _is_rule(line), below))

@@ -1,5 +1,5 @@
-"""What a command does before its work: threads, the run folder of a training command, the model in a
-folder that it is given."""
+"""What a command does before its work: threads, the run folder of a training command, the model in
+a folder that it is given."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def use_threads(threads: int) -> None:
 
 @contextlib.contextmanager
 def open_run(settings: RunSettings, resume: bool) -> Iterator[Owner]:
-    """The run folder, with the resolved settings in it, as this process's own inside the block. A run
-    that exists is only gone on with, and only with the settings it has.
+    """The run folder, with the resolved settings in it, as this process's own inside the block. A
+    run that exists is only gone on with, and only with the settings it has.
 
     ValueError: it exists and `resume` is false; it was started with other settings; another process
     has it; the folder is something else's."""
@@ -72,7 +72,7 @@ def open_run(settings: RunSettings, resume: bool) -> Iterator[Owner]:
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """A run folder is a free name, empty, or a run's: what was left by a kill is as good as empty."""
+    """A run folder is a free name, empty, or a run's: what a kill left is as good as empty."""
     if folder.is_symlink() and not folder.exists():
         raise ValueError(f"{folder} is a link to nothing: --run NAME chooses another folder")
     if folder.exists() and not folder.is_dir():
@@ -107,16 +107,17 @@ def check_same(folder: Path, before: dict, asked: dict) -> None:
 
 
 def model_folder(folder: str | Path, stages: tuple[str, ...] = STAGES) -> Path:
-    """A Hugging Face folder as it is; of a run folder the last whole checkpoint. Only reads: the run may still be going on."""
+    """A Hugging Face folder as it is; of a run folder the last whole checkpoint, damaged ones named
+    in a warning. Only reads: the run may still be going on."""
     folder = Path(folder)
     if (folder / "config.json").is_file():
         return folder
     damaged = ""
     for stage in stages:
-        steps = sorted((folder / stage / "checkpoints").glob("step-*"), key=step_of, reverse=True)
-        for checkpoint in steps:
-            damage = find_damage(checkpoint) if step_of(checkpoint) >= 0 else "no number"
-            if damage is None:
+        found = (folder / stage / "checkpoints").glob("step-*")
+        numbered = [checkpoint for checkpoint in found if step_of(checkpoint) >= 0]
+        for checkpoint in sorted(numbered, key=step_of, reverse=True):
+            if (damage := find_damage(checkpoint)) is None:
                 return checkpoint
             damaged = f"checkpoint {checkpoint} is damaged ({damage})"
             warnings.warn(f"{damaged} and is skipped", stacklevel=2)

@@ -163,7 +163,8 @@ def check_name(run: str) -> None:
 
 
 def check_threads(threads: int) -> None:
-    """More threads than a few for each processor only get in each other's way, and many end in a crash."""
+    """More threads than a few for each processor only get in each other's way, and many end in a
+    crash."""
     most = 4 * (os.cpu_count() or 1)
     expected = f"0 (torch decides) or a number up to {most}, four for each processor here"
     expect(0 <= threads <= most, "threads", threads, expected)

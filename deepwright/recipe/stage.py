@@ -82,8 +82,8 @@ class Recipe:
         )
 
     def place(self, stage: str) -> Path:
-        """The folder of a stage, made before its long work: what that gives is written there or nowhere,
-        should the run folder be gone by then."""
+        """The folder of a stage, made before its long work: what that gives is written there or
+        nowhere, should the run folder be gone by then."""
         (self.folder / stage).mkdir(exist_ok=True)
         return self.folder / stage
 

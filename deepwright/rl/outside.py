@@ -1,10 +1,14 @@
-"""A sampler outside: any server with OpenAI's /v1/completions (vLLM, SGLang), fed with token ids and read as token ids.
+"""A sampler outside: any server with OpenAI's /v1/completions (vLLM, SGLang), fed with token ids
+and read as token ids.
 
-The server has weights of its own. Whenever the trainer's have moved they are saved as a Hugging Face folder, whole or not at all, and loaded by the
-user's command or URL. Ids must come back as ids (`token_ids`, or tokens written "token_id:17"): re-encoded text is other tokens. Its precision and
-kernels make its probabilities differ: the gap is measured at every step, an alarm reads it, importance_cap weighs it. For T != 1 or top-p they must be
-the processed ones before truncation (vLLM: --logprobs-mode processed_logprobs). A resumed run is exact only as far as the server repeats itself.
-Nothing that it says is believed: ids, log-probabilities, lengths and reasons are checked before anything is trained on. Left out: streaming.
+The server has weights of its own. Whenever the trainer's have moved they are saved as a Hugging
+Face folder, whole or not at all, and loaded by the user's command or URL. Ids must come back as ids
+(`token_ids`, or tokens written "token_id:17"): re-encoded text is other tokens. Its precision and
+kernels make its probabilities differ: the gap is measured at every step, an alarm reads it,
+importance_cap weighs it. For T != 1 or top-p they must be the processed ones before truncation
+(vLLM: --logprobs-mode processed_logprobs). A resumed run is exact only as far as the server repeats
+itself. Nothing that it says is believed: ids, log-probabilities, lengths and reasons are checked
+before anything is trained on. Left out: streaming.
 """
 
 from __future__ import annotations
@@ -72,11 +76,14 @@ def fingerprint(model: Transformer) -> list[int]:
 
 
 class OutsideSampler:
-    """Implements the Sampler protocol over `url` (".../v1"). Each prompt is one request with `n` samples; `parallel` of them are in flight.
+    """Implements the Sampler protocol over `url` (".../v1"). Each prompt is one request with `n`
+    samples; `parallel` of them are in flight.
 
-    `text_of` turns ids into a prompt string for servers that take no ids. Without `handover` the server keeps its weights: for evaluation, or where
-    something else moves them. `vocabulary`: ids are below it (None: that of the model handed over). `timeout`: seconds for an answer, and for taking
-    weights. Raises ValueError in one sentence when the server does not answer, answers with an error, or says what no sampler can say.
+    `text_of` turns ids into a prompt string for servers that take no ids. Without `handover` the
+    server keeps its weights: for evaluation, or where something else moves them. `vocabulary`: ids
+    are below it (None: that of the model handed over). `timeout`: seconds for an answer, and for
+    taking weights. Raises ValueError in one sentence when the server does not answer, answers with
+    an error, or says what no sampler can say.
     """
 
     def __init__(
@@ -192,7 +199,7 @@ class OutsideSampler:
         early = [place for place, token in enumerate(ids[:-1]) if token in sampling.stop_ids]
         if early:
             raise ValueError(
-                f"{self.url} went on after the stop id {ids[early[0]]}, expected it as the last token"
+                f"{self.url} went on after the stop id {ids[early[0]]}, expected it as the last"
             )
 
     def _hand_over(self) -> None:
@@ -240,7 +247,8 @@ class OutsideSampler:
 
 
 def _written_ids(tokens: Any) -> list[int]:
-    """Ids written as tokens, "token_id:17". Anything else is left out, and then their number is wrong."""
+    """Ids written as tokens, "token_id:17". Anything else is left out, and then their number is
+    wrong."""
     texts = (
         [token for token in tokens if isinstance(token, str)] if isinstance(tokens, list) else []
     )

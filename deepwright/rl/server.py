@@ -1,9 +1,9 @@
 """Questions in JSON to a server that nobody vouches for, many at once.
 
-An answer has a deadline over all of it and a largest size, is not compressed, and comes from the address
-that was asked: no redirects. What passes by itself (a connection that is refused or breaks off, a server
-that says it is busy) is tried again a few times; everything else, and that in the end, is a ValueError of
-one sentence that names the address.
+An answer has a deadline over all of it and a largest size, is not compressed, and comes from the
+address that was asked: no redirects. What passes by itself (a connection that is refused or breaks
+off, a server that says it is busy) is tried again a few times; everything else, and that in the
+end, is a ValueError of one sentence that names the address.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ def _whole(answer: http.client.HTTPResponse, url: str, most: int, end: float) ->
 
 
 def _read(answer: Any, most: int, end: float) -> bytes:
-    """Up to one byte more than `most`. The clock is looked at between pieces: bytes that drip come one by
-    one, and a timeout of the socket begins anew with each."""
+    """Up to one byte more than `most`. The clock is looked at between pieces: bytes that drip come
+    one by one, and a timeout of the socket begins anew with each."""
     said = bytearray()
     while len(said) <= most and (piece := answer.read1(min(PIECE, most + 1 - len(said)))):
         said += piece
@@ -125,9 +125,10 @@ def _said(error: urllib.error.HTTPError, url: str, end: float) -> Exception:
 def ask_each(
     ask: Callable[[int], T], count: int, parallel: int, seconds: float, url: str
 ) -> list[T]:
-    """[ask(0), ask(1), ...], `parallel` at once. The first that raises ends all; none is waited for after
-    that, nor after Ctrl-C: the threads die with the process. `seconds`: the deadline of one. That none
-    arrives for so long (a name that never resolves, a header that drips) is a ValueError about `url`."""
+    """[ask(0), ask(1), ...], `parallel` at once. The first that raises ends all; none is waited for
+    after that, nor after Ctrl-C: the threads die with the process. `seconds`: the deadline of one.
+    That none arrives for so long (a name that never resolves, a header that drips) is a ValueError
+    about `url`."""
     waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
     ended: queue.SimpleQueue[tuple[int, Any, BaseException | None]] = queue.SimpleQueue()
     over = threading.Event()

@@ -121,8 +121,9 @@ def latest_checkpoint(run_dir: str | Path) -> Checkpoint | None:
 
 @contextlib.contextmanager
 def taking_over(checkpoint: Checkpoint) -> Iterator[None]:
-    """Around the code that goes on from a checkpoint: whatever is missing in it or of another kind (one
-    of an older version, or forged: its checksums may be right) is a CheckpointError that names it."""
+    """Around the code that goes on from a checkpoint: whatever is missing in it or of another kind
+    (one of an older version, or forged: its checksums may be right) is a CheckpointError that names
+    it."""
     try:
         yield
     except CheckpointError:
@@ -158,7 +159,8 @@ def find_damage(folder: Path) -> str | None:
 
 
 def _own_files(folder: Path) -> list[str]:
-    """What a checkpoint cannot do without, whatever its manifest says; a reader's notes may lie beside."""
+    """What a checkpoint cannot do without, whatever its manifest says; a reader's notes may lie
+    beside."""
     return [path.name for path in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")])]
 
 
@@ -244,6 +246,6 @@ def check_settings(checkpoint: Checkpoint, asked: Mapping[str, Any], free: Colle
     for name, old, new in changes(checkpoint.state["settings"], json.loads(json.dumps(asked))):
         if name not in free:
             raise CheckpointError(
-                f"{checkpoint.folder} was trained with {quoted(name)[1:-1]} {quoted(old)}, now it is"
-                f" {quoted(new)}; set it back or use a new run folder"
+                f"{checkpoint.folder} was trained with {quoted(name)[1:-1]} {quoted(old)}, now it"
+                f" is {quoted(new)}; set it back or use a new run folder"
             )

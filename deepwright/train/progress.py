@@ -1,5 +1,5 @@
-"""What a person sees of long work (a progress bar on a terminal, plain lines elsewhere), and a polite
-answer to Ctrl-C, `kill` and a closed terminal.
+"""What a person sees of long work (a progress bar on a terminal, plain lines elsewhere), and a
+polite answer to Ctrl-C, `kill` and a closed terminal.
 
 The clock is read for display only; nothing that is computed depends on it.
 """
@@ -90,7 +90,8 @@ class Progress:
 
 
 class _Patient:
-    """A stream whose reader may go away: a closed terminal or pipe hears nothing, and the work goes on."""
+    """A stream whose reader may go away: a closed terminal or pipe hears nothing, and the work goes
+    on."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -147,8 +148,8 @@ def _restore(before: dict[int, object]) -> None:
 
 @contextlib.contextmanager
 def stopping() -> Iterator[None]:
-    """Inside the block every signal of STOPS is a KeyboardInterrupt, as Ctrl-C is: what was begun is
-    left in order, and the command ends with INTERRUPTED."""
+    """Inside the block every signal of STOPS is a KeyboardInterrupt, as Ctrl-C is: what was begun
+    is left in order, and the command ends with INTERRUPTED."""
     before = _handle(signal.default_int_handler)
     try:
         yield
@@ -157,8 +158,8 @@ def stopping() -> Iterator[None]:
 
 
 class StopRequest:
-    """Inside the `with` block the first signal of STOPS only sets `asked`, so that a step can finish; a
-    second one acts at once."""
+    """Inside the `with` block the first signal of STOPS only sets `asked`, so that a step can
+    finish; a second one acts at once."""
 
     def __init__(self) -> None:
         self.asked = False

@@ -1,4 +1,4 @@
-"""Run folders, their files and outside samplers with one mistake each: a named test must reject it."""
+"""Run folders, their files and outside samplers with one mistake each: a named test rejects it."""
 
 from __future__ import annotations
 
@@ -61,10 +61,12 @@ TWINS = [
     (owners.test_of_many_at_once_one_gets_in, fcntl, "flock", never),
     (owners.test_a_file_that_its_owner_removes_meanwhile_locks_nobody, owner, "_is_at", always),
     (gone, owner.Owner, "check", never),
-    (sessions.test_what_a_kill_leaves_before_the_settings_is_no_run, session, "_is_leftover", never),
-    (checkpoints.test_a_manifest_that_leaves_out_a_file_vouches_for_nothing, checkpoint, "_own_files",
-     lambda real: lambda folder: []),
-    (lambda folder: damage.try_samples(folder / "pairs.jsonl", range(100)), harvest, "expect_fields", never),
+    (sessions.test_what_a_kill_leaves_before_the_settings_is_no_run, session, "_is_leftover",
+     never),
+    (checkpoints.test_a_manifest_that_leaves_out_a_file_vouches_for_nothing, checkpoint,
+     "_own_files", lambda real: lambda folder: []),
+    (lambda folder: damage.try_samples(folder / "pairs.jsonl", range(100)), harvest,
+     "expect_fields", never),
     (check_a_row_of_one_token, checks, "_check_pretraining", never),
     (lie("a log-probability of 5"), outside, "MOST", lambda real: 10.0),
     (lie("-9999, which stands for none"), outside, "LEAST", lambda real: -1e9),
@@ -73,8 +75,8 @@ TWINS = [
     (drip, server, "_read", patient),
     (lambda: hostile.test_nobody_is_followed_elsewhere(hostile.Raw, 302), server, "_OPENER",
      lambda real: urllib.request.build_opener()),
-    (lambda: hostile.test_what_passes_is_tried_again(hostile.Raw, hostile.breaks_off), server, "PAUSES",
-     lambda real: ()),
+    (lambda: hostile.test_what_passes_is_tried_again(hostile.Raw, hostile.breaks_off), server,
+     "PAUSES", lambda real: ()),
 ]  # fmt: skip
 
 

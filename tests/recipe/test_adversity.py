@@ -1,5 +1,5 @@
-"""What happens to a run from outside: kills that leave drafts, a folder that goes away, a full disk, signals.
-Each ends in order, and the same command goes on."""
+"""What happens to a run from outside: kills that leave drafts, a folder that goes away, a full
+disk, signals. Each ends in order, and the same command goes on."""
 
 import contextlib
 import os
@@ -47,7 +47,8 @@ def whole(tmp_path_factory):
 
 
 class Camera:
-    """Copies a folder before every call that changes the file system below it: what a kill there leaves."""
+    """Copies a folder before every call that changes the file system below it: what a kill there
+    leaves."""
 
     def __init__(self) -> None:
         self.watched: Path | None = None
@@ -93,7 +94,7 @@ def shots(tmp_path_factory) -> list[Path]:
 
 
 def goes_on(shot: Path, whole: Path) -> None:
-    """The same command, with --resume once there are settings, ends as the run that nobody touched."""
+    """The same command, with --resume once there are settings, ends as `whole` did."""
     folder = shot.with_name("run")
     shutil.copytree(shot, folder)
     begun = (folder / CONFIG).exists()
@@ -276,7 +277,8 @@ def test_a_file_system_that_fills_up_at_any_size(tmp_path, capsys):
 
 @pytest.fixture
 def ours(whole) -> Iterator[Path]:
-    """A folder of a user whom permissions hold for, unlike root. After `whole`: all modules are loaded."""
+    """A folder of a user whom permissions hold for, unlike root. After `whole`: all modules are
+    loaded."""
     folder = Path(tempfile.mkdtemp())
     if os.geteuid() == 0:
         os.chown(folder, 65534, 65534)

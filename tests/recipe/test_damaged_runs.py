@@ -1,5 +1,6 @@
-"""Damaged files of a run, some thousand with fixed seeds: to go on, to report and to read end in success or in
-one short sentence that names the file, at once. Files of a checkpoint also with checksums made right again."""
+"""Damaged files of a run, some thousand with fixed seeds: to go on, to report and to read end in
+success or in one short sentence that names the file, at once. Files of a checkpoint also with
+checksums made right again."""
 
 import contextlib
 import hashlib
@@ -60,8 +61,8 @@ def folder(whole, tmp_path):
 
 
 def ends_well(action: Callable[[], object], file: Path) -> None:
-    """It succeeds, or raises what the command line prints as one sentence that names the file, or the
-    checkpoint that it lies in."""
+    """It succeeds, or raises what the command line prints as one sentence that names the file, or
+    the checkpoint that it lies in."""
     begun = time.monotonic()
     quiet = (contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()))
     try:

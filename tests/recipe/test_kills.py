@@ -82,8 +82,8 @@ def start(folder: Path) -> subprocess.Popen:
 
 
 def killed_at(folder: Path, moment: Moment, numbers: Sequence[int] = (signal.SIGKILL,)) -> bool:
-    """Starts the run again and kills it at that moment, by these signals one after the other; False if it
-    was over before."""
+    """Starts the run again and kills it at that moment, by these signals one after the other; False
+    if it was over before."""
     begun, process, waiting = time.time(), start(folder), list(numbers)
     while process.poll() is None:
         if waiting and moment.reached(folder / "run", begun):
@@ -165,7 +165,7 @@ SIGNALS = (
 @pytest.mark.invariant
 @pytest.mark.timeout(3000)
 def test_a_signal_in_every_stage_ends_it_in_order_and_changes_nothing(whole, tmp_path):
-    """Once or twice, by each of the signals in turn; what ends before a signal is heard needs none."""
+    """Once or twice, by each of the signals in turn."""
     died = [
         moment.name
         for place, moment in enumerate(MOMENTS)

@@ -253,8 +253,9 @@ def test_settings_that_no_run_survives(line, said):
 
 def test_the_bounds_themselves_are_no_fault():
     line = (
-        f"{TRAINING} --pretrain.length 3 --rl.max-tokens 511 --seed {2**63 - 1} --task.seed {2**63 - 1} "
-        "--rl.learning-rate 1e30 --pretrain.schedule.learning-rate 1e-300 --threads 4"
+        f"{TRAINING} --pretrain.length 3 --rl.max-tokens 511 --seed {2**63 - 1} "
+        f"--task.seed {2**63 - 1} --rl.learning-rate 1e30 --threads 4 "
+        "--pretrain.schedule.learning-rate 1e-300"
     )
     check(resolved("r1", line))
     check_a_row_of_one_token()
@@ -262,8 +263,8 @@ def test_the_bounds_themselves_are_no_fault():
 
 @pytest.mark.parametrize(
     "name",
-    ["", " ", ".", "..", "a\0b", "a\nb", "\x1b[2J", "\udcff", "n" * 201, "n" * 10_000, "größe" * 40,
-     "x/" + "n" * 300],
+    ["", " ", ".", "..", "a\0b", "a\nb", "\x1b[2J", "\udcff", "n" * 201, "n" * 10_000,
+     "größe" * 40, "x/" + "n" * 300],
     ids=lambda name: repr(name[:8]),
 )  # fmt: skip
 def test_names_that_no_folder_can_have(name):

@@ -1,4 +1,5 @@
-"""A server that breaks, lies, drips or floods: one sentence in time, or another try; never a completion of garbage."""
+"""A server that breaks, lies, drips or floods: one sentence in time, or another try; never a
+completion of garbage."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ def no_pauses(monkeypatch):
 
 
 class Raw:
-    """Reads each question and lets the next of `scripts` write to the connection; the last one serves the rest."""
+    """Reads each question and lets the next of `scripts` write to the connection; the last one
+    serves the rest."""
 
     def __init__(self, *scripts: Script) -> None:
         self.socket = socket.create_server(("127.0.0.1", 0))
@@ -210,9 +212,11 @@ def test_a_stop_token_as_the_last_that_fits_is_an_end(raw):
 @pytest.mark.parametrize(
     "body",
     [
-        b"", b"<html><body>Welcome to nginx!</body></html>", b"null", b"[]", b"3", b'"choices"', b"{}",
+        b"", b"<html><body>Welcome to nginx!</body></html>", b"null", b"[]", b"3", b'"choices"',
+        b"{}",
         b'{"choices": null}', b'{"choices": {}}', b'{"choices": []}', b'{"choices": [[]]}',
-        json.dumps({"choices": [GOOD]}).encode(), json.dumps({"choices": [GOOD, OTHER, OTHER]}).encode(),
+        json.dumps({"choices": [GOOD]}).encode(),
+        json.dumps({"choices": [GOOD, OTHER, OTHER]}).encode(),
         b"\xff\xfe\x00", b'{"choices": [', b"[" * 100_000, b'{"choices": ' + b"9" * 5000 + b"}",
         b'{"error": "no model"}',
         b'{"choices": "' + b"x" * 500_000 + b'"}',
@@ -251,7 +255,8 @@ TEN_GIGABYTES = b"Content-Length: 10000000000\r\n\r\n"
 
 @pytest.mark.parametrize(
     "script",
-    [floods(OK + TEN_GIGABYTES), floods(OK + b"\r\n"), floods(b"HTTP/1.1 400 Bad\r\n" + TEN_GIGABYTES),
+    [floods(OK + TEN_GIGABYTES), floods(OK + b"\r\n"),
+     floods(b"HTTP/1.1 400 Bad\r\n" + TEN_GIGABYTES),
      floods(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"10000\r\n" + b"x" * 65536 + b"\r\n")],
     ids=["with its length", "without", "of an error", "in chunks"],
 )  # fmt: skip
@@ -389,8 +394,9 @@ def test_tls_where_there_is_none_and_the_other_way_round(raw, tmp_path):
 
 @pytest.mark.parametrize(
     "url",
-    ["http://", "http://:80/v1", "http://127.0.0.1:99999/v1", "http://127.0.0.1:0x50/v1", "http://[::1/v1",
-     "http://" + "a" * 300 + "/v1", "http://a..b/v1", "http://127.0.0.1/v 1", "http://no-such-host.invalid/v1",
+    ["http://", "http://:80/v1", "http://127.0.0.1:99999/v1", "http://127.0.0.1:0x50/v1",
+     "http://[::1/v1", "http://" + "a" * 300 + "/v1", "http://a..b/v1", "http://127.0.0.1/v 1",
+     "http://no-such-host.invalid/v1",
      "http://127.0.0.1:1/" + "x" * 100_000],
     ids=lambda url: url[:30],
 )  # fmt: skip
