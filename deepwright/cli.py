@@ -44,7 +44,15 @@ def request(kind: str, command: str, args: list[str], word: str = "") -> Any:
 
 
 def train(name: str, args: list[str]) -> int:
-    """r1, pretrain, rl and sft: resolve the settings, open the run folder, run."""
+    """r1, pretrain, rl and sft: resolve the settings, open the run folder, run. Signals end it as Ctrl-C
+    does, from its first import on."""
+    from deepwright.train.progress import stopping
+
+    with stopping():
+        return _train(name, args)
+
+
+def _train(name: str, args: list[str]) -> int:
     from deepwright.recipe.resolve import split_words, to_toml
 
     words = split_words(args)

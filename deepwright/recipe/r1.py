@@ -17,7 +17,6 @@ from deepwright.recipe.session import model_folder, open_run, use_threads
 from deepwright.recipe.settings import PretrainSettings, R1Settings, RLSettings
 from deepwright.recipe.stage import Recipe
 from deepwright.text import Tokenizer
-from deepwright.train.progress import stopping
 
 AFTER_ZERO = {
     module.STAGE: module for module in (cold_start, reasoning_rl, finetune, align, distill)
@@ -75,7 +74,7 @@ def run_checked(settings: R1Settings | PretrainSettings | RLSettings, resume: bo
     """`run` in the run folder that the settings name, which is made only when nothing is left to refuse."""
     use_threads(settings.threads)
     check(settings)
-    with stopping(), open_run(settings, resume) as owner:
+    with open_run(settings, resume) as owner:
         run(settings, owner)
 
 

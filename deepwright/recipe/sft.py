@@ -22,7 +22,6 @@ from deepwright.recipe.resolve import Words, resolve
 from deepwright.recipe.session import model_folder, open_run, use_threads
 from deepwright.recipe.settings import RunSettings
 from deepwright.text import Tokenizer
-from deepwright.train.progress import stopping
 from deepwright.train.sft import SFTConfig, describe, sft
 
 
@@ -72,7 +71,7 @@ def run_sft(settings: SFTSettings, resume: bool, say: Callable[[str], None] = pr
         else []
     )
     say(describe(documents, settings.sft))
-    with stopping(), open_run(settings, resume) as owner:
+    with open_run(settings, resume) as owner:
         trainer = sft(
             settings.sft,
             model,

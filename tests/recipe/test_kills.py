@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from deepwright.files import read_records
+from deepwright.recipe.owner import LOCK
 from deepwright.train.progress import INTERRUPTED
 
 SMALL = (
@@ -85,11 +86,13 @@ def killed_at(folder: Path, moment: Moment, numbers: Sequence[int] = (signal.SIG
     """Starts the run again and kills it at that moment, by these signals one after the other; False
     if it was over before."""
     begun, process, waiting = time.time(), start(folder), list(numbers)
+    kill = signal.SIGKILL in numbers
     while process.poll() is None:
-        if waiting and moment.reached(folder / "run", begun):
+        heard = kill or (folder / "run" / LOCK).exists()  # Python itself has started
+        if waiting and heard and moment.reached(folder / "run", begun):
             process.send_signal(waiting.pop(0))
         time.sleep(0.004)
-    ended = -signal.SIGKILL if signal.SIGKILL in numbers else INTERRUPTED
+    ended = -signal.SIGKILL if kill else INTERRUPTED
     assert process.returncode in (0, ended), (folder / "said").read_text()
     return process.returncode != 0
 

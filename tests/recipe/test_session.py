@@ -79,6 +79,38 @@ def test_what_a_kill_leaves_before_the_settings_is_no_run(tmp_path):
         raise AssertionError("refused for ever") from error
 
 
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda folder: folder.touch(), "is a file"),
+        (lambda folder: folder.symlink_to("nowhere"), "is a link to nothing"),
+        (lambda folder: folder.symlink_to(folder), "is a link to nothing"),
+        (lambda folder: (folder / CONFIG).mkdir(parents=True), "config.toml is missing"),
+        (lambda folder: folder.mkdir() or (folder / ".lock").mkdir(), "Is a directory"),
+        (lambda folder: folder.mkdir() or (folder / ".lock").symlink_to("x"), "symbolic links"),
+    ],
+)
+def test_what_is_no_folder_for_a_run(tmp_path, make, said):
+    folder = tmp_path / "run"
+    make(folder)
+    with pytest.raises((ValueError, OSError), match=said):
+        open_run(R1Settings(run=str(folder)), resume=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_run_below_a_file_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        open_run(R1Settings(run=str(tmp_path / "file" / "run")), resume=True)
+
+
+def test_a_link_to_a_folder_is_that_folder(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "run").symlink_to("there")
+    open_run(R1Settings(run=str(tmp_path / "run")), resume=False)
+    assert (tmp_path / "there" / CONFIG).is_file()
+
+
 def test_folder_of_something_else_is_left_alone(settings):
     settings.folder.mkdir(parents=True)
     (settings.folder / "notes.txt").write_text("mine")
