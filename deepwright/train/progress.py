@@ -127,7 +127,7 @@ def _make_bar(stream: TextIO):
     return progress.Progress(*columns, console=Console(file=stream))
 
 
-# Ctrl-C, `kill`, a terminal that is closed. One that the process ignores (nohup) is left ignored.
+# Ctrl-C, `kill`, a terminal that is closed; the last is left ignored where it is (nohup).
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 Handler = Callable[[int, FrameType | None], object]
 
@@ -137,7 +137,8 @@ def _handle(handler: Handler) -> dict[int, object]:
     thread only."""
     if threading.current_thread() is not threading.main_thread():
         return {}
-    heard = [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]
+    nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    heard = [number for number in STOPS if number != signal.SIGHUP or not nohup]
     return {number: signal.signal(number, handler) for number in heard}
 
 
