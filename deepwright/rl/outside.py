@@ -117,13 +117,16 @@ class OutsideSampler:
     ) -> list[list[Completion]]:
         """[P][n] completions; the request of prompt p gets a seed that depends on (sampling.seed, p) alone."""
         self._hand_over()
-        return ask_each(
+        found: dict[int, list[Completion]] = {}
+        for p, answered in ask_each(
             lambda p: self._complete(prompts[p], sampling, p),
             len(prompts),
             self.parallel,
             self.timeout,
             self.url,
-        )
+        ):
+            found[p] = answered
+        return [found[p] for p in range(len(prompts))]
 
     def _complete(self, prompt: Sequence[int], sampling: Sampling, p: int) -> list[Completion]:
         asked = {

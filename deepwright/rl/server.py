@@ -15,7 +15,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -124,39 +124,42 @@ def _said(error: urllib.error.HTTPError, url: str, end: float) -> Exception:
 
 def ask_each(
     ask: Callable[[int], T], count: int, parallel: int, seconds: float, url: str
-) -> list[T]:
-    """[ask(0), ask(1), ...], `parallel` at once. The first that raises ends all; none is waited for
-    after that, nor after Ctrl-C: the threads die with the process. `seconds`: the deadline of one.
-    That none arrives for so long (a name that never resolves, a header that drips) is a ValueError
-    about `url`."""
+) -> Iterator[tuple[int, T]]:
+    """(i, ask(i)) for each i below `count` as they come, `parallel` at once. The first that raises
+    ends all; none is waited for after that, nor after Ctrl-C: the threads die with the process.
+    `seconds`: the deadline of one. That none arrives for so long (a name that never resolves, a
+    header that drips) is a ValueError about `url`."""
     waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
     ended: queue.SimpleQueue[tuple[int, Any, BaseException | None]] = queue.SimpleQueue()
     over = threading.Event()
     for i in range(count):
         waiting.put(i)
-
-    def work() -> None:
-        while not over.is_set() and not waiting.empty():
-            try:
-                i = waiting.get_nowait()
-            except queue.Empty:
-                return
-            try:
-                ended.put((i, ask(i), None))
-            except BaseException as error:
-                ended.put((i, None, error))
-
     for _ in range(min(parallel, count)):
-        threading.Thread(target=work, daemon=True).start()
-    found: dict[int, T] = {}
+        threading.Thread(target=_work, args=(ask, waiting, ended, over), daemon=True).start()
     try:
-        while len(found) < count:
+        for _ in range(count):
             i, value, error = ended.get(timeout=seconds + SLACK)
             if error is not None:
                 raise error
-            found[i] = value
+            yield i, value
     except queue.Empty:
         raise ValueError(f"{url} did not answer in full within {seconds:g} s") from None
     finally:
         over.set()
-    return [found[i] for i in range(count)]
+
+
+def _work(
+    ask: Callable[[int], T],
+    waiting: queue.SimpleQueue[int],
+    ended: queue.SimpleQueue[tuple[int, Any, BaseException | None]],
+    over: threading.Event,
+) -> None:
+    while not over.is_set():
+        try:
+            i = waiting.get_nowait()
+        except queue.Empty:
+            return
+        try:
+            ended.put((i, ask(i), None))
+        except BaseException as error:
+            ended.put((i, None, error))

@@ -39,9 +39,26 @@ def lie(name: str):
     return lambda: hostile.check_lie(name)
 
 
-def drip():
-    script = hostile.drips(hostile.OK + b"Content-Length: 600\r\n\r\n", b" ")
-    hostile.test_bytes_that_drip_have_a_deadline(hostile.Raw, script)
+def hostile_check(check, *arguments):
+    """A check of the outside sampler with servers that are closed after it."""
+
+    def run():
+        made = []
+
+        def raw(*scripts):
+            made.append(hostile.Raw(*scripts))
+            return made[-1]
+
+        try:
+            check(raw, *arguments)
+        finally:
+            for one in made:
+                one.close()
+
+    return run
+
+
+DRIP = hostile.drips(hostile.OK + b"Content-Length: 600\r\n\r\n", b" ")
 
 
 def patient(real):
@@ -51,10 +68,6 @@ def patient(real):
         return real(answer, most, float("inf"))
 
     return read
-
-
-def flood():
-    hostile.test_a_flood_is_cut_off(hostile.Raw, hostile.floods(hostile.OK + b"\r\n"))
 
 
 TWINS = [
@@ -72,11 +85,10 @@ TWINS = [
     (lie("-9999, which stands for none"), outside, "LEAST", lambda real: -1e9),
     (lie("a fractional id"), outside, "holds", always),
     (lie("tokens after the end"), outside.OutsideSampler, "_check_tokens", never),
-    (drip, server, "_read", patient),
-    (lambda: hostile.test_nobody_is_followed_elsewhere(hostile.Raw, 302), server, "_OPENER",
+    (hostile_check(hostile.test_bytes_that_drip_have_a_deadline, DRIP), server, "_read", patient),
+    (hostile_check(hostile.test_nobody_is_followed_elsewhere, 302), server, "_OPENER",
      lambda real: urllib.request.build_opener()),
-    (lambda: hostile.test_what_passes_is_tried_again(hostile.Raw, hostile.breaks_off), server,
-     "PAUSES", lambda real: ()),
+    (hostile_check(hostile.test_what_passes_is_tried_again, hostile.breaks_off), server, "PAUSES", lambda real: ()),
 ]  # fmt: skip
 
 
@@ -89,4 +101,5 @@ def test_the_check_rejects_the_twin_and_passes_without_it(
     check, owned_by, name, wrong, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(server, "PAUSES", (0.01, 0.01))
+    monkeypatch.setattr(server, "SLACK", 1.0)
     must_reject(check, owned_by, name, wrong, tmp_path)

@@ -3,6 +3,7 @@ completion of garbage."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import socket
@@ -48,7 +49,15 @@ class Raw:
     def __init__(self, *scripts: Script) -> None:
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.scripts, self.asked = list(scripts), 0
-        threading.Thread(target=self.serve, daemon=True).start()
+        self.thread = threading.Thread(target=self.serve, daemon=True)
+        self.thread.start()
+
+    def close(self) -> None:
+        """The thread first: one that waits at a number that is closed would serve the next socket of
+        that number."""
+        self.socket.shutdown(socket.SHUT_RDWR)
+        self.thread.join()
+        self.socket.close()
 
     @property
     def url(self) -> str:
@@ -105,7 +114,7 @@ def raw() -> Iterator[Callable[..., Raw]]:
 
     yield make
     for one in made:
-        one.socket.close()
+        one.close()
 
 
 def sample(server: Raw, seconds: float = 5.0) -> list[Completion] | str:
@@ -184,8 +193,7 @@ LIES = {
 
 
 def check_lie(lie: str) -> None:
-    server = Raw(answers([LIES[lie], OTHER]))
-    with server.socket:
+    with contextlib.closing(Raw(answers([LIES[lie], OTHER]))) as server:
         refused(server)
     assert server.asked == 1
 
@@ -424,17 +432,18 @@ def test_the_first_fault_ends_all_and_waits_for_none():
         return i
 
     with pytest.raises(ValueError, match="the third"):
-        ask_each(ask, 100, 4, 60.0, "it")
+        list(ask_each(ask, 100, 4, 60.0, "it"))
     assert time.monotonic() - begun < 1.5 and len(started) <= 8
 
 
-def test_answers_come_in_the_order_of_the_questions():
+def test_answers_come_as_they_are_ready_and_with_their_numbers():
     def ask(i: int) -> int:
-        time.sleep(0.001 * (20 - i))
-        return i
+        time.sleep(0.05 * (4 - i))
+        return -i
 
-    assert ask_each(ask, 20, 8, 5.0, "it") == list(range(20))
-    assert ask_each(ask, 0, 8, 5.0, "it") == []
+    assert list(ask_each(ask, 4, 4, 5.0, "it")) == [(3, -3), (2, -2), (1, -1), (0, 0)]
+    assert sorted(ask_each(lambda i: i, 20, 8, 5.0, "it")) == [(i, i) for i in range(20)]
+    assert list(ask_each(ask, 0, 8, 5.0, "it")) == []
 
 
 # ---- handing the weights over
