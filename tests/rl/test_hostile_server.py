@@ -8,7 +8,6 @@ import json
 import math
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from deepwright.rl.outside import Handover, OutsideSampler
 from deepwright.rl.server import ask_each
 from deepwright.sampler import Completion, Sampling, StopReason
 from tests.rl.fakes import TOKENIZER, make_model
+from tests.rl.raw import OK, TEN_GIGABYTES, Raw, Script, drips, floods, says
 
 EOS, VOCABULARY = TOKENIZER.eos_id, TOKENIZER.vocab_size
 ASKED = Sampling(4, stop_ids=(EOS,), n=2)
@@ -34,67 +34,11 @@ RIGHT = [
     Completion((3, EOS), (-0.5, -1.5), StopReason.STOP),
     Completion((3, 4, 5, 6), (-1.0, -2.0, -3.0, -4.0), StopReason.LENGTH),
 ]
-Script = Callable[[socket.socket], None]
 
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
     monkeypatch.setattr(subject, "PAUSES", (0.01, 0.02))
-
-
-class Raw:
-    """Reads each question and lets the next of `scripts` write to the connection; the last one
-    serves the rest."""
-
-    def __init__(self, *scripts: Script) -> None:
-        self.socket = socket.create_server(("127.0.0.1", 0))
-        self.scripts, self.asked = list(scripts), 0
-        self.thread = threading.Thread(target=self.serve, daemon=True)
-        self.thread.start()
-
-    def close(self) -> None:
-        """The thread first: one that waits at a number that is closed would serve the next socket of
-        that number."""
-        self.socket.shutdown(socket.SHUT_RDWR)
-        self.thread.join()
-        self.socket.close()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.socket.getsockname()[1]}/v1"
-
-    def serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self.socket.accept()
-            except OSError:
-                return
-            script = self.scripts[min(self.asked, len(self.scripts) - 1)]
-            self.asked += 1
-            threading.Thread(target=self.answer, args=(connection, script), daemon=True).start()
-
-    def answer(self, connection: socket.socket, script: Script) -> None:
-        with connection:
-            try:
-                read_question(connection)
-                script(connection)
-            except OSError:  # the other side has had enough
-                pass
-
-
-def read_question(connection: socket.socket) -> None:
-    said = b""
-    while b"\r\n\r\n" not in said:
-        said += connection.recv(65536)
-    head, _, body = said.partition(b"\r\n\r\n")
-    length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0] or 0)
-    while len(body) < length:
-        body += connection.recv(65536)
-
-
-def says(body: bytes, code: str = "200 OK", *headers: str) -> Script:
-    lines = [f"HTTP/1.1 {code}", f"Content-Length: {len(body)}", "Connection: close", *headers]
-    return lambda connection: connection.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
 
 
 def answers(choices: object) -> Script:
@@ -236,29 +180,6 @@ def test_an_answer_that_is_none(raw, body):
 
 
 # ---- how it is said
-
-
-def drips(head: bytes, piece: bytes) -> Script:
-    def drip(connection: socket.socket) -> None:
-        connection.sendall(head)
-        for _ in range(600):
-            connection.sendall(piece)
-            time.sleep(0.1)
-
-    return drip
-
-
-def floods(head: bytes, piece: bytes = b"x" * 65536) -> Script:
-    def flood(connection: socket.socket) -> None:
-        connection.sendall(head)
-        while True:
-            connection.sendall(piece)
-
-    return flood
-
-
-OK = b"HTTP/1.1 200 OK\r\n"
-TEN_GIGABYTES = b"Content-Length: 10000000000\r\n\r\n"
 
 
 @pytest.mark.parametrize(
