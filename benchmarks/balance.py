@@ -132,7 +132,6 @@ def measure(
         stage="base",
         validation=validation,
     )
-    tracker.close()
     last = read_records(folder / "metrics.jsonl")[-1]
     row = {
         name: last[name]

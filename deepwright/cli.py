@@ -5,6 +5,7 @@ What a user can cause ends in one sentence on stderr and exit code 2 (130 for Ct
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -44,7 +45,15 @@ def request(kind: str, command: str, args: list[str], word: str = "") -> Any:
 
 
 def train(name: str, args: list[str]) -> int:
-    """r1, pretrain, rl and sft: resolve the settings, open the run folder, run."""
+    """r1, pretrain, rl and sft: resolve the settings, open the run folder, run. Signals end it as Ctrl-C
+    does, from its first import on."""
+    from deepwright.train.progress import stopping
+
+    with stopping():
+        return _train(name, args)
+
+
+def _train(name: str, args: list[str]) -> int:
     from deepwright.recipe.resolve import split_words, to_toml
 
     words = split_words(args)
@@ -253,19 +262,17 @@ def ran_out_of_memory(error: RuntimeError) -> bool:
 
 def sentence(error: BaseException) -> str:
     """What went wrong, on one line. A RuntimeError: torch ran out of memory."""
-    if isinstance(error, OSError) and error.strerror:
-        return (
-            f"{error.filename}: {error.strerror.lower()}"
-            if error.filename
-            else error.strerror.lower()
-        )
     if isinstance(error, MemoryError):
         return "not enough memory"
     if isinstance(error, RuntimeError):
         wanted = re.search(r"allocate (\d+) bytes", str(error))
         more = f": {int(wanted[1]) / 1e9:,.1f} GB more were asked for" if wanted else ""
         return f"not enough memory{more}; smaller micro-batches or a smaller model need less"
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror.lower()
+        text = f"{error.filename}: {text}" if error.filename else text
+    text = " ".join(text.split())
     if len(text) > LONGEST_SENTENCE:  # some library quotes all of what it was given
         text = f"{text[: LONGEST_SENTENCE - 150]} ... {text[-140:]}"
     return text
@@ -289,7 +296,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.filterwarnings("default", category=UserWarning, module="deepwright")
             return run(name, args)
     except KeyboardInterrupt:
-        print("deepwright: interrupted", file=sys.stderr)
+        tell("interrupted")
         return INTERRUPTED
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -298,7 +305,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         fault = isinstance(error, RuntimeError) and not ran_out_of_memory(error)
         if fault or os.environ.get("DEEPWRIGHT_TRACEBACK"):
             raise
-        print(f"deepwright: {sentence(error)}", file=sys.stderr)
+        tell(sentence(error))
         return USER_ERROR
 
 
@@ -314,4 +321,9 @@ def run(name: str, args: list[str]) -> int:
 
 def note(message: Warning | str, *place: object) -> None:
     """A warning (a damaged checkpoint that is skipped, say) as a sentence, without the line of code that gave it."""
-    print(f"deepwright: {message}", file=sys.stderr)
+    tell(str(message))
+
+
+def tell(text: str) -> None:
+    with contextlib.suppress(OSError):  # a terminal that was closed hears nothing
+        print(f"deepwright: {text}", file=sys.stderr)

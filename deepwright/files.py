@@ -1,26 +1,32 @@
-"""Files that are read strictly and written whole: JSON, rows of data, the records of a run.
+"""Files that are read strictly and written whole: JSON, TOML, rows of data, the records of a run.
 
 Reading: whatever bytes a file holds, it is what was expected or a ValueError of one sentence that
 names it (and the row). Writing: a file appears by rename, so a kill leaves the old one or the new
-one. Rows come from JSONL, a JSON list or Parquet; records are the lines that a run appends to. No
-torch here.
+one; an OSError names the file. Rows come from JSONL, a JSON list or Parquet; records are the lines
+that a run appends to. No torch here.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
+import tomllib
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from deepwright.refusals import quoted, require
+from deepwright.refusals import LARGEST, expect_fields, quoted, require
 
 Row = dict[str, Any]
 ROW_FILES = (".jsonl", ".json", ".parquet", ".jsonl.gz")
 LFS_POINTER = b"version https://git-lfs"
+DRAFT = ".draft"  # ends the name of what is being written: a kill may leave it behind
+LARGEST_TOML = 1 << 16  # bytes
+MOST_DOTS = 4000  # Python's reader takes time that grows with the square of the dots in a key
+DEEPEST = 30  # tables in tables
 
 
 # ---- JSON
@@ -72,16 +78,65 @@ def write_json(path: Path, value: Mapping[str, Any], *, indent: int = 1) -> None
 
 def write_whole(path: Path, text: str | Iterable[str]) -> None:
     """Writes a text, or its pieces, beside `path`, brings it to disk and renames it into place."""
-    draft = path.with_name(path.name + ".draft")
+    draft = path.with_name(path.name + DRAFT)
     try:
-        with draft.open("w", encoding="utf-8") as file:
+        with naming(path), draft.open("w", encoding="utf-8") as file:
             file.writelines([text] if isinstance(text, str) else text)
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)
     except BaseException:  # a full disk, Ctrl-C, a value that JSON cannot hold
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An OSError that knows no file gets this one's name: what write and fsync raise has none. Half
+    characters, which no file holds, are a ValueError."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{path} cannot be written: {error}") from None
+
+
+# ---- TOML
+
+
+def read_toml(path: Path) -> Row:
+    """The tables of a TOML file. ValueError where it is missing, damaged or no settings' size."""
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path} is missing")
+    with path.open("rb") as file:
+        text = file.read(LARGEST_TOML + 1)
+    if len(text) > LARGEST_TOML or text.count(b".") > MOST_DOTS:
+        most = f"{LARGEST_TOML:,} bytes and {MOST_DOTS:,} dots"
+        raise ValueError(f"{path} is no file of settings: expected at most {most}")
+    try:
+        table = tomllib.loads(text.decode())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not TOML: {str(error)[:200]}") from None
+    _refuse_extremes(table, path)
+    return table
+
+
+def _refuse_extremes(table: Row, path: Path) -> None:
+    """ValueError for whole numbers beyond 64 bits, which TOML lacks, and for tables too deep to be
+    walked through by recursion."""
+    layer: list[Any] = [table]
+    for _ in range(DEEPEST):
+        tables = (one.values() if isinstance(one, dict) else one for one in layer)
+        values = [value for one in tables for value in one]
+        if any(isinstance(value, int) and abs(value) >= LARGEST for value in values):
+            raise ValueError(f"{path} holds a whole number beyond 64 bits")
+        layer = [value for value in values if isinstance(value, (dict, list))]
+    if layer:
+        raise ValueError(f"{path} nests its tables beyond {DEEPEST}, expected a file of settings")
 
 
 # ---- rows of data
@@ -179,30 +234,37 @@ def _column_values(column: Any) -> list[Any]:
 # ---- records of a run
 
 
-def read_records(path: str | Path) -> list[Row]:
+STEPS = {"stage": str, "step": int}  # what every record says that a rewind looks at
+
+
+def read_records(path: str | Path, fields: Mapping[str, Any] = {}) -> list[Row]:
     """All whole records of a JSONL file, in order; [] where there is no file.
 
     A last line without its line end is still being written, or was cut by a kill, and is left
-    out; any other line that is no JSON object is a ValueError naming the line."""
+    out; any other line that is no JSON object with these fields (`expect_fields`) is a ValueError
+    naming the line."""
     path = Path(path)
     if not path.exists():
         return []
     lines = enumerate(path.read_bytes().split(b"\n")[:-1], 1)
-    return [_record(path, number, line) for number, line in lines if line.strip()]
+    return [_record(path, number, line, fields) for number, line in lines if line.strip()]
 
 
-def _record(path: Path, number: int, line: bytes) -> Row:
+def _record(path: Path, number: int, line: bytes, fields: Mapping[str, Any]) -> Row:
     where = f"{path}, line {number}"
     record = parse_json(line, where, constants="float")  # standard errors of one problem
     if not isinstance(record, dict):
         raise ValueError(f"{where}: expected one JSON object, found {quoted(line, 60)}")
+    expect_fields(record, where, fields)
     return record
 
 
-def append_record(path: Path, record: Mapping[str, Any]) -> None:
-    """One more line, with letters that are not ASCII readable."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record, ensure_ascii=False) + "\n")
+def append_records(
+    path: Path, records: Iterable[Mapping[str, Any]], *, plain: bool = False
+) -> None:
+    """Further lines. Not `plain`: letters that are not ASCII stay readable."""
+    with naming(path), path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(record, ensure_ascii=plain) + "\n" for record in records)
 
 
 def write_records(path: Path, records: Iterable[Mapping[str, Any]], *, plain: bool = True) -> None:
@@ -210,12 +272,14 @@ def write_records(path: Path, records: Iterable[Mapping[str, Any]], *, plain: bo
     write_whole(path, (json.dumps(record, ensure_ascii=plain) + "\n" for record in records))
 
 
-def rewind_records(path: str | Path, drop: Callable[[Row], bool]) -> int:
+def rewind_records(
+    path: str | Path, drop: Callable[[Row], bool], fields: Mapping[str, Any] = STEPS
+) -> int:
     """Rewrites a JSONL file (metrics, evaluations, samples) without the records for which `drop` is
     true, where there are any; all or nothing, by rename. A torn last line goes in any case. Returns
-    how many went."""
+    how many went. ValueError for a record without these fields."""
     path = Path(path)
-    records = read_records(path)
+    records = read_records(path, fields)
     kept = [record for record in records if not drop(record)]
     cut_torn_line(path)
     if len(kept) < len(records):

@@ -8,7 +8,6 @@ Left out: TensorBoard and the like, which are a `Tracker` of a few lines over th
 from __future__ import annotations
 
 import difflib
-import json
 import math
 import os
 import time
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from deepwright.files import cut_torn_line, rewind_records
+from deepwright.files import append_records, cut_torn_line, naming, rewind_records
 
 
 @dataclass(frozen=True)
@@ -298,13 +297,15 @@ class Tracker(Protocol):
 
 
 class JsonlTracker:
-    """Appends one JSON line for each record; it is on its way to disk before `log` returns. A torn last line is cut off when opening."""
+    """Appends one JSON line for each record; it is on its way to disk before `log` returns. A torn
+    last line is cut off when opening. The file is opened for each record: one that is deleted, or
+    whose disk is full, is an OSError that names it."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         cut_torn_line(self.path)
-        self._file = self.path.open("a", encoding="utf-8")
+        append_records(self.path, ())
 
     def log(self, stage: str, step: int, values: Mapping[str, float | list]) -> None:
         """Writes one record. Values: numbers or nested lists of numbers, under names of the glossary (ValueError otherwise)."""
@@ -312,24 +313,17 @@ class JsonlTracker:
         record, lost = {"stage": stage, "step": int(step), "time": round(time.time(), 3)}, []
         record |= {name: _clean(name, value, lost) for name, value in values.items()}
         record |= {"not_finite": len(lost)} if lost else {}
-        self._file.write(json.dumps(record, allow_nan=False) + "\n")
-        self._file.flush()
+        append_records(self.path, [record], plain=True)
 
     def flush(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with naming(self.path), self.path.open("rb") as file:
+            os.fsync(file.fileno())
 
     def rewind(self, stage: str, step: int) -> int:
         """Drops this stage's records after `step`, as a resume from that step will write them again. Returns how many went."""
-        self._file.close()
-        dropped = rewind_records(
+        return rewind_records(
             self.path, lambda record: record["stage"] == stage and record["step"] > step
         )
-        self._file = self.path.open("a", encoding="utf-8")
-        return dropped
-
-    def close(self) -> None:
-        self._file.close()
 
 
 def _clean(name: str, value: Any, lost: list[str]) -> Any:

@@ -6,14 +6,19 @@ vouches for, so a value is quoted by `quoted`: short, whatever it is.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
+import enum
 import importlib.util
 import re
 import reprlib
-from collections.abc import Callable, Iterable, Mapping
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 QUOTED = 200  # characters of a value that a sentence shows at most
+LARGEST = 1 << 63  # numbers in the files of a run are smaller
 
 
 class _Short(reprlib.Repr):
@@ -26,6 +31,9 @@ class _Short(reprlib.Repr):
 
     def repr_str(self, x: str, level: int) -> str:
         return repr(x) if len(x) <= QUOTED else f"{x[:QUOTED]!r} and {len(x) - QUOTED:,} more"
+
+    def repr_int(self, x: int, level: int) -> str:
+        return repr(x) if abs(x) < LARGEST else f"a whole number of {x.bit_length():,} bits"
 
 
 _SHORT = _Short()
@@ -50,6 +58,66 @@ def expect_each(
     for name in names:
         value = getattr(settings, name)
         expect(value is None or holds(value), name, value, expected)
+
+
+def expect_fields(table: Mapping[str, Any], where: str, fields: Mapping[str, Any]) -> None:
+    """ValueError "WHERE: NAME is VALUE, expected ..." unless the fields are there and of their
+    types.
+
+    Types as in a dataclass: int, float | None, dict[str, float], list[str] ... A field that may be
+    None may be missing."""
+    for name, hint in fields.items():
+        value = table.get(name)
+        expect(holds(value, hint), f"{where}: {name}", value, describe(hint))
+
+
+def holds(value: Any, hint: Any) -> bool:
+    """Whether a value of JSON or TOML is of the declared type. A whole number is a float, a list a
+    tuple; true is no number; numbers that no run writes (2^63 and more) are none."""
+    kind, inner = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if kind in (typing.Union, types.UnionType):
+        return any(holds(value, option) for option in inner)
+    if kind in (int, float):
+        fits = isinstance(value, int) and not isinstance(value, bool) and abs(value) < LARGEST
+        return fits or (kind is float and isinstance(value, float))
+    if kind is dict:
+        return isinstance(value, dict) and all(
+            holds(one, inner[1]) for one in value.values() if inner
+        )
+    if kind is list:
+        return isinstance(value, list) and all(holds(one, inner[0]) for one in value if inner)
+    if kind is tuple:
+        return isinstance(value, (list, tuple)) and _holds_each(value, inner)
+    if kind is typing.Literal:
+        return value in inner
+    return isinstance(value, kind)
+
+
+def _holds_each(values: Sequence[Any], hints: Sequence[Any]) -> bool:
+    hints = hints[:1] * len(values) if hints[1:] == (...,) else hints
+    return len(values) == len(hints) and all(map(holds, values, hints))
+
+
+JSON_WORDS: Mapping[Any, str] = {
+    int: "a whole number", float: "a number", str: "a text", bool: "true or false", dict: "a table",
+    list: "a list", type(None): "null",
+}  # fmt: skip
+
+
+def describe(hint: Any, words: Mapping[Any, str] = JSON_WORDS) -> str:
+    """A type in words that a person knows who wrote a value of it."""
+    kind, inner = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if kind in (typing.Union, types.UnionType):
+        return " or ".join(describe(option, words) for option in inner)
+    if kind is typing.Literal:
+        return "one of " + ", ".join(map(repr, inner))
+    if kind is tuple:
+        return f"[{', '.join('...' if one is ... else describe(one, words) for one in inner)}]"
+    if inner:
+        return f"{words[kind]}, each value of it {describe(inner[-1], words)}"
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return "one of " + ", ".join(repr(member.value) for member in kind)
+    return words.get(kind, "a section" if dataclasses.is_dataclass(kind) else str(kind))
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

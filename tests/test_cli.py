@@ -57,6 +57,10 @@ def test_version(capsys):
         (["eval", "x", "--sample", "3"], "unknown option --sample; did you mean --samples?"),
         (["eval", "x", "--samples", "many"], "many"),
         (["generate", "no/such/folder", "hello"], "no/such/folder"),
+        (["generate", "x", "hello", "--threads", "100000"], "threads is 100000, expected 0"),
+        (["generate", "x", "hello", "--temperature", "nan"], "temperature is nan"),
+        (["eval", "x", "--threads", "-1"], "threads is -1, expected 0"),
+        (["eval", "x", "--problems", "99999999999999999999"], "problems is a whole number of 67"),
         (["chat", "no/such/folder"], "no/such/folder"),
         (["eval", "no/such/folder"], "no/such/folder"),
         (["generate", "x"], "PROMPT"),
@@ -74,6 +78,17 @@ def test_whole_process_exits_with_2_and_no_traceback():
     done = run("generate", "no/such/folder", "hello")
     assert (done.returncode, done.stdout) == (2, "")
     assert "Traceback" not in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_terminal_without_box_characters_gets_a_sentence_too():
+    done = run("generate", "x", "hello", "--n", "many", PYTHONIOENCODING="ascii", COLUMNS="40")
+    assert done.returncode == 2
+    assert done.stderr == ("deepwright: --n: invalid literal for int() with base 10: 'many'\n")
+
+
+def test_a_sentence_is_short_whatever_file_it_is_about():
+    said = cli.sentence(OSError(36, "File name too long", "n" * 10_000))
+    assert len(said) <= cli.LONGEST_SENTENCE and said.endswith("file name too long")
 
 
 def test_traceback_on_request(monkeypatch):

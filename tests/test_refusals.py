@@ -1,11 +1,25 @@
 """Whatever a value or a file is, what is said of it is one short sentence."""
 
+import errno
 import json
+import os
+from typing import Literal
 
 import pytest
 
-from deepwright.files import parse_json, read_json, read_rows, write_json, write_records
-from deepwright.refusals import QUOTED, expect, nearest, quoted
+from deepwright.files import (
+    append_records,
+    parse_json,
+    read_json,
+    read_records,
+    read_rows,
+    read_toml,
+    rewind_records,
+    write_json,
+    write_records,
+    write_whole,
+)
+from deepwright.refusals import QUOTED, describe, expect, expect_fields, holds, nearest, quoted
 
 DEEP = "[" * 100_000 + "]" * 100_000
 
@@ -23,6 +37,7 @@ def nested(levels: int) -> list:
         "x" * 10_000_000,
         b"\x00" * 10_000_000,
         10**4000,
+        16**50_000,
         list(range(10_000_000)),
         {str(i): "y" * 1000 for i in range(1000)},
         nested(900),
@@ -43,6 +58,55 @@ def test_what_is_short_is_quoted_as_it_is():
     for value in ("a'b", 3, 1e-6, None, [128, 128], (1, 0), {"b": 1, "a": [2]}, b"x"):
         assert quoted(value) == repr(value) or value == {"b": 1, "a": [2]}
     assert quoted({"b": 1, "a": [2]}) == "{'a': [2], 'b': 1}"
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        (3, int), (-1, int), (3, float), (3.5, float), (float("nan"), float), ("a", str),
+        (None, str | None),
+        ([], list[int]), ([1, 2], list[int]), ({}, dict[str, float]), ({"a": 1}, dict[str, float]),
+        ([1.5, 2], tuple[float, int]), ([1, 2, 3], tuple[int, ...]), (True, bool),
+        ("a", Literal["a", "b"]),
+        ([{"a": None}], list[dict[str, float | None]]), ({"a": []}, dict), ("a", str | list[str]),
+    ],
+)  # fmt: skip
+def test_what_is_of_a_type(value, hint):
+    assert holds(value, hint)
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        (True, int), (True, float), (3.0, int), ("3", int), (None, int), (1 << 63, int),
+        (-(1 << 63), float),
+        (10**400, float), ([1, "2"], list[int]), ({"a": "b"}, dict[str, float]),
+        ([1], tuple[float, int]),
+        ("ab", list[str]), ("ab", tuple[str, ...]), ("c", Literal["a", "b"]), ([], dict),
+        ({}, list),
+        ([{"a": "x"}], list[dict[str, float | None]]), (0, bool),
+    ],
+)  # fmt: skip
+def test_what_is_not(value, hint):
+    assert not holds(value, hint)
+    with pytest.raises(ValueError, match=r"^file, line 3: step is .*, expected \S") as caught:
+        expect_fields({"step": value}, "file, line 3", {"step": hint})
+    assert len(str(caught.value)) < 400
+
+
+def test_types_in_words():
+    assert describe(float | None) == "a number or null"
+    assert describe(list[dict[str, int]]) == (
+        "a list, each value of it a table, each value of it a whole number"
+    )
+    assert describe(tuple[int, ...]) == "[a whole number, ...]"
+    assert describe(Literal["a", "b"]) == "one of 'a', 'b'"
+
+
+def test_a_field_that_may_be_none_may_be_missing():
+    expect_fields({}, "file", {"seconds": float | None})
+    with pytest.raises(ValueError, match="^file: step is None, expected a whole number$"):
+        expect_fields({}, "file", {"step": int})
 
 
 def test_an_endless_name_is_not_compared_with_others():
@@ -143,3 +207,60 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
     for name in ("none.jsonl", "none.json", "none.parquet", "folder.json"):
         with pytest.raises(OSError, match=name.replace(".", r"\.")):
             list(read_rows(tmp_path / name))
+
+
+# ---- TOML, records, full disks
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"x = = 1", "a.toml is not TOML: Invalid value"),
+        (b"\xff", "a.toml is not TOML: 'utf-8' codec"),
+        (b"#" * 70_000, "a.toml is no file of settings"),
+        (b"a." * 5000 + b"a = 1", "a.toml is no file of settings"),
+        (b"a = " + b"[" * 5000, "a.toml is not TOML"),
+        (b"a." * 40 + b"a = 1", "a.toml nests its tables beyond 30"),
+        (b"a = 0x" + b"f" * 17, "a.toml holds a whole number beyond 64 bits"),
+        (b"a = [[1, 99999999999999999999]]", "a.toml holds a whole number beyond 64 bits"),
+    ],
+)
+def test_a_toml_file_that_is_none(tmp_path, text, said):
+    (tmp_path / "a.toml").write_bytes(text)
+    with pytest.raises(ValueError, match=r"^[^\n]+$") as caught:
+        read_toml(tmp_path / "a.toml")
+    assert said in str(caught.value)
+    with pytest.raises(ValueError, match="b.toml is missing"):
+        read_toml(tmp_path / "b.toml")
+
+
+def test_records_have_the_fields_that_are_asked_for(tmp_path):
+    path = tmp_path / "a.jsonl"
+    append_records(path, [{"stage": "base", "step": 1}, {"stage": "base", "step": "2"}])
+    assert len(read_records(path)) == 2
+    for read in (
+        lambda: read_records(path, {"step": int}),
+        lambda: rewind_records(path, lambda record: record["step"] > 1),
+    ):
+        with pytest.raises(ValueError, match=r"a\.jsonl, line 2: step is '2', expected a whole"):
+            read()
+    assert len(path.read_text().splitlines()) == 2
+
+
+def test_a_full_disk_names_the_file_and_leaves_the_old_one(tmp_path, monkeypatch):
+    write_whole(tmp_path / "a.txt", "old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*a\.txt'"):
+        write_whole(tmp_path / "a.txt", "new")
+    assert (tmp_path / "a.txt").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_half_characters_are_refused_by_name(tmp_path):
+    with pytest.raises(ValueError, match=r"a\.txt cannot be written: .*surrogates"):
+        write_whole(tmp_path / "a.txt", "\ud800")
+    assert list(tmp_path.iterdir()) == []

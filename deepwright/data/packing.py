@@ -16,6 +16,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from deepwright.refusals import expect_fields
 from deepwright.seeds import stream
 from deepwright.text.tokenizer import Tokenizer
 
@@ -89,6 +90,7 @@ class PackedStream:
 
     def restore(self, state: dict) -> None:
         """Continues exactly where `state` was taken. Raises ValueError if it belongs to a stream with other settings."""
+        expect_fields(state, "the saved stream", {"document": int, "offset": int})
         for key, value in self._settings().items():
             if state[key] != value:
                 raise ValueError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
+import typing
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from deepwright.evaluate.estimators import Estimate, cons_at_k, over_problems, p
 from deepwright.evaluate.reasoning import Habits, Reasoning, analyse, answer_value, habits
 from deepwright.evaluate.scoring import completion_text, prompt_ids, score_completions
 from deepwright.files import write_records
+from deepwright.refusals import expect_fields
 from deepwright.sampler import Completion, Sampler, Sampling, StopReason
 from deepwright.tasks import Problem, Score, Split, Task, Verdict
 from deepwright.tasks.completions import Reading
@@ -118,6 +120,9 @@ class Evaluation(Habits):
             raise ValueError(
                 f"evaluation record {'has unknown' if odd[0] in values else 'lacks'} key {odd[0]!r}, expected {sorted(known)}"
             )
+        hints = typing.get_type_hints(cls)
+        there = {name: hints[name] for name in known if name in values}
+        expect_fields(values, "evaluation record", there)
         for name in ("by_kind", "intervals"):
             values[name] = {key: tuple(pair) for key, pair in values.get(name, {}).items()}
         return cls(**values)

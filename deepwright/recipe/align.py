@@ -10,14 +10,16 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from deepwright.evaluate import Evaluation
 from deepwright.evaluate.estimators import over_problems
 from deepwright.evaluate.scoring import completion_text, prompt_ids
-from deepwright.files import read_records, write_records
+from deepwright.files import write_records
 from deepwright.model import Transformer
-from deepwright.recipe.harvest import UNREADABLE, readable
+from deepwright.recipe.harvest import UNREADABLE, read_samples, readable
 from deepwright.recipe.stage import Recipe
+from deepwright.refusals import expect
 from deepwright.rl.reward_model import Labelled, Pair, RewardModel, train_reward_model
 from deepwright.sampler import Sampler, Sampling
 from deepwright.seeds import shuffled, stream
@@ -166,7 +168,7 @@ def _drawn_pairs(
     recipe: Recipe, policy: Transformer, requests: Requests, counts: Mapping[Split, int]
 ) -> list[tuple[Split, Problem, str, str]]:
     """Pairs of the policy's own answers with their split, drawn once in a run: a reward model goes on only with what it began with."""
-    place = recipe.folder / STAGE / HELPFUL / PAIRS
+    place = recipe.place(STAGE) / HELPFUL / PAIRS
     if not place.exists():
         sampler, rows = recipe.sampler(policy), []
         for split, count in counts.items():
@@ -177,12 +179,25 @@ def _drawn_pairs(
                 {"split": split, "request": problem.index, "better": a, "worse": b}
                 for problem, a, b in said
             ]
-        place.parent.mkdir(parents=True, exist_ok=True)
+        place.parent.mkdir(exist_ok=True)
         write_records(place, rows, plain=False)
-    return [
-        (row["split"], requests.problem(row["request"], row["split"]), row["better"], row["worse"])
-        for row in read_records(place)
-    ]
+    return _read_pairs(place, recipe.tokenizer, requests)
+
+
+def _read_pairs(
+    place: Path, tokenizer: Tokenizer, requests: Requests
+) -> list[tuple[Split, Problem, str, str]]:
+    found = []
+    kinds = {"split": Split, "request": int, "better": str, "worse": str}
+    for number, row in enumerate(read_samples(place, kinds), 1):
+        split, texts, where = row["split"], (row["better"], row["worse"]), f"{place}, pair {number}"
+        size = requests.size(split)
+        expected = f"one of the {size} requests"
+        expect(0 <= row["request"] < size, f"{where}: request", row["request"], expected)
+        for text in texts:
+            expect(readable(tokenizer, text), f"{where}: a text", text, "words of the vocabulary")
+        found.append((split, requests.problem(row["request"], split), *texts))
+    return found
 
 
 def own_pairs(

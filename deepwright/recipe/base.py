@@ -16,7 +16,6 @@ from deepwright.inference.draft import acceptance_rate
 from deepwright.model import Transformer
 from deepwright.recipe.journal import Journal
 from deepwright.recipe.settings import PretrainSettings, R1Settings
-from deepwright.refusals import expect
 from deepwright.tasks import Countdown
 from deepwright.tasks.requests import Requests
 from deepwright.text import Tokenizer, number_tokenizer
@@ -35,18 +34,6 @@ def countdown(settings: R1Settings | PretrainSettings) -> Countdown:
             f"task is {settings.task.name!r}, but pre-training has a corpus for 'countdown' only; `deepwright rl` takes any task"
         )
     return task
-
-
-def check(settings: R1Settings | PretrainSettings) -> None:
-    """What pre-training can refuse beforehand: a task without a corpus, rows beyond the context."""
-    countdown(settings)
-    trained = {"pretrain": (settings.pretrain, settings.model)}
-    if isinstance(settings, R1Settings) and "distill" in settings.stages:
-        trained["distill.pretrain"] = settings.distill.pretrain, settings.distill.model
-    for name, (pretraining, model) in trained.items():
-        context = model.max_position_embeddings
-        expected = f"at most {context}, the context of the model (max_position_embeddings)"
-        expect(pretraining.length <= context, f"{name}.length", pretraining.length, expected)
 
 
 def corpus_of(settings: R1Settings | PretrainSettings, seed: int) -> CountdownCorpus | MixedCorpus:

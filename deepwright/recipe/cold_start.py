@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deepwright.recipe.harvest import harvest
+from deepwright.recipe.harvest import KEPT, harvest
 from deepwright.recipe.stage import Recipe
 
 STAGE = "cold_start"
@@ -10,15 +10,15 @@ STAGE = "cold_start"
 
 def run(recipe: Recipe) -> None:
     """Samples from `zero`, keeps what is right and readable, fine-tunes `base`."""
-    settings = recipe.settings.cold_start
+    settings, folder = recipe.settings.cold_start, recipe.place(STAGE)
     teacher = recipe.model_of("zero", STAGE)
-    rows = harvest(
+    harvest(
         settings.harvest,
         recipe.task,
         recipe.sampler(teacher),
         recipe.tokenizer,
-        recipe.folder / STAGE,
+        folder,
         recipe.max_tokens,
         recipe.seed,
     )
-    recipe.fine_tune(STAGE, recipe.model_of("base", STAGE), rows, settings.sft)
+    recipe.fine_tune(STAGE, recipe.model_of("base", STAGE), folder / KEPT, settings.sft)

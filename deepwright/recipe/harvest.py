@@ -7,14 +7,15 @@ is no right answer, a judge takes its place: a function of (problem, completion)
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deepwright.data.conversations import Document, documents_of
 from deepwright.evaluate.scoring import prompt_ids
-from deepwright.files import read_records, write_json, write_records
-from deepwright.refusals import expect, expect_each
+from deepwright.files import read_json, read_rows, write_json, write_records
+from deepwright.refusals import expect, expect_each, expect_fields
 from deepwright.rl.measures import repeated_share
 from deepwright.rl.rollout import score_rollouts
 from deepwright.rl.types import Rollout
@@ -52,7 +53,7 @@ def harvest(
 
     ValueError when nothing is kept, with the reasons."""
     if (folder / KEPT).exists():
-        return read_records(folder / KEPT)
+        return read_kept(folder / KEPT)
     problems = [task.problem(i, "train") for i in range(settings.problems)]
     prompts = [prompt_ids(tokenizer, problem) for problem in problems]
     asked = Sampling(
@@ -120,6 +121,42 @@ def readable(tokenizer: Tokenizer, text: str) -> bool:
     return True
 
 
+def read_kept(path: Path) -> list[dict[str, Any]]:
+    return read_samples(path, {"prompt": str | list[dict[str, str]], "completion": str})
+
+
+def read_samples(path: Path, fields: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Rows that a run has drawn and written whole."""
+    rows = []
+    for where, row in read_rows(path):
+        expect_fields(row, f"{path}, {where}", fields)
+        rows.append(row)
+    return rows
+
+
+def read_dropped(folder: Path) -> dict[str, int]:
+    """How many samples were kept, and dropped for which reason."""
+    reasons = read_json(folder / DROPPED)
+    expect_fields(reasons, str(folder / DROPPED), dict.fromkeys(reasons, int))
+    return reasons
+
+
+def kept_documents(path: Path, tokenizer: Tokenizer, length: int) -> list[Document]:
+    """The kept samples as fine-tuning reads them, without those of more than `length` tokens.
+    ValueError naming the row that is damaged, or when none is left."""
+    documents = []
+    rows = read_kept(path)
+    for number, row in enumerate(rows, 1):
+        try:
+            documents += documents_of(row, tokenizer)
+        except ValueError as error:
+            raise ValueError(f"{path}, sample {number}: {str(error)[:400]}") from None
+    short = [document for document in documents if document.length <= length]
+    if not short:
+        raise ValueError(f"{path} has no document of at most {length} tokens among {len(rows)}")
+    return short
+
+
 def row_of(problem: Problem, completion: str) -> dict[str, Any]:
     return {
         "prompt": list(problem.messages) or problem.prompt,
@@ -130,6 +167,6 @@ def row_of(problem: Problem, completion: str) -> dict[str, Any]:
 
 def write_rows(folder: Path, rows: Sequence[dict[str, Any]], reasons: Counter[str]) -> None:
     """The rows last, by rename: where they are, the rest is too."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     write_json(folder / DROPPED, dict(reasons.most_common()))
     write_records(folder / KEPT, rows, plain=False)

@@ -12,6 +12,7 @@ import shlex
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from deepwright.config import ModelConfig
 from deepwright.data import CountdownCorpus, MixedCorpus
 from deepwright.evaluate import Evaluation
 from deepwright.files import (
-    append_record,
+    append_records,
     cut_torn_line,
     read_json,
     read_records,
@@ -28,6 +29,7 @@ from deepwright.files import (
     write_json,
 )
 from deepwright.metrics import JsonlTracker
+from deepwright.refusals import expect_fields, quoted
 from deepwright.report import write_report
 
 REPORT_SECONDS = 30  # at least this long between two drafts of the report
@@ -45,30 +47,61 @@ reward, or any advice to search. About four documents in ten leave out or mispla
 may be a training problem, so a document can show arithmetic that also solves a held-out problem, but never that problem."""
 
 
-class _RunTracker(JsonlTracker):
-    """Metrics, and with them the short evaluations: those after the step that a stage goes on from are of another policy after a roll-back."""
+Asked = Callable[[], None]  # raises where the folder is no longer the run's (`Owner.check`)
+
+
+class RunTracker(JsonlTracker):
+    """Metrics, and with them the short evaluations: those after the step that a stage goes on from
+    are of another policy after a roll-back. `still_ours` is asked first: every stage logs its steps
+    and flushes before a checkpoint, so none writes on where the run folder is gone."""
+
+    def __init__(self, folder: Path, still_ours: Asked) -> None:
+        super().__init__(folder / "metrics.jsonl")
+        self._still_ours = still_ours
+
+    def log(self, stage: str, step: int, values: Mapping[str, float | list]) -> None:
+        self._still_ours()
+        super().log(stage, step, values)
+
+    def flush(self) -> None:
+        self._still_ours()
+        super().flush()
 
     def rewind(self, stage: str, step: int) -> int:
+        self._still_ours()
         rewind_records(
             self.path.with_name(EVALUATIONS),
             lambda e: e["stage"] == stage and e["label"] == ON_THE_WAY and e["step"] > step,
+            _EVALUATION,
         )
         return super().rewind(stage, step)
 
 
-class Journal:
-    """The files of one run folder that a person reads."""
+# What is read again of run.json and evaluations.jsonl when a run is gone on with.
+_FACTS = {
+    "seconds": float | None,
+    "base_step": int | None,
+    "mtp_acceptance": dict | None,
+}
+_EVALUATION = {"stage": str, "step": int, "label": str, "decomposition": dict | None}
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.tracker = _RunTracker(folder / "metrics.jsonl")
+
+class Journal:
+    """The files of one run folder that a person reads. ValueError naming one that is damaged."""
+
+    def __init__(self, folder: Path, still_ours: Asked = lambda: None) -> None:
+        self.folder, self._still_ours = folder, still_ours
+        self.tracker = RunTracker(folder, still_ours)
         for name in (EVALUATIONS, SAMPLES):
             cut_torn_line(folder / name)
         self._written = 0.0
-        before = read_json(folder / "run.json") if (folder / "run.json").exists() else {}
-        self._seconds_before = before.get("seconds", 0.0)
+        facts = folder / "run.json"
+        self._facts: dict[str, Any] = read_json(facts, constants="None") if facts.exists() else {}
+        expect_fields(self._facts, str(facts), _FACTS)
+        if drafted := self._facts.get("mtp_acceptance"):
+            expect_fields(drafted, f"{facts}: mtp_acceptance", {"greedy": float, "sampled": float})
+        self._seconds_before = self._facts.get("seconds") or 0.0
         self._begun = time.monotonic()
-        self._facts: dict[str, Any] = before
 
     def start(self, config: ModelConfig | None) -> None:
         sizes = (
@@ -98,9 +131,11 @@ class Journal:
     def facts(self, **known: Any) -> None:
         self._facts |= {name: value for name, value in known.items() if value is not None}
         self._facts["seconds"] = round(self._seconds_before + time.monotonic() - self._begun, 1)
+        self._still_ours()
         write_json(self.folder / "run.json", self._facts)
 
     def corpus(self, corpus: CountdownCorpus | MixedCorpus) -> None:
+        self._still_ours()
         labelled = [corpus.labelled(i) for i in range(2000)]
         counts = Counter(kind for kind, _ in labelled)
         first_of = {kind: text for kind, text in reversed(labelled)}
@@ -117,17 +152,26 @@ class Journal:
 
     def full_evaluations(self) -> list[dict[str, Any]]:
         """The records of all evaluations but the short ones on the way."""
-        return [
-            record
-            for record in read_records(self.folder / EVALUATIONS)
-            if record["label"] != ON_THE_WAY
-        ]
+        full = [record for record in self._evaluations() if record["label"] != ON_THE_WAY]
+        for record in full:
+            self._read(record)  # refuses what a reader of the figures would stumble over
+        return full
 
     def find(self, stage: str, step: int, label: str) -> Evaluation | None:
-        for record in read_records(self.folder / EVALUATIONS):
+        for record in self._evaluations():
             if (record["stage"], record["step"], record["label"]) == (stage, step, label):
-                return Evaluation.from_record(record)
+                return self._read(record)
         return None
+
+    def _evaluations(self) -> list[dict[str, Any]]:
+        return read_records(self.folder / EVALUATIONS, _EVALUATION)
+
+    def _read(self, record: dict[str, Any]) -> Evaluation:
+        try:
+            return Evaluation.from_record(record)
+        except ValueError as error:
+            where = f"{self.folder / EVALUATIONS}, {quoted(record['label'])}"
+            raise ValueError(f"{where}: {error}") from None
 
     def evaluation(
         self,
@@ -139,28 +183,12 @@ class Journal:
         samples: bool = False,
         **more: Any,
     ) -> None:
+        self._still_ours()
         if samples:
-            self._samples(stage, step, evaluation)
-        append_record(self.folder / EVALUATIONS, evaluation.record(stage, step, label) | more)
+            append_records(self.folder / SAMPLES, _shown(stage, step, evaluation))
+        record = evaluation.record(stage, step, label) | more
+        append_records(self.folder / EVALUATIONS, [record])
         self.report(now=True)
-
-    def _samples(self, stage: str, step: int, evaluation: Evaluation) -> None:
-        for one in evaluation.generations:
-            if one.sample == 0 and one.problem < SHOWN_PROBLEMS:
-                record = {
-                    "stage": stage,
-                    "step": step,
-                    "split": evaluation.split,
-                    "prompt": one.prompt,
-                    "completion": one.text,
-                }
-                record |= {
-                    "value": one.value,
-                    "verdict": one.verdict,
-                    "length": one.length,
-                    "kind": one.kind,
-                }
-                append_record(self.folder / SAMPLES, record)
 
     def report(self, *, now: bool = False) -> None:
         """Writes the report anew if the last one is old enough, or `now`."""
@@ -172,6 +200,21 @@ class Journal:
     def finish(self, status: str) -> None:
         self.facts(status=status)
         self.report(now=True)
+
+
+def _shown(stage: str, step: int, evaluation: Evaluation) -> Iterator[dict[str, Any]]:
+    """Records of the first sample of the first problems."""
+    where = {"stage": stage, "step": step, "split": evaluation.split}
+    for one in evaluation.generations:
+        if one.sample == 0 and one.problem < SHOWN_PROBLEMS:
+            yield where | {
+                "prompt": one.prompt,
+                "completion": one.text,
+                "value": one.value,
+                "verdict": one.verdict,
+                "length": one.length,
+                "kind": one.kind,
+            }
 
 
 def _machine() -> str:

@@ -16,7 +16,7 @@ from deepwright.recipe.journal import ON_THE_WAY, Journal
 from deepwright.recipe.settings import STUDENTS, EvaluationSettings, SamplerChoice
 from deepwright.rl.config import GRPOConfig
 from deepwright.rl.grpo import train_grpo
-from deepwright.rl.outside import Handover, OutsideSampler
+from deepwright.rl.outside import KEY, Handover, OutsideSampler
 from deepwright.sampler import Sampler
 from deepwright.tasks import Task
 from deepwright.text import Tokenizer
@@ -151,6 +151,4 @@ def sampler_of(
     if not choice.url:
         return Engine(model, tokenizer)
     handover = Handover(model, tokenizer, (folder / "handed_over").resolve(), choice.reload)
-    return OutsideSampler(
-        choice.url, choice.model, handover, key=os.environ.get("OPENAI_API_KEY", "")
-    )
+    return OutsideSampler(choice.url, choice.model, handover, key=os.environ.get(KEY, ""))

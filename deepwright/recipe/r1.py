@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import torch
@@ -10,31 +11,25 @@ from deepwright import weights
 from deepwright.model import Transformer
 from deepwright.numerics.formats import race_held
 from deepwright.recipe import align, base, cold_start, distill, finetune, reasoning_rl, zero
+from deepwright.recipe.checks import check
 from deepwright.recipe.journal import Journal
+from deepwright.recipe.owner import Owner
 from deepwright.recipe.session import model_folder, open_run, use_threads, with_formats
 from deepwright.recipe.settings import PretrainSettings, R1Settings, RLSettings
 from deepwright.recipe.stage import Recipe
 from deepwright.recipe.use import with_error
 from deepwright.text import Tokenizer
 
-NEEDS = {  # of whose models a stage starts or samples
-    "zero": ("base",),
-    "cold_start": ("base", "zero"),
-    "reasoning_rl": ("cold_start",),
-    "finetune": ("base", "reasoning_rl"),
-    "align": ("finetune",),
-    "distill": ("base", "reasoning_rl"),
-}
 AFTER_ZERO = {
     module.STAGE: module for module in (cold_start, reasoning_rl, finetune, align, distill)
 }
 
 
-def run(settings: R1Settings | PretrainSettings | RLSettings, folder: Path) -> None:
-    """Runs what the settings ask for in `folder`. An interrupted run is marked as such and can be gone on with."""
-    journal = Journal(folder)
+def run(settings: R1Settings | PretrainSettings | RLSettings, owner: Owner) -> None:
+    """Runs what the settings ask for in the folder owned. An interrupted run is marked as such and
+    can be gone on with."""
+    folder, journal = owner.folder, Journal(owner.folder, owner.check)
     journal.facts(number_format=race_held())
-    status = "stopped"
     try:
         if isinstance(settings, R1Settings):
             run_stages(settings, folder, journal)
@@ -43,9 +38,11 @@ def run(settings: R1Settings | PretrainSettings | RLSettings, folder: Path) -> N
         else:
             model, tokenizer = load_start(settings.start or folder, journal)
             zero.run(settings, folder, journal, model, tokenizer)
-        status = "finished"
-    finally:
-        journal.finish(status)
+    except BaseException:
+        with contextlib.suppress(OSError, ValueError):  # what ended the run is to be said, not that
+            journal.finish("stopped")  # its folder is gone or the disk full
+        raise
+    journal.finish("finished")
     for line in summary(journal):
         print(line)
     print(f"The report: {folder / 'report.html'}")
@@ -81,40 +78,8 @@ def run_checked(settings: R1Settings | PretrainSettings | RLSettings, resume: bo
     use_threads(settings.threads)
     check(settings)
     settings = with_formats(settings, resume)
-    run(settings, open_run(settings, resume))
-
-
-def check(settings: R1Settings | PretrainSettings | RLSettings) -> None:
-    """What can be refused before a run folder exists: a task that cannot be made, a model that is not there."""
-    for option, task in settings.task.variants(settings.evaluation.transfer).items():
-        if task == settings.task.judge():
-            raise ValueError(
-                f"evaluation.transfer has {option!r}, which makes the run's own task: expected one that nothing is trained on"
-            )
-    start = getattr(settings, "start", None)
-    if isinstance(settings, R1Settings):
-        _check_stages(settings)
-    if start is None or (isinstance(settings, R1Settings) and not start):
-        base.check(settings)
-        return
-    settings.task.make()
-    if start:
-        model_folder(settings.start)
-
-
-def _check_stages(settings: R1Settings) -> None:
-    """Every stage has what it starts from: asked for as well, or in the run folder already."""
-    for stage in settings.stages:
-        for before in NEEDS.get(stage, ()):
-            if before in settings.stages or (before == base.STAGE and settings.start):
-                continue
-            try:
-                model_folder(settings.folder / before, (".",))
-            except ValueError:
-                raise ValueError(
-                    f"stage {stage} starts from {before}, which is not among stages = {list(settings.stages)} and of which {settings.folder} holds "
-                    f"no whole checkpoint: add it to stages"
-                ) from None
+    with open_run(settings, resume) as owner:
+        run(settings, owner)
 
 
 def summary(journal: Journal) -> list[str]:

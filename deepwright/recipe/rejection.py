@@ -5,10 +5,9 @@ general answers that a judge lets pass (R1 section 2.3.3: 600,000 and 200,000, t
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from pathlib import Path
 
-from deepwright.files import read_json, read_records
-from deepwright.recipe.harvest import DROPPED, KEPT, harvest, write_rows
+from deepwright.recipe.harvest import KEPT, harvest, read_dropped, write_rows
 from deepwright.recipe.stage import Recipe
 from deepwright.tasks import Problem
 from deepwright.tasks.requests import preference
@@ -16,11 +15,11 @@ from deepwright.tasks.requests import preference
 STAGE, REASONING, GENERAL = "rejection", "reasoning", "general"
 
 
-def run(recipe: Recipe) -> list[dict[str, Any]]:
-    """The rows, drawn once in a run."""
-    settings, place = recipe.settings.rejection, recipe.folder / STAGE
+def run(recipe: Recipe) -> Path:
+    """The file of the rows, which are drawn once in a run."""
+    settings, place = recipe.settings.rejection, recipe.place(STAGE)
     if (place / KEPT).exists():
-        return read_records(place / KEPT)
+        return place / KEPT
     sampler, rest = (
         recipe.sampler(recipe.model_of("reasoning_rl", STAGE)),
         (recipe.max_tokens, recipe.seed),
@@ -38,16 +37,11 @@ def run(recipe: Recipe) -> list[dict[str, Any]]:
             *rest,
             judge=by_rules,
         )
-    counts = sum(
-        (
-            Counter(read_json(place / part / DROPPED))
-            for part in (REASONING, GENERAL)
-            if (place / part).exists()
-        ),
-        Counter(),
-    )
+    counts = Counter[str]()
+    for part in (REASONING, GENERAL)[: 2 if recipe.requests else 1]:
+        counts.update(read_dropped(place / part))
     write_rows(place, rows, counts)
-    return rows
+    return place / KEPT
 
 
 def by_rules(problem: Problem, completion: str) -> str | None:

@@ -10,11 +10,13 @@ import contextlib
 import dataclasses
 import enum
 import io
+import itertools
+import math
+import os
 import re
-import tomllib
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,10 +24,12 @@ from typing import Any, TypeVar
 import tomli_w
 
 import deepwright
-from deepwright.refusals import flatten, nearest
+from deepwright.files import read_toml
+from deepwright.refusals import JSON_WORDS, LARGEST, describe, expect, flatten, nearest, quoted
 
 S = TypeVar("S")
 NONE = "None"  # TOML has no null; this word stands for it where a field may be None, as on the command line
+MOST_BASES = 20  # files of which each is the base of the one before
 VERSION_KEY = "deepwright_version"  # written for the reader of a run folder, not read back
 
 
@@ -98,18 +102,21 @@ def config_path(name: str) -> Path:
     )
 
 
-def read_toml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+def read_settings(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """The tables of a file, laid over those of the file that its `base = "..."` names (relative to it)."""
     if path.resolve() in above:
         raise SettingsError(f"{path} is its own base, by way of {above[-1].name}")
-    try:
-        table = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{path} is not TOML: {error}") from None
+    if len(above) > MOST_BASES:
+        raise SettingsError(f"{path} is base number {len(above)} of {above[0]}, expected a few")
+    table = read_toml(path)
     base = table.pop("base", None)
     if base is None:
         return table
-    return overlay(read_toml(config_path(str(path.parent / base)), (*above, path.resolve())), table)
+    if not isinstance(base, str) or not (path.parent / base).is_file():
+        raise SettingsError(
+            f"{path}: base is {quoted(base)}, expected the path of a TOML file from it"
+        )
+    return overlay(read_settings(path.parent / base, (*above, path.resolve())), table)
 
 
 def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,7 +147,8 @@ def fill(
         if key not in fields:
             if not prefix and key in {VERSION_KEY, *also_known}:
                 continue
-            raise SettingsError(f"{where}: unknown key {prefix + key!r}{nearest(key, fields)}")
+            unknown = quoted(prefix + key)
+            raise SettingsError(f"{where}: unknown key {unknown}{nearest(key, fields)}")
         changes[key] = convert(value, hints[key], getattr(settings, key), where, prefix + key)
     try:
         return dataclasses.replace(settings, **changes)  # type: ignore[type-var]
@@ -167,7 +175,8 @@ def convert(value: Any, hint: Any, current: Any, where: str, key: str) -> Any:
         fitted = fit(value, option)
         if fitted is not None:
             return fitted
-    raise SettingsError(f"{where}: {key} is {value!r}, expected {describe(hint)}")
+    expected = describe(hint, _TOML_WORDS)
+    raise SettingsError(f"{where}: {key} is {quoted(value)}, expected {expected}")
 
 
 def fill_or_make(kind: Any, value: Mapping[str, Any], current: Any, where: str, key: str) -> Any:
@@ -200,7 +209,7 @@ def fit(value: Any, kind: Any) -> Any:
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return next((member for member in kind if value in (member.value, member.name)), None)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return float(value) if abs(value) < LARGEST else None
     if kind is Path:
         return Path(value) if isinstance(value, str) else None
     return value if type(value) is kind else None
@@ -216,29 +225,7 @@ def fit_tuple(value: Any, kinds: tuple[Any, ...]) -> tuple[Any, ...] | None:
     return None if any(item is None for item in items) else items
 
 
-def describe(hint: Any) -> str:
-    """A type in words that a user of TOML knows."""
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return " or ".join(describe(option) for option in typing.get_args(hint))
-    if typing.get_origin(hint) is typing.Literal:
-        return "one of " + ", ".join(repr(choice) for choice in typing.get_args(hint))
-    if typing.get_origin(hint) is tuple:
-        return (
-            "["
-            + ", ".join("..." if kind is ... else describe(kind) for kind in typing.get_args(hint))
-            + "]"
-        )
-    words = {
-        int: "a whole number",
-        float: "a number",
-        str: "a text in quotes",
-        bool: "true or false",
-        Path: "a path",
-        type(None): f'"{NONE}"',
-    }
-    if isinstance(hint, type) and issubclass(hint, enum.Enum):
-        return "one of " + ", ".join(repr(member.value) for member in hint)
-    return words.get(hint, "a section" if dataclasses.is_dataclass(hint) else str(hint))
+_TOML_WORDS = {**JSON_WORDS, str: "a text in quotes", Path: "a path", type(None): f'"{NONE}"'}
 
 
 # ---- TOML out
@@ -299,9 +286,12 @@ def parse(
     check_options(names, args)
     given = {} if default is None else {"default": default}
     said = io.StringIO()
+    asks = any(
+        arg in ("-h", "--help") for arg in args
+    )  # for help, which is as wide as the terminal
     try:
-        with contextlib.redirect_stderr(said):
-            return tyro.cli(
+        with contextlib.redirect_stderr(said), contextlib.nullcontext() if asks else _one_line():
+            settings = tyro.cli(
                 kind,
                 args=list(args),
                 prog=prog,
@@ -315,13 +305,52 @@ def parse(
         raise SettingsError(
             one_sentence(said.getvalue()) or "the command line cannot be read"
         ) from None
+    check_numbers(settings)
+    return settings
+
+
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
+    """tyro breaks its sentences, also within words and numbers, at the width that it finds here."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "10000"
+    try:
+        yield
+    finally:
+        os.environ.pop("COLUMNS")
+        os.environ |= {} if before is None else {"COLUMNS": before}
+
+
+# Counts of things that are in memory together; with more of them no machine gets through a step.
+AT_ONCE = ("prompts", "samples", "n", "problems", "problems_between", "per_problem", "votes",
+           "pairs", "validation_rows", "batch", "batch_rows", "batch_rows_start")  # fmt: skip
+MOST_AT_ONCE = 1_000_000
+
+
+def check_numbers(settings: Any) -> None:
+    """ValueError naming a setting that is no finite number, or more of AT_ONCE than any machine
+    bears."""
+    for name, value in flatten(to_table(settings)).items():
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, float):
+                expect(math.isfinite(number), name, number, "a finite number")
+            if isinstance(number, int):
+                expect(abs(number) < LARGEST, name, number, "a number below 2^63")
+                most = MOST_AT_ONCE if name.rpartition(".")[2] in AT_ONCE else LARGEST
+                expect(number <= most, name, number, f"at most {most:,}: they are held in memory")
 
 
 def one_sentence(box: str) -> str:
-    """The message inside tyro's box, without the frame and without what stands below its first rule."""
-    lines = [line.strip("│ ╭╮╰╯").strip() for line in box.splitlines()[1:]]
-    rule = next((number for number, line in enumerate(lines) if set(line) <= {"─"}), len(lines))
-    return re.sub(r"^Error parsing ([A-Z]\w*: )?", "", " ".join(lines[:rule])).removesuffix(".")
+    """The message inside tyro's box, without the frame (of dashes where the terminal knows no
+    other) and without what stands below the rule that ends it."""
+    lines = [line.strip("│ ╭╮╰╯") for line in box.splitlines()[1:]]
+    below = itertools.dropwhile(_is_rule, lines)
+    message = " ".join(itertools.takewhile(lambda line: not _is_rule(line), below))
+    return re.sub(r"^Error parsing ([A-Z]\w*: )?", "", message).removesuffix(".")
+
+
+def _is_rule(line: str) -> bool:
+    return set(line) <= {"─", "-"}
 
 
 def resolve(
@@ -330,7 +359,7 @@ def resolve(
     """Lays the TOML files and then the command line over `settings` (defaults, with the preset already in)."""
     for name in words.configs:
         path = config_path(name)
-        settings = fill(settings, read_toml(path), str(path), also_known)
+        settings = fill(settings, read_settings(path), str(path), also_known)
     return parse(
         type(settings),
         words.rest,

@@ -1,27 +1,31 @@
-"""What a command does before its work: threads, the run folder of a training command, the model in a folder that it is given."""
+"""What a command does before its work: threads, the run folder of a training command, the model in
+a folder that it is given."""
 
 from __future__ import annotations
 
 import contextlib
 import re
-import tomllib
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
 from deepwright import numerics
-from deepwright.files import write_whole
+from deepwright.files import DRAFT, read_toml, write_whole
+from deepwright.recipe.owner import LOCK, Owner, owning
 from deepwright.recipe.resolve import VERSION_KEY, to_table, to_toml
 from deepwright.recipe.settings import STAGES as RECIPE
-from deepwright.refusals import changes
+from deepwright.recipe.settings import check_threads
+from deepwright.refusals import changes, quoted
 from deepwright.rl.grpo import FREE_SETTINGS as FREE_RL
 from deepwright.train.checkpoint import find_damage
 from deepwright.train.pretrain import FREE_SETTINGS as FREE_PRETRAIN
 from deepwright.weights.layouts import describe
 
 if TYPE_CHECKING:
-    from deepwright.recipe.settings import PretrainSettings, R1Settings, RLSettings, RunSettings
+    from deepwright.recipe.settings import RunSettings
 
 T = TypeVar("T", bound="RunSettings")
 CONFIG = "config.toml"
@@ -42,39 +46,62 @@ FREE = {
 
 def use_threads(threads: int) -> None:
     """0 leaves the number to torch."""
-    if threads < 0:
-        raise ValueError(f"threads is {threads}, expected 0 (torch decides) or a positive number")
+    check_threads(threads)
     if threads:
         torch.set_num_threads(threads)
     numerics.keep_heap()
 
 
-def open_run(settings: R1Settings | PretrainSettings | RLSettings, resume: bool) -> Path:
-    """The run folder, with the resolved settings in it. A run that exists is only gone on with, and only with the settings it has.
+@contextlib.contextmanager
+def open_run(settings: RunSettings, resume: bool) -> Iterator[Owner]:
+    """The run folder, with the resolved settings in it, as this process's own inside the block. A
+    run that exists is only gone on with, and only with the settings it has.
 
-    Raises ValueError: it exists and `resume` is false; it was started with other settings."""
-    folder, config = settings.folder, settings.folder / CONFIG
-    if config.exists():
-        if not resume:
-            raise ValueError(
-                f"the run {folder} exists: --resume goes on with it, --run NAME starts another"
-            )
-        check_same(folder, tomllib.loads(config.read_text()), to_table(settings))
-    elif folder.exists() and any(folder.iterdir()):
+    ValueError: it exists and `resume` is false; it was started with other settings; another process
+    has it; the folder is something else's."""
+    folder, written = settings.folder, to_toml(settings)
+    _refuse_foreign(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with owning(folder) as owner:
+        if (folder / CONFIG).exists():
+            if not resume:
+                raise ValueError(
+                    f"the run {folder} exists: --resume goes on with it, --run NAME starts another"
+                )
+            check_same(folder, read_toml(folder / CONFIG), to_table(settings))
+        write_whole(folder / CONFIG, written)
+        yield owner
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """A run folder is a free name, empty, or a run's: what a kill left is as good as empty."""
+    if folder.is_symlink() and not folder.exists():
+        raise ValueError(f"{folder} is a link to nothing: --run NAME chooses another folder")
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: --run NAME chooses another folder")
+    if folder.exists() and not (folder / CONFIG).exists() and not _is_leftover(folder):
         raise ValueError(
             f"{folder} is not empty and has no {CONFIG}: --run NAME chooses another folder"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(config, to_toml(settings))
-    return folder
+
+
+def _is_leftover(folder: Path) -> bool:
+    """Whether all that a folder holds are drafts, locks, and folders of the same kind."""
+    return all(
+        path.name == LOCK
+        or path.name.endswith(DRAFT)
+        or path.name.startswith(DRAFT)
+        or (path.is_dir() and not path.is_symlink() and _is_leftover(path))
+        for path in folder.iterdir()
+    )
 
 
 def with_formats(settings: T, resume: bool) -> T:
     """The settings with every number format decided: of a run that is gone on with as it began,
     wherever it goes on; else by what is faster here."""
     kept = None
-    with contextlib.suppress(OSError, tomllib.TOMLDecodeError):  # which `open_run` refuses
-        kept = tomllib.loads((settings.folder / CONFIG).read_text()) if resume else None
+    with contextlib.suppress(OSError, ValueError):  # which `open_run` refuses
+        kept = read_toml(settings.folder / CONFIG) if resume else None
     return numerics.settled(settings, kept)
 
 
@@ -84,20 +111,29 @@ def check_same(folder: Path, before: dict, asked: dict) -> None:
             name == free or name.endswith(f".{free}") for free in FREE
         ):
             raise ValueError(
-                f"the run {folder} was started with {name} = {old!r}, asked for now is {new!r}: go on with the old value, or --run NAME starts another"
+                f"the run {folder} was started with {quoted(name)[1:-1]} = {quoted(old)}, asked for"
+                f" now is {quoted(new)}: go on with the old value, which stands in its {CONFIG}, or"
+                " --run NAME starts another"
             )
 
 
 def model_folder(folder: str | Path, stages: tuple[str, ...] = STAGES) -> Path:
-    """A Hugging Face folder as it is; of a run folder the last whole checkpoint. Only reads: the run may still be going on."""
+    """A Hugging Face folder as it is; of a run folder the last whole checkpoint, damaged ones named
+    in a warning. Only reads: the run may still be going on."""
     folder = Path(folder)
     if (folder / "config.json").is_file():
         return folder
+    damaged = ""
     for stage in stages:
-        steps = sorted((folder / stage / "checkpoints").glob("step-*"), key=step_of, reverse=True)
-        for checkpoint in steps:
-            if step_of(checkpoint) >= 0 and find_damage(checkpoint) is None:
+        found = (folder / stage / "checkpoints").glob("step-*")
+        numbered = [checkpoint for checkpoint in found if step_of(checkpoint) >= 0]
+        for checkpoint in sorted(numbered, key=step_of, reverse=True):
+            if (damage := find_damage(checkpoint)) is None:
                 return checkpoint
+            damaged = f"checkpoint {checkpoint} is damaged ({damage})"
+            warnings.warn(f"{damaged} and is skipped", stacklevel=2)
+    if damaged:
+        raise ValueError(f"{folder} holds no whole model: {damaged}")
     if not folder.is_dir():
         hint = f": `deepwright convert {folder} OUT` makes one of the file"
         gguf = folder.suffix == ".gguf" and folder.is_file()

@@ -6,9 +6,11 @@ Every field changes something. Fields that follow from others (vocabulary, stop 
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import tomllib
 import typing
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +19,11 @@ from deepwright.config import ModelConfig, preset
 from deepwright.data import CountdownCorpus
 from deepwright.recipe.harvest import HarvestSettings
 from deepwright.recipe.resolve import Words, resolve
-from deepwright.refusals import expect, expect_each
+from deepwright.refusals import LARGEST, expect, expect_each, quoted
 from deepwright.rl.config import GRPOConfig
+from deepwright.rl.outside import WEB, reload_words
 from deepwright.rl.reward_model import RewardModelConfig
+from deepwright.sampler import Sampling
 from deepwright.tasks import Countdown, Task, make_task
 from deepwright.train.pretrain import PretrainConfig
 from deepwright.train.sft import SFTConfig
@@ -78,6 +82,8 @@ class EvaluationSettings:
             "at least 1 token each",
         )
         expect(self.votes >= 0, "votes", self.votes, "0 or a positive number")
+        for temperature in (self.temperature, *self.also):
+            Sampling(1, temperature, self.top_p)  # refuses what nothing can be sampled at
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,9 @@ class TaskChoice:
     options: tuple[str, ...] = ()  # NAME=VALUE, the task's own settings: terms=4
     # FILE.py:FUNCTION, paid in training instead of the task's own reward; held-out problems are judged by the task's own check.
     reward: str = ""
+
+    def __post_init__(self) -> None:
+        expect(0 <= self.seed < LARGEST, "seed", self.seed, "a whole number from 0 to 2^63 - 1")
 
     def make(self) -> Task:
         """The task with the reward that training pays."""
@@ -111,7 +120,7 @@ def read_options(options: Sequence[str]) -> dict[str, object]:
     for option in options:
         name, sign, value = option.partition("=")
         if not sign or not name.strip():
-            raise ValueError(f"task option is {option!r}, expected NAME=VALUE")
+            raise ValueError(f"task option is {quoted(option)}, expected NAME=VALUE")
         try:
             found[name.strip()] = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
@@ -135,6 +144,31 @@ class SamplerChoice:
             raise ValueError(
                 f"sampler.url is {self.url!r} and sampler.reload {self.reload!r}, expected both: it must take the weights as they change"
             )
+        web = not self.url or self.url.startswith(WEB)
+        expect(web, "sampler.url", self.url, "http://... or https://...")
+        if self.reload and not self.reload.startswith(WEB):
+            reload_words(self.reload)
+
+
+LONGEST_NAME = 200  # bytes of a part of a run's path, of the 255 that file systems take
+
+
+def check_name(run: str) -> None:
+    """Names of folders that every file system takes and a terminal shows."""
+    expected = "the name of a folder under runs/, or a path"
+    expect(bool(run.strip()) and run not in (".", ".."), "run", run, expected)
+    odd = any(unicodedata.category(letter) in ("Cc", "Cs") for letter in run)
+    expect(not odd, "run", run, f"{expected} without control characters")
+    long = any(len(part.encode()) > LONGEST_NAME for part in Path(run).parts)
+    expect(not long, "run", run, f"{expected} of at most {LONGEST_NAME} bytes")
+
+
+def check_threads(threads: int) -> None:
+    """More threads than a few for each processor only get in each other's way, and many end in a
+    crash."""
+    most = 4 * (os.cpu_count() or 1)
+    expected = f"0 (torch decides) or a number up to {most}, four for each processor here"
+    expect(0 <= threads <= most, "threads", threads, expected)
 
 
 @dataclass(frozen=True)
@@ -146,12 +180,9 @@ class RunSettings:
     threads: int = 0  # CPU threads; 0: as many as torch takes
 
     def __post_init__(self) -> None:
-        if not self.run.strip():
-            raise ValueError("run is empty, expected the name of a folder under runs/")
-        if self.seed < 0 or self.threads < 0:
-            raise ValueError(
-                f"seed is {self.seed} and threads {self.threads}, expected 0 or a positive number"
-            )
+        check_name(self.run)
+        expect(0 <= self.seed < LARGEST, "seed", self.seed, "a whole number from 0 to 2^63 - 1")
+        check_threads(self.threads)
 
     @property
     def folder(self) -> Path:
@@ -199,6 +230,9 @@ class ReasoningRL:
     compare: bool = True  # train once more without it
     rl: GRPOConfig = GRPOConfig()
 
+    def __post_init__(self) -> None:
+        expect_each(self, ("language_reward",), lambda paid: paid >= 0, "0 or a positive number")
+
 
 @dataclass(frozen=True)
 class Rejection:
@@ -216,6 +250,10 @@ class Align:
     language_reward: float = 0.2
     reward_model: RewardModelConfig = RewardModelConfig()
     rl: GRPOConfig = GRPOConfig(temperature=0.7)
+
+    def __post_init__(self) -> None:
+        expect_each(self, ("language_reward",), lambda paid: paid >= 0, "0 or a positive number")
+        expect(self.pairs >= 1, "pairs", self.pairs, "at least 1")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from deepwright import weights
 from deepwright.data.conversations import Document, Turns, read_documents
-from deepwright.metrics import JsonlTracker
+from deepwright.recipe.journal import RunTracker
 from deepwright.recipe.requests import PreviewRequest
 from deepwright.recipe.resolve import Words, resolve
 from deepwright.recipe.session import model_folder, open_run, use_threads, with_formats
@@ -73,19 +73,18 @@ def run_sft(settings: SFTSettings, resume: bool, say: Callable[[str], None] = pr
     )
     say(describe(documents, settings.sft))
     settings = with_formats(settings, resume)
-    folder = open_run(settings, resume)
-    tracker = JsonlTracker(folder / "metrics.jsonl")
-    trainer = sft(
-        settings.sft,
-        model,
-        tokenizer,
-        documents,
-        folder,
-        tracker,
-        seed=settings.seed,
-        validation=held_out,
-    )
-    done = folder / "checkpoints" / f"step-{trainer.steps}"
+    with open_run(settings, resume) as owner:
+        trainer = sft(
+            settings.sft,
+            model,
+            tokenizer,
+            documents,
+            owner.folder,
+            RunTracker(owner.folder, owner.check),
+            seed=settings.seed,
+            validation=held_out,
+        )
+    done = settings.folder / "checkpoints" / f"step-{trainer.steps}"
     say(f"The model: {done}")
     return done
 

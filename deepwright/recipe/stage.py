@@ -7,18 +7,17 @@ repeated. So a run that was killed anywhere ends with the same table.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from deepwright import weights
-from deepwright.data.conversations import documents_of
 from deepwright.model import Transformer
 from deepwright.numerics import compute_dtype
+from deepwright.recipe.harvest import kept_documents
 from deepwright.recipe.journal import Journal
 from deepwright.recipe.judge import Judge, reinforce, sampler_of
 from deepwright.recipe.session import model_folder
@@ -82,6 +81,12 @@ class Recipe:
             else None
         )
 
+    def place(self, stage: str) -> Path:
+        """The folder of a stage, made before its long work: what that gives is written there or
+        nowhere, should the run folder be gone by then."""
+        (self.folder / stage).mkdir(exist_ok=True)
+        return self.folder / stage
+
     def sampler(self, model: Transformer) -> Sampler:
         return sampler_of(self.settings.sampler, self.folder, model, self.tokenizer)
 
@@ -111,20 +116,11 @@ class Recipe:
                 self.judge(model, suffix=" requests", task=self.requests).in_full(stage, step)
 
     def fine_tune(
-        self, stage: str, model: Transformer, rows: Sequence[Mapping[str, Any]], config: SFTConfig
+        self, stage: str, model: Transformer, kept: Path, config: SFTConfig
     ) -> Transformer:
-        """`model` trained on conversations, and judged."""
+        """`model` trained on the samples in a file, and judged."""
         longest = min(config.length, model.config.max_position_embeddings)
-        documents = [
-            document
-            for row in rows
-            for document in documents_of(row, self.tokenizer)
-            if document.length <= longest
-        ]
-        if not documents:
-            raise ValueError(
-                f"stage {stage} has no document of at most {longest} tokens among {len(rows)}"
-            )
+        documents = kept_documents(kept, self.tokenizer, longest)
         trainer = sft(
             config,
             model,

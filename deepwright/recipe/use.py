@@ -7,19 +7,19 @@ import dataclasses
 import itertools
 import math
 import os
-import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from deepwright import weights
 from deepwright.evaluate import Budgeted, Evaluation, Generation, evaluate, votes, write_generations
+from deepwright.files import read_toml
 from deepwright.inference.engine import Engine
 from deepwright.recipe.requests import ChatRequest, EvalRequest, GenerateRequest
 from deepwright.recipe.resolve import fill
 from deepwright.recipe.session import CONFIG, model_folder, use_threads
 from deepwright.recipe.settings import TaskChoice
-from deepwright.rl.outside import OutsideSampler
+from deepwright.rl.outside import KEY, OutsideSampler
 from deepwright.sampler import Sampling
 from deepwright.tasks import FAMILIES, DataFile, Split, Task
 from deepwright.tasks.row_files import files_of
@@ -122,10 +122,9 @@ def open_sampler(request: EvalRequest) -> tuple[Engine | OutsideSampler, Tokeniz
         raise ValueError(
             f"{request.model} is a URL: --tokenizer FOLDER says how the served model reads and writes tokens"
         )
-    outside = OutsideSampler(
-        request.model, request.served, key=os.environ.get("OPENAI_API_KEY", "")
-    )
-    return outside, Tokenizer.load(model_folder(request.tokenizer))
+    tokenizer, key = Tokenizer.load(model_folder(request.tokenizer)), os.environ.get(KEY, "")
+    size = tokenizer.vocab_size
+    return OutsideSampler(request.model, request.served, key=key, vocabulary=size), tokenizer
 
 
 def task_of(request: EvalRequest, name: str = "") -> Task:
@@ -158,7 +157,7 @@ def run_config(folder: Path) -> dict[str, Any]:
     folder = folder.resolve()
     for place in (folder, *folder.parents[:3]):
         if (place / CONFIG).is_file():
-            return tomllib.loads((place / CONFIG).read_text())
+            return read_toml(place / CONFIG)
     return {}
 
 

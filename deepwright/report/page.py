@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from deepwright.files import write_whole
 from deepwright.report.curves import later, pre_training, reinforcement, timing
 from deepwright.report.figures import escape
 from deepwright.report.frame import document
@@ -47,9 +48,10 @@ def write_report(run_dir: str | Path) -> Path:
     """
     run = read_run(run_dir)
     path = run.folder / "report.html"
-    draft = path.with_name("report.html.draft")
-    draft.write_text(page(run, time.time()), encoding="utf-8", errors="replace")
-    draft.replace(path)
+    text = page(run, time.time())
+    write_whole(
+        path, text.encode(errors="replace").decode()
+    )  # a run's files may hold half characters
     return path
 
 

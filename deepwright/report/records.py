@@ -14,14 +14,13 @@ corpus.json         {"title", "paragraphs": [...], "shares": {kind: fraction}, "
 from __future__ import annotations
 
 import re
-import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from deepwright.files import read_json, read_records
+from deepwright.files import read_json, read_records, read_toml
 from deepwright.report.figures import number
 
 Point = tuple[float, float]
@@ -68,7 +67,7 @@ class Run:
         """Seconds that the steps of a stage took, without what stands around them."""
         return sum(seconds for _, seconds in self.series(stage, "step_seconds"))
 
-    def loads(self, stage: str) -> list[tuple[int, list[list[float]]]]:
+    def loads(self, stage: str) -> list[tuple[float | None, list[list[float]]]]:
         """(step, load of every expert by layer) of all records that hold it."""
         found = []
         for record in self.metrics:
@@ -79,7 +78,7 @@ class Run:
                 and load
                 and all(_is_row(row) for row in load)
             ):
-                found.append((record.get("step"), load))
+                found.append((number(record.get("step")), load))
         return found
 
     def setting(self, name: str) -> Any:
@@ -193,16 +192,16 @@ def read_run(folder: str | Path) -> Run:
         raise ValueError(f"{folder} is not a folder; expected a run folder such as runs/<name>")
     return Run(
         folder=folder,
-        config=_read_toml(folder / "config.toml"),
-        facts=_read_object(folder / "run.json"),
+        config=_if_there(read_toml, folder / "config.toml"),
+        facts=_if_there(_read_object, folder / "run.json"),
         metrics=read_records(folder / "metrics.jsonl"),
         evaluations=read_records(folder / "evaluations.jsonl"),
         samples=read_records(folder / "samples.jsonl"),
-        corpus=_read_object(folder / "corpus.json"),
+        corpus=_if_there(_read_object, folder / "corpus.json"),
         dropped={
             place: found
             for place in HARVESTS
-            if (found := _read_object(folder / place / "dropped.json"))
+            if (found := _if_there(_read_object, folder / place / "dropped.json"))
         },
     )
 
@@ -250,14 +249,9 @@ def _weight(evaluation: dict[str, Any]) -> float:
     return (number(evaluation.get("problems")) or 0) * (number(evaluation.get("samples")) or 1)
 
 
+def _if_there(read: Callable[[Path], dict[str, Any]], path: Path) -> dict[str, Any]:
+    return read(path) if path.exists() else {}
+
+
 def _read_object(path: Path) -> dict[str, Any]:
-    return read_json(path, constants="float") if path.exists() else {}
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not TOML: {error}") from None
+    return read_json(path, constants="float")

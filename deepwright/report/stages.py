@@ -256,7 +256,7 @@ def across(run: Run) -> str:
     """The first held-out problems that most stages answered, each as every stage answers it; "" for a run that stops at R1-Zero."""
     answers: dict[str, dict[str, dict[str, Any]]] = {}
     for record in run.samples:
-        if record.get("stage") in STAGES and record.get("split", "held_out") == "held_out":
+        if str(record.get("stage")) in STAGES and record.get("split", "held_out") == "held_out":
             answers.setdefault(str(record.get("prompt", "")), {})[str(record["stage"])] = (
                 record  # the last step counts
             )

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from deepwright.refusals import expect_fields
 from deepwright.rl.advantages import mean
 
 Record = Mapping[str, float | None]  # None: the value was not finite
@@ -242,6 +243,13 @@ class Alarms:
 
     def state(self) -> dict[str, Any]:
         return {"records": self.records, "ringing": self.ringing, "roll_backs": self.roll_backs}
+
+    @classmethod
+    def from_state(cls, config: AlarmConfig, state: Mapping[str, Any]) -> Alarms:
+        """The inverse of `state`. ValueError for what it never gave."""
+        kinds = {"records": list[dict[str, float | None]], "ringing": list[str], "roll_backs": int}
+        expect_fields(state, "the saved alarms", kinds)
+        return cls(config, **state)
 
 
 def _never_better(

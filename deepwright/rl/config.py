@@ -21,6 +21,7 @@ COUNTED = (
     "checkpoint_every",
     "keep",
 )
+MOST_DRAWN = 1_000_000
 POSITIVE = ("temperature", "entropy_target", "hottest", "clip", "clip_high", "importance_cap")
 NOT_NEGATIVE = (
     "seed",
@@ -117,6 +118,10 @@ class GRPOConfig:
             raise ValueError(
                 f"samples is {self.samples}, expected at least 2: the only member of a group has nothing to be better than"
             )
+        drawn = self.prompts * self.samples
+        expect(
+            drawn <= MOST_DRAWN, "prompts * samples", drawn, f"at most {MOST_DRAWN:,} in a round"
+        )
         if self.entropy_target is not None and self.hottest < self.temperature:
             raise ValueError(
                 f"hottest is {self.hottest}, expected at least the temperature, {self.temperature}"

@@ -9,7 +9,6 @@ get no gradient and stay as they were.
 from __future__ import annotations
 
 import copy
-import json
 import math
 import os
 import statistics
@@ -22,7 +21,7 @@ from typing import Any
 from torch import Tensor
 
 from deepwright.evaluate.scoring import prompt_ids
-from deepwright.files import rewind_records
+from deepwright.files import STEPS, append_records, rewind_records
 from deepwright.metrics import Tracker
 from deepwright.model import Transformer
 from deepwright.rl.alarms import AlarmConfig, Alarms
@@ -47,6 +46,7 @@ from deepwright.train.checkpoint import (
     latest_checkpoint,
     remove_checkpoints_after,
     save_checkpoint,
+    taking_over,
 )
 from deepwright.train.objective import update_biases
 from deepwright.train.optimizer import Optimizer, TrainingDiverged, is_finite, require_finite
@@ -108,12 +108,11 @@ class Learner:
         entropy = statistics.fmean(
             record.get("entropy") or 0.0 for record in records[-ENTROPY_ROUNDS:]
         )
+        hot = records[-1].get("temperature") or c.temperature
         power = (entropy < c.entropy_target) - (entropy > 2 * c.entropy_target)
         return replace(
             c,
-            temperature=min(
-                max(records[-1]["temperature"] * TEMPERATURE_STEP**power, c.temperature), c.hottest
-            ),
+            temperature=min(max(hot * TEMPERATURE_STEP**power, c.temperature), c.hottest),
         )
 
     def learn(self, groups: Sequence[Group]) -> dict[str, float]:
@@ -207,7 +206,7 @@ class Learner:
             self.reference.load_state_dict(reference)
         self.optimizer.load(moments, checkpoint.state["counters"])
         self.step = checkpoint.state["counters"]["step"]
-        self.alarms = Alarms(self.config.alarms, **checkpoint.state["alarms"])
+        self.alarms = Alarms.from_state(self.config.alarms, checkpoint.state["alarms"])
 
 
 def train_grpo(
@@ -349,43 +348,43 @@ def _sampled(
 
 def write_samples(path: Path, stage: str, step: int, groups: Sequence[Group], count: int) -> None:
     """Appends the first rollout of the first `count` groups: a fixed choice, so that nobody picks the pretty ones."""
-    with path.open("a", encoding="utf-8") as file:
-        for rollout in (group.rollouts[0] for group in groups[:count]):
-            record = {
-                "stage": stage,
-                "step": step,
-                "split": "train",
-                "kind": rollout.problem.kind,
-                "prompt": rollout.problem.prompt,
-            }
-            record |= {"completion": rollout.text, "length": rollout.length}
-            record |= {"value": rollout.score.value, "verdict": rollout.score.verdict.value}
-            record |= {"logged": dict(rollout.score.logged)} if rollout.score.logged else {}
-            file.write(json.dumps(record) + "\n")
+    shown = [
+        {
+            "stage": stage,
+            "step": step,
+            "split": "train",
+            "kind": rollout.problem.kind,
+            "prompt": rollout.problem.prompt,
+            "completion": rollout.text,
+            "length": rollout.length,
+            "value": rollout.score.value,
+            "verdict": rollout.score.verdict.value,
+        }
+        | ({"logged": dict(rollout.score.logged)} if rollout.score.logged else {})
+        for rollout in (group.rollouts[0] for group in groups[:count])
+    ]
+    append_records(path, shown, plain=True)
 
 
 def _write_alarms(
     learner: Learner, alarms: Mapping[str, str], run_dir: str | Path, stage: str, progress: Progress
 ) -> None:
-    os.makedirs(run_dir, exist_ok=True)  # before the first checkpoint there is none
-    with (Path(run_dir) / "alarms.jsonl").open("a", encoding="utf-8") as file:
-        for name, sentence in alarms.items():
-            progress.say(f"alarm at step {learner.step} ({name}): {sentence}")
-            record = {
-                "stage": stage,
-                "step": learner.step,
-                "roll_backs": learner.alarms.roll_backs,
-                "alarm": name,
-                "sentence": sentence,
-            }
-            file.write(json.dumps(record) + "\n")
+    Path(run_dir).mkdir(exist_ok=True)  # before the first checkpoint there is none
+    where = {"stage": stage, "step": learner.step, "roll_backs": learner.alarms.roll_backs}
+    for name, sentence in alarms.items():
+        progress.say(f"alarm at step {learner.step} ({name}): {sentence}")
+        record = where | {"alarm": name, "sentence": sentence}
+        append_records(Path(run_dir) / "alarms.jsonl", [record], plain=True)
 
 
 def _rewind_alarms(learner: Learner, run_dir: str | Path) -> None:
     """Drops alarms that the run will ring again; those before a roll-back that counts stay."""
     reached = (learner.alarms.roll_backs, learner.step)
     if (path := Path(run_dir) / "alarms.jsonl").exists():
-        rewind_records(path, lambda record: (record["roll_backs"], record["step"]) > reached)
+        fields = STEPS | {"roll_backs": int}
+        rewind_records(
+            path, lambda record: (record["roll_backs"], record["step"]) > reached, fields
+        )
 
 
 def _roll_back(
@@ -430,7 +429,8 @@ def _start_or_resume(
 ) -> int:
     checkpoint = latest_checkpoint(run_dir)
     if checkpoint:
-        learner.resume(checkpoint)
+        with taking_over(checkpoint):
+            learner.resume(checkpoint)
         progress.start_at(learner.step)
         progress.say(f"{stage} continues after step {learner.step}")
     if hasattr(tracker, "rewind"):

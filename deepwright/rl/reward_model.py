@@ -31,6 +31,7 @@ from deepwright.train.checkpoint import (
     check_settings,
     latest_checkpoint,
     save_checkpoint,
+    taking_over,
 )
 from deepwright.train.optimizer import Optimizer, OptimizerConfig, is_finite, require_finite
 from deepwright.train.progress import INTERRUPTED, Progress, StopRequest
@@ -244,13 +245,14 @@ def _resume(
     checkpoint: Checkpoint, model: RewardModel, optimizer: Optimizer, settings: dict[str, object]
 ) -> int:
     """Takes over weights, moments and counters; returns the step. Only what moves results by rounding at most may have changed."""
-    check_settings(checkpoint, settings, ("micro_batch_tokens", "checkpoint_every"))
-    checkpoint.load_model_into(model.trunk)
-    model.head_D.data.copy_(checkpoint.tensors[HEAD])
-    optimizer.load(
-        {name: tensor for name, tensor in checkpoint.tensors.items() if name != HEAD},
-        checkpoint.state["counters"],
-    )
+    with taking_over(checkpoint):
+        check_settings(checkpoint, settings, ("micro_batch_tokens", "checkpoint_every"))
+        checkpoint.load_model_into(model.trunk)
+        model.head_D.data.copy_(checkpoint.tensors[HEAD])
+        optimizer.load(
+            {name: tensor for name, tensor in checkpoint.tensors.items() if name != HEAD},
+            checkpoint.state["counters"],
+        )
     return checkpoint.step
 
 

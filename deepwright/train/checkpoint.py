@@ -10,13 +10,14 @@ files do not match its manifest is named and skipped. Nothing is ever unpickled.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
 import shutil
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +30,7 @@ from torch import Tensor, nn
 from deepwright import weights
 from deepwright.files import read_json
 from deepwright.model.finite import first_bad
-from deepwright.refusals import changes, expect, quoted
+from deepwright.refusals import changes, expect, expect_fields, quoted
 
 TENSORS, STATE, MANIFEST = (
     "trainer/tensors.safetensors",
@@ -78,9 +79,12 @@ class Checkpoint:
             ) from error
 
     @cached_property
-    def state(self) -> _State:
-        values = read_json(self.folder / STATE)
-        return _State(self.folder, {k: _parts(self.folder, v) for k, v in values.items()})
+    def state(self) -> dict[str, Any]:
+        state = read_json(self.folder / STATE)
+        expect_fields(
+            state, str(self.folder / STATE), {"counters": dict[str, int], "settings": dict}
+        )
+        return state
 
     def load_model_into(self, model: nn.Module) -> None:
         """Copies the saved parameters and buffers into `model`, bit for bit. ValueError when the model is of another shape."""
@@ -108,7 +112,8 @@ def save_checkpoint(
     parent = Path(run_dir) / "checkpoints"
     target, draft = parent / f"step-{step}", parent / f"{DRAFT}step-{step}"
     try:
-        parent.mkdir(parents=True, exist_ok=True)
+        for place in (parent.parent, parent):  # but not the run folder: it was there at the start
+            place.mkdir(exist_ok=True)
         remove_drafts(run_dir)
         _write_model(model, tokenizer, draft)
         _write_trainer(draft, trainer_tensors, trainer_state)
@@ -145,6 +150,23 @@ def latest_checkpoint(run_dir: str | Path) -> Checkpoint | None:
     return None
 
 
+@contextlib.contextmanager
+def taking_over(checkpoint: Checkpoint) -> Iterator[None]:
+    """Around the code that goes on from a checkpoint: whatever is missing in it or of another kind
+    (one of an older version, or forged: its checksums may be right) is a CheckpointError that names
+    it."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError,
+            SafetensorError) as error:  # fmt: skip
+        what = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise CheckpointError(
+            f"{checkpoint.folder} is not what this run can go on from: {what[:300]}"
+        ) from error
+
+
 def find_damage(folder: Path) -> str | None:
     """What is wrong with a checkpoint, in words, or None when every file matches the manifest."""
     path = folder / MANIFEST
@@ -157,12 +179,21 @@ def find_damage(folder: Path) -> str | None:
     if not {TENSORS, STATE} <= manifest.keys():
         return f"{MANIFEST} is not a list of checksums"
     there = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    unlisted = [name for name in _own_files(folder) if name not in manifest]
+    if unlisted:
+        return f"{MANIFEST} says nothing of {unlisted[0]}"
     for name, digest in manifest.items():
         if name not in there:  # also one that lies elsewhere, or is no name at all
             return f"{name[:100]} is missing"
         if _sha256(there[name]) != digest:
             return f"{name[:100]} does not match its checksum"
     return None
+
+
+def _own_files(folder: Path) -> list[str]:
+    """What a checkpoint cannot do without, whatever its manifest says; a reader's notes may lie
+    beside."""
+    return [path.name for path in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")])]
 
 
 def remove_drafts(run_dir: str | Path) -> None:
@@ -238,12 +269,11 @@ def _reason(error: Exception) -> str:
 
 
 def check_settings(checkpoint: Checkpoint, asked: Mapping[str, Any], free: Collection[str]) -> None:
-    """Raises ValueError naming the first setting, but those in `free`, in which the saved run differs from the one asked for now."""
-    saved = checkpoint.state["settings"]
-    expect(isinstance(saved, dict), f"{checkpoint.folder / STATE}: settings", saved, "an object")
-    for name, old, new in changes(saved, json.loads(json.dumps(asked))):
+    """Raises CheckpointError naming the first setting, but those in `free`, in which the saved run
+    differs from the one asked for now."""
+    for name, old, new in changes(checkpoint.state["settings"], json.loads(json.dumps(asked))):
         if name not in free:
-            raise ValueError(
-                f"{checkpoint.folder} was trained with {name} {quoted(old)}, now it is "
-                f"{quoted(new)}; set it back or use a new run folder"
+            raise CheckpointError(
+                f"{checkpoint.folder} was trained with {quoted(name)[1:-1]} {quoted(old)}, now it"
+                f" is {quoted(new)}; set it back or use a new run folder"
             )

@@ -25,6 +25,7 @@ from deepwright.train.checkpoint import (
     check_settings,
     latest_checkpoint,
     save_checkpoint,
+    taking_over,
 )
 from deepwright.train.objective import (
     Batch,
@@ -338,7 +339,8 @@ def _start_or_resume(
     progress: Progress,
 ) -> int:
     if checkpoint:
-        trainer.resume(checkpoint, stream)
+        with taking_over(checkpoint):
+            trainer.resume(checkpoint, stream)
         progress.start_at(trainer.tokens)
         progress.say(f"{stage} continues after step {trainer.steps} ({trainer.tokens:,} tokens)")
     if hasattr(tracker, "rewind"):

@@ -1,16 +1,19 @@
-"""What a person sees of long work (a progress bar on a terminal, plain lines elsewhere), and a polite answer to Ctrl-C.
+"""What a person sees of long work (a progress bar on a terminal, plain lines elsewhere), and a
+polite answer to Ctrl-C, `kill` and a closed terminal.
 
 The clock is read for display only; nothing that is computed depends on it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
-from typing import Self, TextIO
+from typing import Any, Self, TextIO
 
 INTERRUPTED = 130  # exit code, by the shell's custom: 128 + SIGINT
 
@@ -28,7 +31,7 @@ class Progress:
         seconds: float = 10.0,
     ) -> None:
         self.total, self.label, self.unit = total, label, unit
-        self.stream = stream or sys.stderr
+        self.stream = _Patient(stream or sys.stderr)
         self.seconds = seconds  # between two plain lines
         self.done = self._begun_at = 0
         self._begun = self._shown = time.monotonic()
@@ -88,6 +91,26 @@ class Progress:
         return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
 
 
+class _Patient:
+    """A stream whose reader may go away: a closed terminal or pipe hears nothing, and the work goes
+    on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 def _make_bar(stream: TextIO):
     from rich import progress  # only where there is a terminal
     from rich.console import Console
@@ -106,20 +129,47 @@ def _make_bar(stream: TextIO):
     return progress.Progress(*columns, console=Console(file=stream))
 
 
-class StopRequest:
-    """Inside the `with` block the first SIGINT or SIGTERM only sets `asked`, so that a step can finish; a second one acts at once."""
+# Ctrl-C, `kill`, a terminal that is closed; the last is left ignored where it is (nohup).
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+Handler = Callable[[int, FrameType | None], object]
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+def _handle(handler: Handler) -> dict[int, object]:
+    """Sets the handler of STOPS; returns the handlers before. Python delivers signals to the main
+    thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    heard = [number for number in STOPS if number != signal.SIGHUP or not nohup]
+    return {number: signal.signal(number, handler) for number in heard}
+
+
+def _restore(before: dict[int, object]) -> None:
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def stopping() -> Iterator[None]:
+    """Inside the block every signal of STOPS is a KeyboardInterrupt, as Ctrl-C is: what was begun
+    is left in order, and the command ends with INTERRUPTED."""
+    before = _handle(signal.default_int_handler)
+    try:
+        yield
+    finally:
+        _restore(before)
+
+
+class StopRequest:
+    """Inside the `with` block the first signal of STOPS only sets `asked`, so that a step can
+    finish; a second one acts at once."""
 
     def __init__(self) -> None:
         self.asked = False
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Self:
-        if (
-            threading.current_thread() is threading.main_thread()
-        ):  # Python delivers signals to the main thread only
-            self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        self._before = _handle(self._note)
         return self
 
     def __exit__(
@@ -128,13 +178,12 @@ class StopRequest:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._restore()
+        self._release()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
-        self._restore()
+        self._release()
 
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+    def _release(self) -> None:
+        _restore(self._before)
         self._before = {}

@@ -22,7 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 from deepwright.config import ModelConfig
 from deepwright.data.conversations import Document
 from deepwright.metrics import Tracker
-from deepwright.refusals import expect
+from deepwright.refusals import expect, expect_fields
 from deepwright.seeds import shuffled
 from deepwright.seeds import stream as random_stream
 from deepwright.text.tokenizer import Tokenizer
@@ -117,6 +117,7 @@ class DocumentStream:
         return {"data": self._data, "seed": self.seed, "read": self._read}
 
     def restore(self, state: dict[str, Any]) -> None:
+        expect_fields(state, "the saved stream", {"data": str, "read": int})
         for name, ours in (("data", self._data), ("seed", self.seed)):
             if state[name] != ours:
                 raise ValueError(

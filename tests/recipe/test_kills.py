@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from deepwright.files import read_records
+from deepwright.recipe.owner import LOCK
+from deepwright.train.progress import INTERRUPTED
 
 SMALL = (
     "r1 --quick --threads 1 --resume --pretrain.schedule.total-tokens 500000 --cold-start.harvest.problems 120 --cold-start.sft.batch-rows 8 "
@@ -80,14 +83,18 @@ def start(folder: Path) -> subprocess.Popen:
     return subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=(folder / "said").open("a"))
 
 
-def killed_at(folder: Path, moment: Moment) -> bool:
-    """Starts the run again and kills it at that moment; False if it was over before."""
-    begun, process = time.time(), start(folder)
+def killed_at(folder: Path, moment: Moment, numbers: Sequence[int] = (signal.SIGKILL,)) -> bool:
+    """Starts the run again and kills it at that moment, by these signals one after the other; False
+    if it was over before."""
+    begun, process, waiting = time.time(), start(folder), list(numbers)
+    kill = signal.SIGKILL in numbers
     while process.poll() is None:
-        if moment.reached(folder / "run", begun):
-            process.kill()
+        heard = kill or (folder / "run" / LOCK).exists()  # Python itself has started
+        if waiting and heard and moment.reached(folder / "run", begun):
+            process.send_signal(waiting.pop(0))
         time.sleep(0.004)
-    assert process.returncode in (0, -signal.SIGKILL), (folder / "said").read_text()
+    ended = -signal.SIGKILL if kill else INTERRUPTED
+    assert process.returncode in (0, ended), (folder / "said").read_text()
     return process.returncode != 0
 
 
@@ -121,18 +128,66 @@ def outcome(folder: Path) -> dict[str, object]:
     return found
 
 
-@pytest.mark.slow
-@pytest.mark.invariant
-@pytest.mark.timeout(3000)
-def test_a_kill_in_every_stage_changes_nothing(tmp_path):
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert start(whole).wait(1500) == 0, (whole / "said").read_text()
-    died = [moment.name for moment in MOMENTS if killed_at(killed, moment)]
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """The run that nobody touched."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    assert start(folder).wait(1500) == 0, (folder / "said").read_text()
+    return folder
+
+
+def of_last_steps(found: dict[str, object]) -> dict[str, object]:
+    """Without the checkpoints before a stage's last: an interruption saves one more."""
+    steps: dict[str, int] = {}
+    for name in found:
+        if match := re.match(r"(.*/checkpoints)/step-(\d+)/", name):
+            steps[match[1]] = max(steps.get(match[1], 0), int(match[2]))
+    last = tuple(f"{place}/step-{step}/" for place, step in steps.items())
+    return {
+        name: one
+        for name, one in found.items()
+        if "/checkpoints/step-" not in name or name.startswith(last)
+    }
+
+
+def same(killed: Path, whole: Path) -> None:
+    """The run gone on with to its end is the one that nobody touched."""
     assert start(killed).wait(1500) == 0, (killed / "said").read_text()
-    assert died == [moment.name for moment in MOMENTS]
-    one, two = outcome(whole / "run"), outcome(killed / "run")
+    one, two = (of_last_steps(outcome(folder / "run")) for folder in (whole, killed))
     assert one.keys() == two.keys()
     assert [name for name in one if one[name] != two[name]] == []
     assert {name for name in one if name.startswith("align 3 align budget=")} == {
         f"align 3 align budget={b}" for b in (8, 16, 32)
     }
+
+
+@pytest.mark.slow
+@pytest.mark.invariant
+@pytest.mark.timeout(3000)
+def test_a_kill_in_every_stage_changes_nothing(whole, tmp_path):
+    died = [moment.name for moment in MOMENTS if killed_at(tmp_path / "killed", moment)]
+    assert died == [moment.name for moment in MOMENTS]
+    same(tmp_path / "killed", whole)
+
+
+SIGNALS = (
+    [signal.SIGINT],
+    [signal.SIGTERM],
+    [signal.SIGHUP],
+    [signal.SIGINT] * 2,
+    [signal.SIGTERM, signal.SIGHUP],
+)
+
+
+@pytest.mark.slow
+@pytest.mark.invariant
+@pytest.mark.timeout(3000)
+def test_a_signal_in_every_stage_ends_it_in_order_and_changes_nothing(whole, tmp_path):
+    """Once or twice, by each of the signals in turn."""
+    died = [
+        moment.name
+        for place, moment in enumerate(MOMENTS)
+        if killed_at(tmp_path / "killed", moment, SIGNALS[place % len(SIGNALS)])
+    ]
+    assert died == [moment.name for moment in MOMENTS]
+    same(tmp_path / "killed", whole)

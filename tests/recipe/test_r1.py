@@ -113,7 +113,8 @@ def test_budgets_are_added_to_a_finished_run(done, tmp_path):
         ("no-such-command {folder}", "the reload command 'no-such-command {folder}' did not run"),
     ],
 )
-def test_a_sampler_that_is_down_is_one_sentence(done, tmp_path, reload, said, capsys):
+def test_a_sampler_that_is_down_is_one_sentence(done, tmp_path, reload, said, capsys, monkeypatch):
+    monkeypatch.setattr("deepwright.rl.server.PAUSES", (0.0, 0.0))
     served = ["--sampler.url", "http://127.0.0.1:1/v1", "--sampler.reload", reload]
     start = str(model_folder(done / "base", (".",)))
     assert main(["r1", "--run", str(tmp_path / "r"), "--start", start, *ZERO, *served]) == 2

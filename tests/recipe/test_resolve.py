@@ -16,7 +16,7 @@ from deepwright.recipe.resolve import (
     fill,
     nearest,
     parse,
-    read_toml,
+    read_settings,
     split_words,
     to_toml,
 )
@@ -149,7 +149,7 @@ def test_file_lies_over_its_base(tmp_path):
         'name = "below"\n[training]\nclip = 1.0\nlearning_rate = 0.5\n'
     )
     (tmp_path / "above.toml").write_text('base = "below.toml"\n[training]\nlearning_rate = 0.25\n')
-    assert read_toml(tmp_path / "above.toml") == {
+    assert read_settings(tmp_path / "above.toml") == {
         "name": "below",
         "training": {"clip": 1.0, "learning_rate": 0.25},
     }
@@ -159,13 +159,13 @@ def test_bases_in_a_circle_are_refused(tmp_path):
     (tmp_path / "a.toml").write_text('base = "b.toml"\n')
     (tmp_path / "b.toml").write_text('base = "a.toml"\n')
     with pytest.raises(SettingsError, match="is its own base"):
-        read_toml(tmp_path / "a.toml")
+        read_settings(tmp_path / "a.toml")
 
 
 def test_broken_toml_names_file_and_place(tmp_path):
     (tmp_path / "a.toml").write_text("x = = 1\n")
-    with pytest.raises(SettingsError, match=r"a\.toml is not TOML: .*line 1"):
-        read_toml(tmp_path / "a.toml")
+    with pytest.raises(ValueError, match=r"a\.toml is not TOML: .*line 1"):
+        read_settings(tmp_path / "a.toml")
 
 
 def test_config_by_name_by_path_and_missing(tmp_path):

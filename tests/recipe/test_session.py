@@ -4,8 +4,15 @@ import dataclasses
 
 import pytest
 
-from deepwright.recipe.session import CONFIG, model_folder, open_run
+from deepwright.recipe import session
+from deepwright.recipe.session import CONFIG, model_folder
 from deepwright.recipe.settings import R1Settings
+
+
+def open_run(settings: R1Settings, resume: bool):
+    """Opens a run and lets go of it."""
+    with session.open_run(settings, resume) as owner:
+        return owner.folder
 
 
 @pytest.fixture
@@ -61,6 +68,49 @@ def test_what_only_changes_rounding_or_what_is_kept_may_change(settings):
     assert "micro_batch_tokens = 99" in (folder / CONFIG).read_text()
 
 
+def test_what_a_kill_leaves_before_the_settings_is_no_run(tmp_path):
+    folder = tmp_path / "run"
+    (folder / "base" / "checkpoints" / ".draft-step-1").mkdir(parents=True)
+    for name in (".lock", "config.toml.draft", "base/run.json.draft"):
+        (folder / name).write_text("half")
+    try:
+        open_run(R1Settings(run=str(folder)), resume=False)
+    except ValueError as error:
+        raise AssertionError("refused for ever") from error
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda folder: folder.touch(), "is a file"),
+        (lambda folder: folder.symlink_to("nowhere"), "is a link to nothing"),
+        (lambda folder: folder.symlink_to(folder), "is a link to nothing"),
+        (lambda folder: (folder / CONFIG).mkdir(parents=True), "config.toml is missing"),
+        (lambda folder: folder.mkdir() or (folder / ".lock").mkdir(), "Is a directory"),
+        (lambda folder: folder.mkdir() or (folder / ".lock").symlink_to("x"), "symbolic links"),
+    ],
+)
+def test_what_is_no_folder_for_a_run(tmp_path, make, said):
+    folder = tmp_path / "run"
+    make(folder)
+    with pytest.raises((ValueError, OSError), match=said):
+        open_run(R1Settings(run=str(folder)), resume=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_run_below_a_file_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        open_run(R1Settings(run=str(tmp_path / "file" / "run")), resume=True)
+
+
+def test_a_link_to_a_folder_is_that_folder(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "run").symlink_to("there")
+    open_run(R1Settings(run=str(tmp_path / "run")), resume=False)
+    assert (tmp_path / "there" / CONFIG).is_file()
+
+
 def test_folder_of_something_else_is_left_alone(settings):
     settings.folder.mkdir(parents=True)
     (settings.folder / "notes.txt").write_text("mine")
@@ -88,7 +138,8 @@ def test_last_whole_checkpoint_of_the_latest_stage_is_found(tmp_path, monkeypatc
     checkpoint(tmp_path / "zero", 11, whole=False)
     draft = tmp_path / "zero" / "checkpoints" / ".draft-step-12"
     draft.mkdir()
-    assert model_folder(tmp_path) == ten
+    with pytest.warns(UserWarning, match=r"step-11 is damaged \(torn\) and is skipped"):
+        assert model_folder(tmp_path) == ten
     assert model_folder(nine) == nine
     assert model_folder(tmp_path, stages=("base",)) == base
     assert draft.exists(), "a run that is going on may be writing it"

@@ -54,7 +54,6 @@ def make_run(
         tracker.log("base", step, base_values(step, base_steps, chance))
     for step in range(1, zero_steps + 1):
         tracker.log("zero", step, zero_values(step / zero_steps, chance))
-    tracker.close()
     lines = [
         evaluation(0.0, "base", 0),
         {**evaluation(0.12, "base", 0), "label": "base T=0.6", "temperature": 0.6},
@@ -172,7 +171,6 @@ def make_recipe(folder: Path) -> Path:
     for name in ("helpful", "safe"):
         tracker.log(f"reward_{name}", 1, {"reward_model_loss": 0.7, "preference_accuracy": 0.5})
         tracker.log(f"reward_{name}", 2, {"reward_model_loss": 0.4, "preference_accuracy": 0.9})
-    tracker.close()
     for name, records in (("evaluations", lines), ("samples", samples)):
         with (folder / f"{name}.jsonl").open("a") as file:
             file.writelines(json.dumps(record) + "\n" for record in records)

@@ -100,6 +100,11 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    monkeypatch.setattr("deepwright.rl.server.PAUSES", (0.0, 0.0))
+
+
 @pytest.fixture
 def server():
     made = Server()

@@ -10,16 +10,20 @@ import torch
 
 from deepwright import weights
 from deepwright.train import checkpoint as subject
-from deepwright.train.checkpoint import CheckpointError, latest_checkpoint, save_checkpoint
+from deepwright.train.checkpoint import (
+    CheckpointError,
+    find_damage,
+    latest_checkpoint,
+    save_checkpoint,
+)
 from tests.train.tiny import MODEL, make_model
 
 TENSORS = {"exp_avg.x": torch.arange(6.0).view(2, 3), "step.x": torch.tensor(3.0)}
 
 
 def save(folder: Path, step: int, model=None, keep: int = 2) -> Path:
-    return save_checkpoint(
-        folder, step, model or make_model(), None, TENSORS, {"counters": {"steps": step}}, keep
-    )
+    state = {"counters": {"steps": step}, "settings": {}}
+    return save_checkpoint(folder, step, model or make_model(), None, TENSORS, state, keep)
 
 
 def names(folder: Path) -> list[str]:
@@ -32,7 +36,7 @@ def test_what_was_saved_comes_back(tmp_path):
         router.bias.copy_(torch.linspace(-0.3, 0.1, 8))
     save(tmp_path, 7, model)
     found = latest_checkpoint(tmp_path)
-    assert found.step == 7 and found.state == {"counters": {"steps": 7}}
+    assert found.step == 7 and found.state == {"counters": {"steps": 7}, "settings": {}}
     assert found.tensors.keys() == TENSORS.keys() and all(
         torch.equal(found.tensors[name], value) for name, value in TENSORS.items()
     )
@@ -98,6 +102,16 @@ def test_only_damaged_ones_stop_the_run(tmp_path):
         pytest.raises(CheckpointError, match=r"every checkpoint in .* is damaged"),
     ):
         latest_checkpoint(tmp_path)
+
+
+def test_a_manifest_that_leaves_out_a_file_vouches_for_nothing(tmp_path):
+    folder = save(tmp_path, 1)
+    manifest = folder / "trainer/manifest.json"
+    sums = json.loads(manifest.read_text())
+    del sums["model.safetensors"]
+    manifest.write_text(json.dumps(sums))
+    damage_tail(folder)
+    assert find_damage(folder) == "trainer/manifest.json says nothing of model.safetensors"
 
 
 def test_a_damaged_later_one_never_costs_the_new_one(tmp_path):

@@ -96,14 +96,20 @@ CASES = {
     ),
     "no problems": (lambda f: problem_indices(0, 3, 0, 0), "training problems is 0"),
     "sampled word": (lambda f: sampled([WORDS]), f"token id {WORDS} in the prompt, expected 0 to"),
-    "a huge word": (lambda f: sampled([10**30]), "token id 10{30} in the prompt"),
+    "a huge word": (
+        lambda f: sampled([10**30]),
+        "token id a whole number of 100 bits in the prompt",
+    ),
     "a text as word": (lambda f: sampled(["a"]), "token id 'a' in the prompt"),
     "nothing as word": (lambda f: sampled([None]), "token id None in the prompt"),
     "half a word": (lambda f: sampled([1.5]), r"token id 1\.5 in the prompt"),
     "no prompt": (lambda f: sampled([]), "the prompt is empty"),
     "a long prompt": (lambda f: sampled([1] * CONTEXT), f"the prompt has {CONTEXT} tokens"),
     "a huge top-k": (lambda f: sampled([1], top_k=2**63), "top_k is 9223372036854775808"),
-    "a huge stop": (lambda f: sampled([1], stop_ids=(3, 10**30)), "stop_ids has 10{30}"),
+    "a huge stop": (
+        lambda f: sampled([1], stop_ids=(3, 10**30)),
+        "stop_ids has a whole number of 100 bits",
+    ),
     "a temperature of no float32": (lambda f: sampled([1], temperature=1e-300), "float32 holds"),
 }
 
