@@ -70,6 +70,7 @@ class Tokenizer:
         self.pad_id: int = ids[self.pad]
         self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys((self.eos_id, *stop_ids)))
         self.adds_bos = adds_bos and bos is not None
+        self.template_file = ""  # where the template was read, for messages
         self._words = _plain_words(backend)
         self._unknown_id = None if self._words is None else backend.token_to_id(UNKNOWN)
         if (
@@ -127,16 +128,19 @@ class Tokenizer:
     def render(
         self,
         messages: Sequence[Mapping[str, Any]],
+        /,
         add_generation_prompt: bool = True,
         **variables: Any,
     ) -> str:
         """The text of a conversation of {"role", "content"} messages, with exactly one BOS where the model wants one.
 
-        `variables` are the template's own (tools, enable_thinking ...). Reasoning of earlier turns stays or goes as the template has it."""
+        `variables` are the template's own (tools, enable_thinking ...). Reasoning of earlier turns
+        stays or goes as the template has it. ValueError naming the template's file where it cannot
+        be rendered (see `templates.render`)."""
         return self._render(messages, add_generation_prompt, variables)[0]
 
     def assistant_spans(
-        self, messages: Sequence[Mapping[str, Any]], **variables: Any
+        self, messages: Sequence[Mapping[str, Any]], /, **variables: Any
     ) -> Spans | None:
         """Places in `render(messages, False)` that the template marks by `{% generation %}`; None where it has no such mark."""
         return (
@@ -156,12 +160,12 @@ class Tokenizer:
             "unk_token": self.unk,
         }
         named = {name: token for name, token in named.items() if token is not None}
-        text, spans = render(
-            self.template,
-            messages,
-            add_generation_prompt=add_generation_prompt,
-            **named | dict(variables),
-        )
+        named |= {**variables, "add_generation_prompt": add_generation_prompt}
+        try:
+            text, spans = render(self.template, messages, **named)
+        except ValueError as error:
+            where = f"{self.template_file}: " if self.template_file else ""
+            raise ValueError(f"{where}{error}") from None
         once = self._with_one_bos(text)
         moved = len(once) - len(text)
         return once, [(start + moved, end + moved) for start, end in spans]
@@ -270,31 +274,37 @@ class Tokenizer:
         adds_bos = config.get("add_bos_token") is True or (
             bos is not None and backend.encode("").ids[:1] == [backend.token_to_id(bos)]
         )
-        template = _read_template(folder / "chat_template.jinja", config)
-        return Tokenizer(backend, template, bos, _content(config, "eos_token"), **tokens, adds_bos=adds_bos,
-                         stop_ids=[ends] if isinstance(ends, int) else ends)  # fmt: skip
+        template, file = _read_template(folder, config)
+        tokenizer = Tokenizer(backend, template, bos, _content(config, "eos_token"), **tokens, adds_bos=adds_bos,
+                              stop_ids=[ends] if isinstance(ends, int) else ends)  # fmt: skip
+        tokenizer.template_file = file
+        return tokenizer
 
 
 def _read_if_there(path: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
-def _read_template(file: Path, config: Mapping[str, Any]) -> str:
-    """The file goes before the config, which may hold several by name. Without any, messages stand one after the other."""
-    if file.is_file():
-        return file.read_text(encoding="utf-8")
+def _read_template(folder: Path, config: Mapping[str, Any]) -> tuple[str, str]:
+    """-> (template, the file that holds it). A file of its own goes before the config, which may
+    hold several by name. Without any, messages stand one after the other."""
+    file, own = folder / "tokenizer_config.json", folder / "chat_template.jinja"
+    if own.is_file():
+        try:
+            return own.read_text(encoding="utf-8"), str(own)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{own} is no text: {error}") from None
     template = config.get("chat_template") or PLAIN_TEMPLATE
     if isinstance(template, list):
-        template = next(
-            (entry["template"] for entry in template if entry.get("name") == "default"), None
-        )
+        named = [entry for entry in template if isinstance(entry, dict)]
+        template = next((e.get("template") for e in named if e.get("name") == "default"), None)
     expect(
         isinstance(template, str),
         "tokenizer_config.json: chat_template",
         config.get("chat_template"),
         "a text or one named 'default'",
     )
-    return template
+    return template, str(file)
 
 
 def _unknown(word: str) -> str:
