@@ -143,7 +143,9 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
                 for row in batch.to_pylist():
                     number += 1
                     yield f"row {number}", row
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, UnicodeError, OSError) as error:
+        if getattr(error, "errno", None):  # of the operating system, which names the file
+            raise
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path}: not a Parquet file ({reason})") from None
 
