@@ -163,13 +163,14 @@ def _filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     def metered(context: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
         meter = context.eval_ctx.meter
         meter.spend(CALL)
+        steps = item * _steps((*args, *kwargs.values())) if args or kwargs else item
         if type(value) is str and item == MEMBER:
             meter.spend(len(value) >> 3)
         elif isinstance(value, Iterator):
-            value = meter.each(value, item)
+            value = meter.each(value, steps)
             value = value if prediction is None else list(value)
         elif hasattr(value, "__len__"):
-            meter.spend(item * len(value))
+            meter.spend(steps * len(value))
         if prediction is not None:
             meter.spend(prediction(value, *args, **kwargs))
         if passes is None:
@@ -177,6 +178,11 @@ def _filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         return meter.made(function(_passed(passes.name, context), value, *args, **kwargs))
 
     return metered
+
+
+def _steps(values: tuple[Any, ...]) -> int:
+    """Of the longest way to an attribute ("a.b.c") that could be meant."""
+    return 1 + max((v.count(".") for v in values if isinstance(v, str)), default=0)
 
 
 def _passed(what: str, context: Any) -> Any:

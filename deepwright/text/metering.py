@@ -116,7 +116,9 @@ def formatted(text: str, values: Any) -> int:
     if re.search(r"%[^%a-zA-Z]*\*|\{[^{}]*\{", plain):
         raise SecurityError("widths of a format taken from values")
     widths = sum(map(int, re.findall(r"\d+", text)))
-    return widths + (1 + text.count("%") + text.count("{")) * size(values)
+    steps = text.count(".") + text.count("[")  # of ways into values
+    marks = 1 + text.count("%") + text.count("{")
+    return 2 * len(text) + widths + steps * CALL + marks * size(values)
 
 
 def _replaced(text: str, old: str, new: str, *rest: Any, **more: Any) -> int:
