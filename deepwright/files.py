@@ -217,7 +217,9 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
                 for values in zip(*columns, strict=True):
                     number += 1
                     yield f"row {number}", dict(zip(batch.schema.names, values))
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, UnicodeError, OSError) as error:
+        if getattr(error, "errno", None):  # of the operating system, which names the file
+            raise
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path}: not a Parquet file ({reason})") from None
 

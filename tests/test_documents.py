@@ -5,6 +5,7 @@ A line without a trial fails."""
 from __future__ import annotations
 
 import contextlib
+import gzip
 import importlib
 import json
 import os
@@ -14,7 +15,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,10 @@ import torch
 
 from deepwright import cli, weights
 from deepwright.model import Transformer
+from deepwright.recipe import requests
 from deepwright.recipe.resolve import WORDS, fill, read_settings, to_table
 from deepwright.recipe.settings import R1Settings
+from deepwright.recipe.sft import SFTSettings
 from deepwright.refusals import flatten
 from deepwright.verify.cases import ALL_CASES
 from deepwright.weights.convert import convert
@@ -48,6 +51,9 @@ PLACEHOLDERS = {
     "configs/shows_work.py": str(ROOT / "configs" / "shows_work.py"),
     "--samples 64": "--samples 2",
     "reward test`": "reward test my.py:reward",
+    "--data FILE": "--data chats.jsonl",
+    "preview FILE": "preview chats.jsonl",
+    "convert FILE OUT": "convert model.gguf tried",
 }
 FILES = {
     "my.jsonl": [{"question": f"What is {n} + 1?", "answer": str(n + 1)} for n in range(60)],
@@ -55,6 +61,20 @@ FILES = {
     "chats.jsonl": [
         {"messages": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": "4."}]}
         for n in range(6)
+    ],
+    "gsm8k/main/test.jsonl": [
+        {"question": f"{n} apples and one more?", "answer": f"{n} + 1.\n#### {n + 1}"}
+        for n in range(30)
+    ],
+    "HumanEval.jsonl.gz": [
+        {
+            "task_id": f"HumanEval/{n}",
+            "prompt": f'def add(x):\n    """x + {n}"""\n',
+            "canonical_solution": f"    return x + {n}\n",
+            "entry_point": "add",
+            "test": f"def check(candidate):\n    assert candidate(1) == {n + 1}\n",
+        }
+        for n in range(4)
     ],
 }
 PROGRAMS = {
@@ -244,6 +264,11 @@ TRIALS: dict[str, Trial] = {
     "deepwright sft FOLDER --data chats.jsonl": really("--threads 1 --sft.batch-rows 2"),
     "deepwright data preview chats.jsonl --model FOLDER": really(),
     # docs
+    "deepwright eval FOLDER --tasks gsm8k:gsm8k/main humaneval:HumanEval.jsonl.gz": really(ASKED),
+    "deepwright sft FOLDER --data FILE": of_another_run("--threads 1 --sft.batch-rows 2"),
+    "deepwright data preview FILE --model FOLDER": really(),
+    "deepwright convert FILE OUT": really(),
+    "deepwright convert FILE OUT --no-tokenizer": really(),
     "deepwright rl --config smollm2 --run chain --task reasoning_gym:chain_sum --task.options "
     "min_terms=2 max_terms=2 min_digits=1 max_digits=2 --rl.steps 40 --rl.max-tokens 24 "
     "--evaluation.problems 200": really(f"{STEPS} {FEW}"),
@@ -262,11 +287,6 @@ SLOW = {  # reasoning-gym alone takes many seconds to import
     *(line for line in TRIALS if "reasoning_gym" in line),
 }
 OPTIONS_ELSEWHERE = {"packed"}  # of benchmarks/grpo_step.py
-# Lines known not to do what they say, with what is said instead: to be mended and taken off.
-BROKEN = {
-    "deepwright eval http://gpu:8000/v1 --tokenizer FOLDER --tasks file:aime.jsonl --samples 64 "
-    "--temperature 0.6 --top-p 0.95": "problems is 200, expected 1 to ",
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -284,7 +304,9 @@ def place(tmp_path_factory) -> Iterator[Place]:
         weights.save(model, tokenizer, "models/smollm2")
         convert("models/smollm2", "model.gguf", None)
         for name, rows in FILES.items():
-            Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+            text = "".join(json.dumps(row) + "\n" for row in rows).encode()
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
+            Path(name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
         for name, text in PROGRAMS.items():
             Path(name).write_text(text)
         assert cli.main(["r1", *RUN]) == 0
@@ -299,7 +321,7 @@ def test_every_command_line_has_a_trial_and_every_trial_a_line():
     missing = {line: document for line, document in lines.items() if line not in TRIALS}
     assert not missing, f"add to TRIALS how these are tried: {missing}"
     assert not TRIALS.keys() - lines.keys(), "no document has these any more"
-    assert BROKEN.keys() | SLOW <= lines.keys()
+    assert lines.keys() >= SLOW
 
 
 @pytest.mark.parametrize(
@@ -316,10 +338,7 @@ def test_a_command_line_of_the_documents(line, place, capsys, monkeypatch):
     try:
         TRIALS[line](place, line)
     except AssertionError:
-        said = capsys.readouterr().err
-        if BROKEN.get(line, "\0") in said:
-            pytest.xfail(f"known: {BROKEN[line]}")
-        raise AssertionError(f"{line}: {said}") from None
+        raise AssertionError(f"{line}: {capsys.readouterr().err}") from None
 
 
 # ---- what is no command line
@@ -359,11 +378,20 @@ def settings_named() -> Iterator[tuple[str, str]]:
         yield from ((document.name, code) for code in lines_of(text))
 
 
+def names_elsewhere() -> Iterator[str]:
+    """Options of the commands that make no run of the recipe."""
+    yield from flatten(to_table(SFTSettings()))
+    for request in vars(requests).values():
+        if isinstance(request, type) and is_dataclass(request):
+            yield from (field.name for field in fields(request))
+            yield from (f"no-{field.name}" for field in fields(request) if field.type == "bool")
+
+
 def test_settings_of_the_documents_are_there(tmp_path):
     names = list(flatten(to_table(R1Settings())))
     sections = {name.rpartition(".")[0] for name in names}
     tops = {name.partition(".")[0] for name in names if "." in name}
-    options = {*WORDS, *(name.replace("_", "-") for name in names)}
+    options = {*WORDS, *(name.replace("_", "-") for name in [*names, *names_elsewhere()])}
     seen = 0
     for document, text in settings_named():
         where, seen = f"{document}: {text}", seen + 1
@@ -380,7 +408,7 @@ def test_settings_of_the_documents_are_there(tmp_path):
         elif (
             re.fullmatch(r"[a-z_]+(\.[a-z_]+)+", text)
             and text.partition(".")[0] in tops
-            and not text.endswith((".py", ".md", ".json"))
+            and not text.endswith((".py", ".md", ".json", ".safetensors"))
         ):
             assert text in sections or text in names, where
         else:

@@ -88,12 +88,12 @@ class ChatRequest:
 class PreviewRequest:
     """Shows documents as `deepwright sft` trains on them: the rendered text with its targets marked, ids and mask."""
 
-    file: File  # JSONL of messages, or of prompt and completion
-    model: (
-        str  # the folder whose tokenizer and chat template are used: a checkpoint, or a run folder
-    )
+    file: File  # conversations: a .jsonl, .json or .parquet file
+    # the folder whose tokenizer and chat template are used: a checkpoint, or a run folder
+    model: str
     rows: int = 3  # documents to show; all are read and checked
-    turns: Literal["all", "each", "last"] = "all"  # as for sft
+    layout: Literal["messages", "sharegpt", "alpaca"] = "messages"  # the next four as for sft
+    turns: Literal["all", "each", "last"] = "all"
     end: str = ""
     length: int = 4096
 

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from deepwright import weights
 from deepwright.data.conversations import Document, Turns, read_documents
+from deepwright.data.layouts import Layout
 from deepwright.recipe.journal import RunTracker
 from deepwright.recipe.requests import PreviewRequest
 from deepwright.recipe.resolve import Words, resolve
@@ -29,17 +30,15 @@ from deepwright.train.sft import SFTConfig, describe, sft
 class SFTSettings(RunSettings):
     """Fine-tunes a model on conversations; the loss is on what the assistant says alone."""
 
-    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")] = (
-        ""  # the model: a checkpoint, or a run folder
-    )
-    data: str = ""  # JSONL of messages, or of prompt and completion
-    validation: str = ""  # JSONL of conversations that are never trained on, for a validation loss
-    turns: Turns = (
-        "all"  # what the assistant says: all in one document, one document for each, the last alone
-    )
-    end: str = (
-        ""  # a token that ends a turn beside those of the model, where its template writes another
-    )
+    # the model: a checkpoint, or a run folder
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")] = ""
+    data: str = ""  # conversations: a .jsonl, .json or .parquet file
+    validation: str = ""  # others that are never trained on, for a validation loss
+    layout: Layout = "messages"  # of the rows of both files; docs/data.md shows them
+    # what the assistant says: all in one document, one document for each, the last alone
+    turns: Turns = "all"
+    # a token that ends a turn beside those of the model, where its template writes another
+    end: str = ""
     run: str = "sft"  # name of a folder under runs/, or a path
     sft: SFTConfig = SFTConfig()
 
@@ -51,7 +50,7 @@ def resolve_sft(words: Words) -> SFTSettings:
             f"--preset {words.preset} chooses a model, but sft takes the one that it is given"
         )
     settings = resolve(SFTSettings(), words, "deepwright sft", SFTSettings.__doc__ or "")
-    for name, what in (("model", "the folder of one"), ("data", "a JSONL file")):
+    for name, what in (("model", "the folder of one"), ("data", "a file of conversations")):
         if not getattr(settings, name):
             raise ValueError(
                 f"{name} is missing, expected {what}: deepwright sft FOLDER --data FILE.jsonl"
@@ -65,11 +64,9 @@ def run_sft(settings: SFTSettings, resume: bool, say: Callable[[str], None] = pr
     model, tokenizer = weights.load(model_folder(settings.model), torch.float32)
     tokenizer = tokenizer.also_stopping_at(settings.end) if settings.end else tokenizer
     length = min(settings.sft.length, model.config.max_position_embeddings)
-    documents = _read(settings.data, tokenizer, length, settings.turns, say)
-    held_out = (
-        _read(settings.validation, tokenizer, length, settings.turns, say)
-        if settings.validation
-        else []
+    documents, held_out = (
+        _read(file, tokenizer, length, settings.turns, settings.layout, say) if file else []
+        for file in (settings.data, settings.validation)
     )
     say(describe(documents, settings.sft))
     settings = with_formats(settings, resume)
@@ -90,12 +87,17 @@ def run_sft(settings: SFTSettings, resume: bool, say: Callable[[str], None] = pr
 
 
 def _read(
-    file: str, tokenizer: Tokenizer, length: int, turns: Turns, say: Callable[[str], None]
+    file: str,
+    tokenizer: Tokenizer,
+    length: int,
+    turns: Turns,
+    layout: Layout,
+    say: Callable[[str], None],
 ) -> list[Document]:
-    documents, too_long = read_documents(file, tokenizer, length, turns)
-    if too_long:
-        say(f"{file}: {too_long} documents of more than {length} tokens are left out")
-    return documents
+    reading = read_documents(file, tokenizer, length, turns, layout)
+    for note in reading.notes():
+        say(f"{file}: {note}")
+    return reading.documents
 
 
 def preview(request: PreviewRequest, console: Console | None = None) -> None:
@@ -103,7 +105,11 @@ def preview(request: PreviewRequest, console: Console | None = None) -> None:
     console = console or Console(highlight=False, soft_wrap=True)
     tokenizer = Tokenizer.load(model_folder(request.model))
     tokenizer = tokenizer.also_stopping_at(request.end) if request.end else tokenizer
-    documents = _read(request.file, tokenizer, request.length, request.turns, console.print)
+
+    def say(note: str) -> None:
+        console.print(note, markup=False)
+
+    documents = _read(request.file, tokenizer, request.length, request.turns, request.layout, say)
     for place, document in enumerate(documents[: request.rows]):
         console.print(
             f"document {place}: {len(document.ids_T)} tokens, {int(document.targets_T.sum())} targets",

@@ -57,13 +57,15 @@ def _build(folder: Path, said: Mapping[str, Any]) -> Tokenizer:
     tokens = {name: _content(said, f"{name}_token") for name in ("bos", "eos", "pad", "unk")}
     if tokens["eos"] is None:
         tokens["eos"] = _named_by_id(backend, ends)
+    template, template_file = _read_template(folder, said)
     tokenizer = Tokenizer(
         backend,
-        _read_template(folder / "chat_template.jinja", said),
+        template,
         stop_ids=[index for ids in ends.values() for index in ids],
         adds_bos=_adds_bos(backend, tokens["bos"], said),
         **tokens,
     )
+    tokenizer.template_file = str(template_file)
     for file in files:
         for name, found in (("eos", ends), ("bos", begins)):
             tokenizer.check_named(name, found[file], file)
@@ -159,11 +161,12 @@ def _content(said: Mapping[str, object], key: str) -> str | None:
     return None if token is None else str(text)
 
 
-def _read_template(file: Path, said: Mapping[str, Any]) -> str:
-    """The file goes before the config, which may hold several by name. Without any, messages stand
-    one after the other."""
-    if file.is_file():
-        return read_text(file)
+def _read_template(folder: Path, said: Mapping[str, Any]) -> tuple[str, Path]:
+    """-> (template, the file that holds it). A file of its own goes before the config, which may
+    hold several by name. Without any, messages stand one after the other."""
+    config, own = folder / "tokenizer_config.json", folder / "chat_template.jinja"
+    if own.is_file():
+        return read_text(own), own
     given = said.get("chat_template") or PLAIN_TEMPLATE
     entries = (
         [entry for entry in given if isinstance(entry, Mapping)] if isinstance(given, list) else []
@@ -176,4 +179,4 @@ def _read_template(file: Path, said: Mapping[str, Any]) -> str:
         given,
         "a text or one named 'default'",
     )
-    return template
+    return template, config

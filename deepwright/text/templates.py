@@ -1,15 +1,17 @@
-"""Chat templates: jinja2 text rendered to the same characters as by Hugging Face's `apply_chat_template`, and two of our own.
+"""Chat templates: jinja2 text rendered to the same characters as by Hugging Face's
+`apply_chat_template`, and two of our own.
 
-Templates come from files of others, hence the sandbox: nothing can be reached or changed but the messages. What a template does with
-the reasoning of earlier turns (drop it, keep it) is the model's own choice and stands in the template; nothing here adds to it.
-Left out: tools given as Python functions (pass JSON schemas), continuing a half-written message.
+Templates come from files of others, hence the sandbox: nothing can be reached or changed but the
+messages, and a rendering ends (`metering.py`). What a template does with the reasoning of earlier
+turns (drop it, keep it) is the model's own choice and stands in the template; nothing here adds to
+it. Left out: tools given as Python functions (pass JSON schemas), continuing a half-written
+message.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, NoReturn
@@ -17,7 +19,11 @@ from typing import Any, NoReturn
 import jinja2
 from jinja2 import nodes
 from jinja2.ext import Extension
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.sandbox import SecurityError
+from jinja2.utils import missing
+
+from deepwright.text.metered_jinja import MeteredEnvironment
+from deepwright.text.metering import Meter
 
 USER, ASSISTANT = "<｜User｜>", "<｜Assistant｜>"
 
@@ -48,21 +54,21 @@ DEEPSEEK_TEMPLATE = """\
 {%- if add_generation_prompt %}{{ '<｜Assistant｜>' }}{% endif %}"""
 
 
-REASONING_FIELDS = (
-    "reasoning_content",
-    "thinking",
-    "reasoning",
-)  # names of a message's reasoning, the usual one first
+# Names of a message's reasoning, the usual one first.
+REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
 _READS_REASONING = re.compile(
     r"""reasoning_content|(?:\.|\[['"]|get\(['"])(?:thinking|reasoning)\b"""
 )
-_TRACK = "generation_track"  # the variable through which a rendering hands its tracker to the tag
+LONGEST_TEMPLATE = 100_000  # characters; the longest of released models have some 30,000
+SHOWN = 200  # characters of what a template, or jinja2 about it, says
 
+Message = Mapping[str, Any]
 Spans = list[tuple[int, int]]  # places in a rendered text, in characters
 
 
 class _Generation(Extension):
-    """`{% generation %} ... {% endgeneration %}` marks what the assistant says: rendered as it stands, and noted where asked."""
+    """`{% generation %} ... {% endgeneration %}` marks what the assistant says: rendered as it
+    stands, and noted."""
 
     tags = frozenset({"generation"})
 
@@ -71,55 +77,60 @@ class _Generation(Extension):
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         return nodes.CallBlock(self.call_method("_note"), [], [], body).set_lineno(line)
 
-    @jinja2.pass_context
-    def _note(self, context: jinja2.runtime.Context, caller: Callable[[], str]) -> str:
-        text = caller()
-        blocks, spans = context[_TRACK]
-        start = sum(map(len, blocks))
-        spans.append((start, start + len(text)))
+    @jinja2.pass_eval_context
+    def _note(self, context: Any, caller: Callable[[], str]) -> str:
+        text, start = caller(), context.meter.written()
+        context.meter.spans.append((start, start + len(text)))
         return text
 
 
-def _refuse(message: str) -> NoReturn:
-    raise ValueError(f"chat template: {message}")
+class _Dict:
+    """`dict` without the type's methods, by which a template could change what it was given."""
+
+    def __call__(self, *args: Any, **named: Any) -> dict[Any, Any]:
+        return dict(*args, **named)
+
+    def fromkeys(self, keys: Iterable[Any], value: Any = None) -> dict[Any, Any]:
+        return dict.fromkeys(keys, value)
 
 
-def _tojson(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: Any = None,
-    sort_keys: bool = False,
-) -> str:
-    """jinja2's own filter escapes HTML."""
-    return json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-    )
+class _RefusedByItself(Exception):
+    """`raise_exception` in a template."""
+
+
+def _refuse(message: Any) -> NoReturn:
+    raise _RefusedByItself(message)
+
+
+def _now(form: str) -> str:
+    if len(form) > SHOWN:
+        raise SecurityError(f"a form of the date of {len(form):,} characters")
+    return datetime.now().strftime(form)
 
 
 @lru_cache(maxsize=64)
 def _compile(template: str) -> jinja2.Template:
-    extensions = [_Generation, "jinja2.ext.loopcontrols"]
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=extensions
+    environment = MeteredEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
     )
-    environment.filters["tojson"] = _tojson
     environment.globals |= {
         "raise_exception": _refuse,
-        "strftime_now": lambda form: datetime.now().strftime(form),
+        "strftime_now": _now,
+        "dict": _Dict(),
     }
-    return environment.from_string(template)
+    return environment.template(template)
 
 
-def _named_reasoning(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Without empty fields, and with the reasoning under the names that templates read, whatever the caller's name for it."""
-    message = {name: value for name, value in message.items() if value is not None}
-    reasoning = next((message[name] for name in REASONING_FIELDS if name in message), None)
-    return (
-        message
-        if reasoning is None
-        else {"thinking": reasoning, **message, "reasoning_content": reasoning}
-    )
+def _given(message: Message, content: Any) -> dict[str, Any]:
+    """As transformers gives it to a template: without fields that are null, and with the reasoning
+    under the names that templates read. `content`: what a null there becomes, or `missing`."""
+    given = {name: value for name, value in message.items() if value is not None}
+    if content is not missing and message.get("content", "") is None:
+        given["content"] = content
+    for name in REASONING_FIELDS:
+        if name in given:
+            return {"thinking": given[name], **given, "reasoning_content": given[name]}
+    return given
 
 
 def reads_reasoning(template: str) -> bool:
@@ -133,28 +144,55 @@ def marks_generation(template: str) -> bool:
 
 def render(
     template: str,
-    messages: Sequence[Mapping[str, Any]],
+    messages: Sequence[Message],
+    /,
     *,
     add_generation_prompt: bool,
     **variables: Any,
 ) -> tuple[str, Spans]:
     """The text of a conversation, and the places that the template marks as generated (none without `{% generation %}`).
 
-    `variables`: bos_token, eos_token, tools (JSON schemas), enable_thinking, whatever the template reads. A broken template, or one
-    that refuses these messages, is a ValueError."""
-    named = {
-        "tools": None,
-        "documents": None,
-        **variables,
-        "add_generation_prompt": add_generation_prompt,
-    }
-    blocks: list[str] = []
-    spans: Spans = []
-    try:
-        for block in _compile(template).generate(
-            messages=[_named_reasoning(m) for m in messages], **named, **{_TRACK: (blocks, spans)}
-        ):
-            blocks.append(block)
-    except (jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, TypeError) as error:
-        raise ValueError(f"the chat template cannot be rendered: {error}") from error
-    return "".join(blocks), spans
+    `variables`: bos_token, eos_token, tools (JSON schemas), enable_thinking, whatever the template
+    reads. Templates differ in how they know a turn of tool calls alone, whose content is null:
+    without the field, as transformers gives it, and failing that with null or nothing in it.
+    ValueError, in a sentence of bounded length, for a template that is broken, endless or hostile,
+    or that refuses these messages."""
+    named = {"tools": None, "documents": None, **variables}
+    named["add_generation_prompt"] = add_generation_prompt
+    lacking = any(message.get("content", "") is None for message in messages)
+    errors = []
+    for content in (missing, None, "") if lacking else (missing,):
+        try:
+            return _run(template, messages, named, content)
+        except Exception as error:  # whatever a file of others can raise
+            errors.append(error)
+            if isinstance(error, SecurityError):  # it has cost enough
+                break
+    raise _unrendered(errors[0]) from None
+
+
+def _run(
+    template: str, messages: Sequence[Message], named: dict[str, Any], content: Any
+) -> tuple[str, Spans]:
+    if len(template) > LONGEST_TEMPLATE:
+        raise SecurityError(
+            f"it has {len(template):,} characters, at most {LONGEST_TEMPLATE:,} are read"
+        )
+    compiled = _compile(template)
+    given = [_given(message, content) for message in messages]
+    context = compiled.new_context({**named, "messages": given})
+    meter = context.eval_ctx.meter = Meter(named | {"messages": given})
+    pieces = meter.pieces
+    for piece in compiled.root_render_func(context):
+        meter.spend(len(piece))
+        pieces.append(piece)
+    text = "".join(pieces)
+    text.encode()  # refuses half characters ("\\ud800"), which no tokenizer takes
+    return text, meter.spans
+
+
+def _unrendered(error: Exception) -> ValueError:
+    said = " ".join(str(error).split())[:SHOWN] or type(error).__name__
+    if isinstance(error, _RefusedByItself):
+        return ValueError(f"the chat template refuses these messages: {said}")
+    return ValueError(f"the chat template cannot be rendered: {said}")

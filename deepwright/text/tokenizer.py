@@ -72,6 +72,7 @@ class Tokenizer:
         self.pad_id: int = ids[self.pad]
         self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys((self.eos_id, *stop_ids)))
         self.adds_bos = adds_bos and bos is not None
+        self.template_file = ""  # where the template was read, for messages
         self._words = _plain_words(backend)
         self._unknown_id = None if self._words is None else backend.token_to_id(UNKNOWN)
 
@@ -131,16 +132,19 @@ class Tokenizer:
     def render(
         self,
         messages: Sequence[Mapping[str, Any]],
+        /,
         add_generation_prompt: bool = True,
         **variables: Any,
     ) -> str:
         """The text of a conversation of {"role", "content"} messages, with exactly one BOS where the model wants one.
 
-        `variables` are the template's own (tools, enable_thinking ...). Reasoning of earlier turns stays or goes as the template has it."""
+        `variables` are the template's own (tools, enable_thinking ...). Reasoning of earlier turns
+        stays or goes as the template has it. ValueError naming the template's file where it cannot
+        be rendered (see `templates.render`)."""
         return self._render(messages, add_generation_prompt, variables)[0]
 
     def assistant_spans(
-        self, messages: Sequence[Mapping[str, Any]], **variables: Any
+        self, messages: Sequence[Mapping[str, Any]], /, **variables: Any
     ) -> Spans | None:
         """Places in `render(messages, False)` that the template marks by `{% generation %}`; None where it has no such mark."""
         return (
@@ -160,12 +164,12 @@ class Tokenizer:
             "unk_token": self.unk,
         }
         named = {name: token for name, token in named.items() if token is not None}
-        text, spans = render(
-            self.template,
-            messages,
-            add_generation_prompt=add_generation_prompt,
-            **named | dict(variables),
-        )
+        named |= {**variables, "add_generation_prompt": add_generation_prompt}
+        try:
+            text, spans = render(self.template, messages, **named)
+        except ValueError as error:
+            where = f"{self.template_file}: " if self.template_file else ""
+            raise ValueError(f"{where}{error}") from None
         once = self._with_one_bos(text)
         moved = len(once) - len(text)
         return once, [(start + moved, end + moved) for start, end in spans]

@@ -1,9 +1,9 @@
 """Wrong twins of text and fine-tuning: mistakes made elsewhere, put in place of one function, and the test that must then fail."""
 
 import dataclasses
-from datetime import datetime
 
 import pytest
+from jinja2.filters import FILTERS
 
 from deepwright.data import conversations
 from deepwright.text import templates, thoughts, tokenizer
@@ -90,15 +90,12 @@ def end_token_masked_as_padding(original):
     )
 
 
-def html_escaped(_):
+def html_escaped(original):
     def compiled(template):
-        environment = templates.ImmutableSandboxedEnvironment(
-            trim_blocks=True,
-            lstrip_blocks=True,
-            extensions=[templates._Generation, "jinja2.ext.loopcontrols"],
-        )
-        environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-        return environment.from_string(template)  # jinja2's own tojson
+        made = original.__wrapped__(template)
+        environment = made.environment.overlay()
+        environment.filters = {**environment.filters, "tojson": FILTERS["tojson"]}  # jinja2's own
+        return environment.from_string(template)
 
     return compiled
 

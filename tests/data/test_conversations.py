@@ -1,5 +1,7 @@
 """Conversations as documents: ids are those of the model's use, targets are what the assistant says with its end, anything else is refused."""
 
+import copy
+import itertools
 import json
 
 import pytest
@@ -8,7 +10,7 @@ from deepwright.data.conversations import documents_of, read_documents
 from deepwright.tasks import make_task
 from deepwright.text import Tokenizer, number_tokenizer
 from tests.text import family as families
-from tests.text.templates import FAMILIES
+from tests.text.templates import CALLING, FAMILIES
 
 SAID = [
     {"role": "user", "content": "a"},
@@ -29,16 +31,13 @@ def tokenizers(tmp_path_factory) -> dict[str, Tokenizer]:
 
 def targets(tokenizer: Tokenizer, document) -> list[str]:
     """The trained stretches as text."""
-    text, out = "", []
-    for index, target in [
-        *zip(document.ids_T.tolist(), document.targets_T.tolist(), strict=True),
-        (None, False),
-    ]:
-        if target:
-            text += tokenizer.decode([index], specials=True)
-        elif text:
-            out, text = [*out, text], ""
-    return out
+    pairs = zip(document.ids_T.tolist(), document.targets_T.tolist(), strict=True)
+    runs = itertools.groupby(pairs, key=lambda pair: pair[1])
+    return [
+        tokenizer.decode([index for index, _ in run], specials=True)
+        for target, run in runs
+        if target
+    ]
 
 
 def texts(tokenizer: Tokenizer, document) -> str:
@@ -201,6 +200,223 @@ def test_what_the_template_drops_is_said(tokenizers, tmp_path):
     assert documents_of({"messages": PLAIN}, Tokenizer.load(folder))
 
 
+# ---- turns that are marked untrained
+
+
+def marked(*marks):
+    """Each of three answers with its mark."""
+    chat = []
+    for n, mark in enumerate(marks):
+        chat.append({"role": "user", "content": f"q{n}"})
+        chat.append({"role": "assistant", "content": f"a{n}", "weight": mark})
+    return {"messages": chat}
+
+
+@pytest.mark.parametrize("name", ["smollm", "llama", "marked"])
+@pytest.mark.parametrize(
+    "marks, turns, expected",
+    [
+        ((1, 1, 1), "all", [["a0", "a1", "a2"]]),
+        ((0, 1, 1), "all", [["a1", "a2"]]),
+        ((1, 0, 1), "all", [["a0", "a2"]]),
+        ((1, 0, 0), "all", [["a0"]]),
+        ((1, 0, 1), "each", [["a0"], ["a2"]]),
+        ((1, 1, 0), "last", [["a1"]]),
+        ((0, 0, 0), "all", []),
+        ((0, 0, 0), "each", []),
+        ((0, 0, 0), "last", []),
+    ],
+)
+def test_masked_turns_are_context_and_never_targets(tokenizers, name, marks, turns, expected):
+    tokenizer = tokenizers[name]
+    end = tokenizer.eos
+    documents = documents_of(marked(*marks), tokenizer, turns)
+    assert [targets(tokenizer, d) for d in documents] == [[t + end for t in ts] for ts in expected]
+    for document in documents:  # all that was said before is there, and nothing after
+        ids, last = document.ids_T.tolist(), targets(tokenizer, document)[-1]
+        chat = [{k: v for k, v in m.items() if k != "weight"} for m in marked(*marks)["messages"]]
+        whole = tokenizer.encode(tokenizer.render(chat, False))
+        assert ids == whole[: len(ids)] and tokenizer.decode(ids, specials=True).endswith(last)
+
+
+def test_rows_with_nothing_to_train_on_are_left_out_and_counted(tokenizers, tmp_path):
+    file = tmp_path / "rows.jsonl"
+    rows = [marked(0, 0), marked(0, 1), {"prompt": "a", "completion": "b", "train": False}]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    reading = read_documents(file, tokenizers["smollm"], 1000, "each")
+    assert (len(reading.documents), reading.untrained, reading.too_long) == (1, 2, 0)
+    assert reading.notes() == ["2 rows in which no turn is to be trained on are left out"]
+    file.write_text("\n".join(map(json.dumps, rows[::2])))
+    with pytest.raises(ValueError, match="none of 0 documents .*; 2 rows have nothing to train on"):
+        read_documents(file, tokenizers["smollm"], 1000)
+
+
+def test_fields_that_nothing_reads_are_said_once(tokenizers, tmp_path):
+    chat = [SAID[0] | {"id": 1, "mood": "kind"}, SAID[1] | {"name": "x", "mood": "dry", "score": 1}]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join([json.dumps({"messages": chat, "source": "web"})] * 3))
+    reading = read_documents(file, tokenizers["smollm"], 1000)
+    assert reading.notes() == [
+        "nothing reads these fields of messages: mood (3 times), score (3 times)"
+    ]
+    [quiet] = families_of_template("{{ messages[0].mood }}", tokenizers["smollm"])
+    assert "mood" not in read_documents(file, quiet, 1000).unread
+
+
+def families_of_template(text, tokenizer):
+    other = copy.copy(tokenizer)
+    other.template += "{# " + text.replace("{{", "").replace("}}", "") + " #}"
+    return [other]
+
+
+# ---- tools
+
+
+ARGUMENTS = {"at": 'é "x"', "n": 2, "deep": {"a": [None, True]}}
+TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {"at": {"type": "string"}}}}}  # fmt: skip
+
+
+def called(arguments=ARGUMENTS, content=None, result="there", **more):
+    call = {"type": "function", "id": "c1", "function": {"name": "look", "arguments": arguments}}
+    return {
+        "messages": [
+            {"role": "user", "content": "where?"},
+            {"role": "assistant", "content": content, "tool_calls": [call]},
+            {"role": "tool", "name": "look", "tool_call_id": "c1", "content": result},
+            {"role": "assistant", "content": "There."},
+        ],
+        **more,
+    }
+
+
+def with_template(tokenizer, template):
+    other = copy.copy(tokenizer)
+    other.template = template
+    other.__dict__.pop("turn_end_id", None)
+    return other
+
+
+@pytest.fixture(scope="module")
+def callers(tokenizers):
+    base = {"tagged": "smollm", "added": "r1", "single": "llama", "items": "smollm"}
+    return {name: with_template(tokenizers[base[name]], CALLING[name]) for name in CALLING}
+
+
+JSON = json.dumps(ARGUMENTS, ensure_ascii=False)
+WRITTEN = {
+    "tagged": f'\n<call>\n{{"name": "look", "arguments": {JSON}}}\n</call><|im_end|>',
+    "added": f"<call>function<sep>look\n{JSON}</call><｜end▁of▁sentence｜>",
+    "single": f'{{"name": "look", "parameters": {JSON}}}<|eot_id|>',
+    "items": '<call name="look">\n<at>é "x"</at>\n<n>2</n>\n<deep>{"a": [null, true]}</deep>\n</call><|im_end|>',
+}
+
+
+@pytest.mark.parametrize("name", CALLING)
+@pytest.mark.parametrize("arguments", [ARGUMENTS, JSON])
+@pytest.mark.parametrize("content", [None, ""])
+def test_calls_are_given_in_the_form_that_the_template_takes(callers, name, arguments, content):
+    documents = documents_of(called(arguments, content), callers[name], "each")
+    first, second = (targets(callers[name], document) for document in documents)
+    assert first == [WRITTEN[name].removeprefix("\n")]
+    assert second == [("There." + callers[name].eos)]
+
+
+def test_a_text_of_arguments_keeps_its_characters_where_texts_are_added(callers):
+    compact = json.dumps(ARGUMENTS, separators=(",", ":"))
+    [document] = documents_of(called(compact), callers["added"], "last")
+    assert compact in texts(callers["added"], document)
+    code = called("print(1)\n")  # an interpreter's call: no JSON at all
+    assert "print(1)\n</call>" in texts(callers["added"], documents_of(code, callers["added"])[0])
+
+
+def test_the_tools_are_shown_or_it_is_said(callers, tmp_path):
+    file = tmp_path / "rows.jsonl"
+    for tools in ([TOOL], json.dumps([TOOL])):
+        file.write_text(json.dumps(called(tools=tools)) + "\n")
+        reading = read_documents(file, callers["tagged"], 1000)
+        assert json.dumps(TOOL) in texts(callers["tagged"], reading.documents[0])
+        assert reading.notes() == []
+    file.write_text(json.dumps(called(tools=[TOOL, {"name": "wait"}])) + "\n")
+    reading = read_documents(file, callers["added"], 1000)  # a call itself names the other
+    assert reading.notes() == ["the template does not show these tools: wait (1 times)"]
+
+
+LOSING = {
+    "no calls": "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}",
+    "the first call alone": "{% for m in messages %}<|im_start|>{{ m.content or (m.tool_calls[0].function | tojson) }}<|im_end|>{% endfor %}",
+    "no arguments": "{% for m in messages %}<|im_start|>{{ m.content or m.tool_calls[0].function.name }}<|im_end|>{% endfor %}",
+    "no results": "{% for m in messages if m.role != 'tool' %}<|im_start|>{{ m.content or (m.tool_calls | tojson) }}<|im_end|>{% endfor %}",
+    "no words beside": "{% for m in messages %}<|im_start|>{{ (m.tool_calls | tojson) if m.tool_calls else m.content }}<|im_end|>{% endfor %}",
+}
+PROMPT = "{% if add_generation_prompt %}<|im_start|>{% endif %}"
+
+
+@pytest.mark.parametrize("name", LOSING)
+def test_what_a_template_loses_of_calls_is_refused(tokenizers, name):
+    tokenizer = with_template(tokenizers["smollm"], LOSING[name] + PROMPT)
+    value = called({"at": "xyz"}, "I look." if "beside" in name else None)
+    if name == "the first call alone":
+        second = {"function": {"name": "look", "arguments": {"at": "second"}}}
+        value["messages"][1]["tool_calls"].append(second)
+    lost = {"no calls": "look", "no arguments": "at", "no results": "there", "no words beside": "I look."}  # fmt: skip
+    with pytest.raises(ValueError, match=f"message [12]: '{lost.get(name, 'second')}' is lost"):
+        documents_of(value, tokenizer, "last" if name == "no results" else "each")
+    prompt, said = value["messages"][:3], "There."
+    if name in ("no calls", "no results"):  # also where they are only context
+        with pytest.raises(ValueError, match="is lost"):
+            documents_of({"prompt": prompt, "completion": said}, tokenizer)
+
+
+@pytest.mark.parametrize(
+    "value", [0, 7, -1.5, True, False, None, "", "a\nb", 'q"q', "é", [], {}, [{"a": "b"}]]
+)
+@pytest.mark.parametrize("name", CALLING)
+def test_any_argument_is_found_again(callers, name, value):
+    """Nothing that stands in a rendered turn is said to be lost, however the template writes it."""
+    for arguments in ({"at": value}, json.dumps({"at": value})):
+        assert documents_of(called(arguments), callers[name], "each")
+
+
+# ---- files
+
+
+def test_parquet_and_json_lists(callers, tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet")
+    wait = {"type": "object", "properties": {"until": {"type": "string"}}}
+    tools = [
+        TOOL,
+        {"type": "function", "function": {"name": "wait", "parameters": wait, "description": "d"}},
+    ]
+    value = called({"at": "x"}, tools=tools)
+    value["messages"].insert(0, {"role": "system", "content": "s"})
+    other = called({"until": "y"}, tools=tools)
+    other["messages"][1]["tool_calls"][0]["function"]["name"] = "wait"
+    rows = [value, other, marked(0, 1, 1)]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    (tmp_path / "rows.json").write_text(json.dumps(rows, indent=1))
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    expected, *others = (
+        [d.ids_T.tolist() for d in read_documents(tmp_path / f"rows.{kind}", callers["tagged"], 2000).documents]
+        for kind in ("jsonl", "json", "parquet")
+    )  # fmt: skip
+    assert len(expected) == 3 and others == [expected, expected]
+    (tmp_path / "rows.csv").write_text("a")
+    with pytest.raises(ValueError, match=r"expected a \.jsonl, \.json or \.parquet file"):
+        read_documents(tmp_path / "rows.csv", callers["tagged"], 100)
+
+
+def test_other_layouts_by_their_name(tokenizers, tmp_path):
+    file = tmp_path / "rows.json"
+    shared = {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}
+    for rows, layout in (([shared], "sharegpt"), ([{"instruction": "a", "output": "b"}], "alpaca")):
+        file.write_text(json.dumps(rows))
+        [document] = read_documents(file, tokenizers["smollm"], 100, "all", layout).documents
+        assert targets(tokenizers["smollm"], document) == ["b<|im_end|>"]
+        with pytest.raises(ValueError, match=f"rows.json, row 1: .*--layout {layout}"):
+            read_documents(file, tokenizers["smollm"], 100)
+
+
 @pytest.mark.parametrize(
     "row, message",
     [
@@ -248,9 +464,10 @@ def test_bad_files_and_long_documents(tokenizers, tmp_path):
             read_documents(file, tokenizers["smollm"], 1000)
     rows = [{"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": "b" * 300}]
     file.write_text("\n".join(map(json.dumps, rows)))
-    documents, left_out = read_documents(file, tokenizers["smollm"], 100)
-    assert len(documents) == left_out == 1
-    length = documents[0].length
-    assert read_documents(file, tokenizers["smollm"], length)[1] == 1
+    reading = read_documents(file, tokenizers["smollm"], 100)
+    assert len(reading.documents) == reading.too_long == 1
+    assert reading.notes() == ["1 documents of more than 100 tokens are left out"]
+    length = reading.documents[0].length
+    assert read_documents(file, tokenizers["smollm"], length).too_long == 1
     with pytest.raises(ValueError, match="none of 2 documents has at most"):
         read_documents(file, tokenizers["smollm"], length - 1)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 
 import pytest
 import torch
@@ -159,3 +160,51 @@ def test_preview_leaves_out_what_is_too_long_and_refuses_what_never_ends(base, d
     assert cli.main(["data", "preview", str(data), "--model", str(base), "--turns", "some"]) == 2
     assert cli.main(["data", "view"]) == 2
     assert cli.main(["data", "preview", str(tmp_path / "none.jsonl"), "--model", str(base)]) == 2
+
+
+def test_other_layouts_marks_and_what_is_left_out(base, tmp_path, capsys):
+    """From files to files: what is said to the user, and a run on what is left."""
+    file = tmp_path / "rows.json"
+    turns = [
+        {"from": "human", "value": "2 + 2?"},
+        {"from": "gpt", "value": "5", "weight": 0, "mood": "dry"},
+        {"from": "human", "value": "sure?"},
+        {"from": "gpt", "value": "4"},
+    ]
+    rows = [{"conversations": turns}, {"conversations": turns[:2]}, {"conversations": turns}]
+    rows[2] = {"conversations": [turns[0], {"from": "gpt", "value": "b" * 200}]}
+    file.write_text(json.dumps(rows))
+    options = ["--layout", "sharegpt", "--length", "150"]
+    assert cli.main(["data", "preview", str(file), "--model", str(base), *options]) == 0
+    shown = capsys.readouterr().out
+    assert "⟦4<|im_end|>⟧" in shown and "⟦5" not in shown and "5<|im_end|>" in shown
+    for note in (
+        "1 documents of more than 150 tokens are left out",
+        "1 rows in which no turn is to be trained on are left out",
+        "nothing reads these fields of messages: mood (2 times)",
+    ):
+        assert f"{file}: {note}" in shown
+    words = ["sft", str(base), "--data", str(file), "--layout", "sharegpt", "--sft.length", "150"]
+    assert cli.main([*words, "--sft.epochs", "1", "--run", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().out
+    assert "1 documents, " in said and said.count("are left out") == 2
+    assert 'layout = "sharegpt"' in (tmp_path / "run" / "config.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ('{"instruction": "a", "output": "b"}', "line 1: .*--layout alpaca"),
+        ('{"messages": [{"from": "human", "value": "a"}]}', "line 1: .*--layout sharegpt"),
+        ('{"messages": 7}', "line 1: messages are 7"),
+        ("{", "line 1: not JSON"),
+        ('{"prompt": "a", "completion": "b", "weight": 0.5}', "line 1: weight is 0.5"),
+    ],
+)
+def test_a_row_that_cannot_be_read_names_its_place(base, tmp_path, capsys, text, said):
+    file = tmp_path / "rows.jsonl"
+    file.write_text(text)
+    assert cli.main(["data", "preview", str(file), "--model", str(base)]) == 2
+    error = capsys.readouterr().err
+    assert re.search(f"{file}, {said}", error) and error.count("\n") == 1
+    assert cli.main(["data", "preview", str(file), "--model", str(base), "--layout", "owl"]) == 2

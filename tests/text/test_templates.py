@@ -1,13 +1,28 @@
 """Chat templates of four families: the same characters as transformers renders, one BOS, reasoning as the template has it, a closed sandbox."""
 
+import copy
+import functools
+import itertools
 import json
 
 import pytest
+import tokenizers
 
-from deepwright.text import Tokenizer
+from deepwright.text import Tokenizer, metering
 from deepwright.text.templates import render
 from tests.text import family as families
-from tests.text.templates import BOS, EOS, FAMILIES, LLAMA, MARKED, QWEN, R1
+from tests.text.template_grammar import Grammar
+from tests.text.templates import (
+    BOS,
+    CALLING,
+    CONSTRUCTS,
+    EOS,
+    FAMILIES,
+    LLAMA,
+    MARKED,
+    QWEN,
+    R1,
+)
 
 TOOLS = [
     {"type": "function", "function": {"name": "f<é>&'", "parameters": {"b": 1, "a": [True, None]}}}
@@ -57,6 +72,115 @@ def test_characters_and_ids_equal_transformers(folders, name, chat):
                 "input_ids"
             ]
             assert ours.encode(ours.render(CHATS[chat], prompt, **more)) == ids
+
+
+CALL = {
+    "type": "function",
+    "id": "c1",
+    "function": {"name": "look", "arguments": {"at": "é <b>", "n": 2, "deep": {"a": [None]}}},
+}
+TEXT = {**CALL, "function": {"name": "look", "arguments": '{"at":"é", "n": 2}'}}
+RESULT = {"role": "tool", "name": "look", "tool_call_id": "c1", "content": '{"seen": "x"}'}
+CALLED = {
+    "object": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "", "tool_calls": [CALL]}, RESULT, {"role": "assistant", "content": "d"}],
+    "text": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "", "tool_calls": [TEXT]}, RESULT],
+    "null": [{"role": "user", "content": "a"}, {"role": "assistant", "content": None, "tool_calls": [TEXT]}, RESULT, RESULT],
+    "two, with words": [{"role": "system", "content": "s"}, {"role": "user", "content": "a"},
+                        {"role": "assistant", "content": "b", "tool_calls": [CALL, TEXT]}],
+    "bare": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "", "tool_calls": [CALL["function"]]}],
+    "parts": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}],
+    "roles": [{"role": "developer", "content": "a"}, {"role": "ipython", "content": {"a": 1}}, {"role": "function", "content": "c"}],
+}  # fmt: skip
+
+
+def characters(template, messages, **more):
+    """What transformers and we make of a template; None where it refuses the messages."""
+    theirs = reference()
+    texts = []
+    for rendering in (
+        lambda: theirs.apply_chat_template(
+            messages, chat_template=template, tokenize=False, **more
+        ),
+        lambda: render(
+            template,
+            messages,
+            **{"add_generation_prompt": False, **theirs.special_tokens_map, **more},
+        )[0],
+    ):
+        try:
+            texts.append(rendering())
+        except Exception:  # the reference raises whatever jinja2 does
+            texts.append(None)
+    return texts
+
+
+@functools.cache
+def reference():
+    """A tokenizer of transformers of which only the special tokens matter."""
+    transformers = pytest.importorskip("transformers")
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<s>": 0, "</s>": 1}, "<s>"))
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<s>", eos_token="</s>"
+    )
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"tools": TOOLS}, {"documents": [{"title": "t", "text": "x"}]}]
+)
+@pytest.mark.parametrize("template", CONSTRUCTS)
+def test_every_construct_equals_transformers(template, more):
+    for chat in (*CHATS.values(), *CALLED.values()):
+        theirs, ours = characters(template, chat, **more)
+        assert ours == theirs
+
+
+@pytest.mark.parametrize("more", [{}, {"tools": TOOLS}])
+@pytest.mark.parametrize("name", CALLING)
+def test_tool_calls_equal_transformers_wherever_it_renders(name, more):
+    for chat, prompt in itertools.product((*CALLED.values(), *CHATS.values()), (True, False)):
+        theirs, ours = characters(CALLING[name], chat, add_generation_prompt=prompt, **more)
+        assert theirs is None or ours == theirs
+
+
+def test_a_turn_of_calls_alone_is_rendered_where_transformers_gives_up():
+    """transformers takes the field away, and a template that asks whether it is null then fails."""
+    theirs, ours = characters(CALLING["added"], CALLED["null"])
+    assert theirs is None and ours is not None
+    assert ours.startswith(
+        '<s><｜User｜>a<｜Assistant｜><call>function<sep>look\n{"at":"é", "n": 2}</call></s>'
+    )
+    by_content = "{% for m in messages %}{{ 'x' if '</think>' in m.content else m.content + '.' }}{% endfor %}"
+    theirs, ours = characters(by_content, CALLED["null"][:2])
+    assert (theirs, ours) == (None, "a..")  # this one knows neither: nothing in it
+
+
+def agreement(seeds):
+    """How many random templates both render; all others both must refuse, or cost too much to ask."""
+    chat, both = [*CHATS["answered"], {"role": "user", "content": "<a> é\n", "name": "q"}], 0
+    for seed in seeds:
+        template = Grammar(seed).template()
+        try:
+            render(template, chat, add_generation_prompt=False, bos_token="<s>", eos_token="</s>")
+        except ValueError as error:
+            if "more than any conversation needs" in str(error):
+                continue  # transformers would go on
+        theirs, ours = characters(template, chat)
+        assert ours == theirs, seed
+        both += ours is not None
+    return both
+
+
+def test_random_templates_equal_transformers(monkeypatch):
+    monkeypatch.setattr(metering, "UNITS", 300_000)
+    monkeypatch.setattr(metering, "MOST_UNITS", 0)
+    assert agreement(range(60)) > 45
+
+
+@pytest.mark.slow
+def test_thousands_of_random_templates_equal_transformers(monkeypatch):
+    monkeypatch.setattr(metering, "UNITS", 300_000)
+    monkeypatch.setattr(metering, "MOST_UNITS", 0)
+    assert agreement(range(1000, 4000)) > 2400
 
 
 @pytest.mark.parametrize(
@@ -181,12 +305,53 @@ def test_a_template_refuses_in_its_own_words():
 @pytest.mark.parametrize(
     "hostile",
     ["{{ messages.append(1) }}", "{{ ''.__class__.__mro__ }}", "{{ messages[0].update(a=1) }}", "{{ raise_exception.__globals__.x }}",
-     "{{ strftime_now.__globals__.x }}", "{{ generation_track[1].append(1) }}", "{% include '/etc/passwd' %}", "{{ 1 / 0 }}", "{{ 1 + 'a' }}",
-     "{% for x in range(9999999999) %}{% endfor %}", "{{ messages['a'].b.c }}", "{% generation %}"],
+     "{{ strftime_now.__globals__.x }}", "{% include '/etc/passwd' %}", "{{ 1 / 0 }}", "{{ 1 + 'a' }}", "{{ dict.update(messages[0], a=1) }}",
+     "{% for x in range(9999999999) %}{% endfor %}", "{{ messages['a'].b.c }}", "{% generation %}", "{{ '\\ud800' }}", "{{ strftime_now(5) }}",
+     "{% for None in x %}{% endfor %}", "{% break %}", "{{ raise_exception(messages) }}", "{{ dict(a=1, a=2) }}", "{{ 1[2] }}{{ x.y.z }}"],
 )  # fmt: skip
 def test_a_hostile_template_is_one_sentence(hostile):
-    with pytest.raises(ValueError, match="chat template"):
+    with pytest.raises(ValueError, match="chat template") as caught:
         render(hostile, CHATS["question"], add_generation_prompt=True)
+    assert len(str(caught.value)) < 300 and "\n" not in str(caught.value)
+
+
+def test_a_template_changes_nothing_that_it_is_given():
+    chat, tools = copy.deepcopy(CALLED["object"]), copy.deepcopy(TOOLS)
+    for path in ("messages", "messages[1].tool_calls[0].function.arguments", "tools[0]"):
+        for attack in ("x.update({'a': 1})", "x.append(1)", "dict.update(x, {'a': 1})", "x.pop()"):
+            with pytest.raises(ValueError, match="chat template"):
+                render(f"{{% set x = {path} %}}{{{{ {attack} }}}}", chat, add_generation_prompt=False, tools=tools)  # fmt: skip
+    assert (chat, tools) == (CALLED["object"], TOOLS)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"x" * 10_000_000, r"it has 10,000,000 characters, at most 100,000 are read"),
+        (b"\x00\xff\xfe{{ a }}", "chat_template.jinja is no UTF-8 text"),
+        (b"{{ " + b"(" * 20_000 + b")" * 20_000 + b" }}", "maximum recursion depth exceeded"),
+        (b"{% for a in b %}" * 200 + b"{% endfor %}" * 200, "too many|maximum"),
+        (b"{% if a %}" * 3000 + b"{% endif %}" * 3000, "maximum recursion depth exceeded"),
+        (b"{{ 1 + }}", "unexpected 'end of print statement'"),
+    ],
+)
+def test_a_sentence_names_the_file_of_the_template(tmp_path, content, message):
+    folder = families.write(tmp_path, "qwen")
+    (folder / "chat_template.jinja").write_bytes(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        Tokenizer.load(folder).encode_prompt("4")
+    assert str(folder / "chat_template.jinja") in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_a_sentence_names_the_config_that_holds_the_template(tmp_path):
+    folder = families.write(tmp_path, "qwen", template_in_config=True)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(config | {"chat_template": "{{ 1/0 }}"})
+    )
+    with pytest.raises(ValueError, match="tokenizer_config.json: the chat template cannot be rend"):
+        Tokenizer.load(folder).encode_prompt("4")
 
 
 @pytest.mark.parametrize("special, message", [
