@@ -197,7 +197,7 @@ def evaluate(
 
 
 def reading_of(task: Task) -> Reading:
-    return task.reading if isinstance(task, ChatTask) else "strict"
+    return (task.reading or "usual") if isinstance(task, ChatTask) else "strict"
 
 
 def read_generation(

@@ -25,6 +25,7 @@ from deepwright.rl.outside import WEB, reload_words
 from deepwright.rl.reward_model import RewardModelConfig
 from deepwright.sampler import Sampling
 from deepwright.tasks import Countdown, Task, make_task
+from deepwright.tasks.task import paid
 from deepwright.train.pretrain import PretrainConfig
 from deepwright.train.sft import SFTConfig
 
@@ -102,7 +103,8 @@ class TaskChoice:
 
     def make(self) -> Task:
         """The task with the reward that training pays."""
-        return make_task(self.name, self.seed, reward=self.reward, **read_options(self.options))
+        options = read_options(self.options)
+        return paid(make_task(self.name, self.seed, reward=self.reward, **options))
 
     def variants(self, options: Sequence[str]) -> dict[str, Task]:
         """By each option the task that it makes of this one, with its own check."""

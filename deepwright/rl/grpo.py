@@ -39,6 +39,7 @@ from deepwright.rl.types import Group, Row
 from deepwright.rl.update import accumulate_gradient, update_metrics, with_old, with_reference
 from deepwright.sampler import Completion, NotFinite, Sampler, Sampling
 from deepwright.tasks import Task
+from deepwright.tasks.task import paid
 from deepwright.text import Tokenizer
 from deepwright.train.checkpoint import (
     Checkpoint,
@@ -231,7 +232,7 @@ def train_grpo(
     appended to run_dir/alarms.jsonl. Raises ValueError (settings that contradict the checkpoint; a verifier that always fails), CheckpointError,
     TrainingDiverged.
     """
-    learner, values = Learner(config, model), {}
+    learner, values, task = Learner(config, model), {}, paid(task)
     samples_path = Path(samples_path or Path(run_dir) / "samples.jsonl")
     progress = progress or Progress(config.steps, stage, unit="steps")
     saved = _start_or_resume(learner, run_dir, tracker, samples_path, stage, progress)

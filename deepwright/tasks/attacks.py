@@ -21,6 +21,7 @@ from deepwright.tasks.task import (
     Task,
     Verdict,
     framed,
+    paid,
     score_all,
 )
 from deepwright.tasks.user_reward import UserReward
@@ -109,7 +110,7 @@ def honest(task: Task, problem: Problem) -> Score | None:
 
 def attack(task: Task, problems: Sequence[Problem]) -> Iterator[Hit]:
     """Tries every attack on every problem. An attack is paid if it earns what the reference answer earns, or counts as correct."""
-    programs = bool(confinement()) and not isinstance(task, UserReward)
+    task, programs = paid(task), bool(confinement()) and not isinstance(task, UserReward)
     for problem in problems:
         best = honest(task, problem)
         full = best.value if best and best.verdict is Verdict.CORRECT else float("inf")
@@ -139,11 +140,11 @@ def report(task: Task, count: int = 3) -> tuple[list[str], bool]:
     lines = [
         f"{task.name}: {len(hits)} attacks on {len(problems)} problems: {counts}; slowest {slowest.seconds:.1f} s ({slowest.attack})"
     ]
-    paid: dict[str, list[Hit]] = {}
+    earned: dict[str, list[Hit]] = {}
     for hit in hits:
         if hit.paid:
-            paid.setdefault(hit.attack, []).append(hit)
-    for name, (first, *others) in paid.items():
+            earned.setdefault(hit.attack, []).append(hit)
+    for name, (first, *others) in earned.items():
         lines.append(
             f"  PAID {first.score.value:g}: {name}, on {1 + len(others)} of {len(problems)}: {first.score.detail[:80]}"
         )
@@ -164,5 +165,5 @@ def report(task: Task, count: int = 3) -> tuple[list[str], bool]:
     ]
     return [
         *lines,
-        f"  {len(paid) or 'no'} attack{'s' * (len(paid) > 1)} earned the full reward",
-    ], not (paid or refused)
+        f"  {len(earned) or 'no'} attack{'s' * (len(earned) > 1)} earned the full reward",
+    ], not (earned or refused)

@@ -35,7 +35,7 @@ class Calc3(ChatTask):
     examples: int = 1
     layout: Layout = "boxed"
     format_reward: float = 0.1
-    reading: Reading = "strict"
+    reading: Reading | None = None
 
     name = "calc3"
 

@@ -40,7 +40,7 @@ class DataFile(ChatTask):
     examples: int = 0
     layout: Layout = "boxed"
     format_reward: float = 0.1
-    reading: Reading = "strict"
+    reading: Reading | None = None
     seconds: float = 5.0
     unconfined: bool = False
     benchmark: str = ""

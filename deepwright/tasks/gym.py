@@ -41,7 +41,7 @@ class ReasoningGym(ChatTask):
     by: str = ""
     layout: Layout = "boxed"
     format_reward: float = 0.1
-    reading: Reading = "strict"
+    reading: Reading | None = None
     seconds: float = 5.0
     config: Mapping[str, Any] = field(default_factory=dict, hash=False)
 

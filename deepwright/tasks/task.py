@@ -181,6 +181,12 @@ def framed(layout: Layout, thought: str, answer: str) -> str:
     return f"{thought} \\boxed{{{answer}}}".lstrip()
 
 
+def paid(task: Task) -> Task:
+    """The task as a reward: completions are read strictly, unless it says how they are read."""
+    undecided = isinstance(task, ChatTask) and task.reading is None
+    return replace(task, reading="strict") if undecided else task
+
+
 class ChatTask:
     """What tasks for models with a tokenizer of their own share: conversations, sizes, scores in batches, no word list.
 
@@ -189,11 +195,12 @@ class ChatTask:
 
     layout: Layout
     format_reward: float
-    reading: Reading
+    reading: Reading | None  # None: as usual, but strictly where it is paid for
 
     def __post_init__(self) -> None:
         expect(self.layout in INSTRUCTIONS, "layout", self.layout, "'tags' or 'boxed'")
-        expect(self.reading in READINGS, "reading", self.reading, "'strict' or 'usual'")
+        known = self.reading is None or self.reading in READINGS
+        expect(known, "reading", self.reading, "'strict' or 'usual'")
         check_rewards(self, ("format_reward",))
         least = {"train": 1, "held_out": 1, "held_out_of": 1, "examples": 0, "seconds": 0.01}
         for name, smallest in least.items():
@@ -232,7 +239,7 @@ class ChatTask:
 
     def read(self, problem: Problem, completion: str) -> tuple[str, str] | str:
         """(thought, answer), or what is wrong with the format."""
-        return read_layout(completion, self.layout, self.reading)
+        return read_layout(completion, self.layout, self.reading or "usual")
 
     def judge(
         self, problems: Sequence[Problem], answers: Sequence[str]

@@ -10,11 +10,13 @@ import pytest
 
 from deepwright.evaluate import estimators
 from deepwright.recipe import use
+from deepwright.rl import grpo
 from deepwright.tasks import files, layouts, references, row_files
 from deepwright.tasks.layouts import read_row
 from tests.broken.patched import must_reject
 from tests.evaluate.test_estimators import intervals_hold
 from tests.recipe.test_use import what_was_trained_on_is_not_asked
+from tests.rl import test_grpo
 from tests.tasks.published_rows import ROWS
 from tests.tasks.test_layouts import nothing_is_unpickled, verdicts_hold
 from tests.tasks.test_references import references_hold
@@ -121,7 +123,12 @@ def problems_alone(original):
     return property(lambda self: estimators.wilson(self.value, self.problems))
 
 
+def as_it_came(_):
+    return lambda task: task
+
+
 TWINS = [
+    (test_grpo.test_training_reads_strictly_unless_it_is_told_otherwise, grpo, "paid", as_it_came),
     (references_hold, references, "_in_text", the_text_itself),
     (references_hold, references, "_in_text", the_last_word),
     (references_hold, references, "_joined", blanks_stay),

@@ -158,8 +158,8 @@ def test_what_a_command_refuses(command, line, said):
 
 def test_any_task_by_name():
     choice = resolved("rl", "--task calc3 --task.options terms=4 layout=tags --task.seed 3").task
-    assert choice.make() == Calc3(seed=3, terms=4, layout="tags")
-    assert resolved("rl", "--config smollm2").task.make() == Calc3()
+    assert choice.make() == Calc3(seed=3, terms=4, layout="tags", reading="strict")
+    assert resolved("rl", "--config smollm2").task.make() == Calc3(reading="strict")
     with pytest.raises(ValueError, match="task option is 'terms', expected NAME=VALUE"):
         resolved("rl", "--task calc3 --task.options terms").task.make()
 

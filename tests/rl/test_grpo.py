@@ -17,9 +17,10 @@ import torch
 from deepwright.evaluate.scoring import prompt_ids
 from deepwright.files import read_records
 from deepwright.metrics import JsonlTracker
-from deepwright.rl import train_grpo
+from deepwright.rl import grpo, train_grpo
 from deepwright.rl.grpo import check_prompts
 from deepwright.sampler import Completion, Sampling, StopReason
+from deepwright.tasks import Calc3, Task
 from tests.rl.fakes import (
     CLOCK,
     ONE_UPDATE,
@@ -53,6 +54,27 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
     return first.keys() == second.keys() and all(
         torch.equal(first[name], second[name]) for name in first
     )
+
+
+def readings_in_training(folder: Path, task: Task) -> list[str | None]:
+    """How completions are read where `train_grpo` scores them."""
+    seen = []
+
+    def collect(config, asked, *rest):
+        seen.append(asked.reading)
+        raise InterruptedError
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(InterruptedError):
+        patch.setattr(grpo, "collect", collect)
+        patch.setattr(grpo, "check_prompts", lambda *parts: None)
+        model, tracker = make_model(), JsonlTracker(folder / "metrics.jsonl")
+        train_grpo(ONE_UPDATE, model, TOKENIZER, task, FakeSampler(model), folder, tracker)
+    return seen
+
+
+def test_training_reads_strictly_unless_it_is_told_otherwise(tmp_path):
+    assert readings_in_training(tmp_path, Calc3()) == ["strict"]
+    assert readings_in_training(tmp_path, Calc3(reading="usual")) == ["usual"]
 
 
 def test_a_bandit_is_solved_in_a_few_steps(tmp_path):

@@ -10,7 +10,7 @@ from deepwright import cli
 from deepwright.seeds import pick
 from deepwright.tasks import Verdict, make_task, score_all
 from deepwright.tasks.attacks import ANSWERS, PROGRAMS, attack, attacks, report
-from deepwright.tasks.task import framed
+from deepwright.tasks.task import framed, paid
 
 
 @pytest.fixture
@@ -130,6 +130,7 @@ def test_a_thousand_hostile_completions_neither_crash_nor_stall(name, rows):
         task = make_task(name, train=4, held_out=3, seconds=0.5)
     else:
         task = make_task(name)
+    task = paid(task)
     problem = task.problem(0, "held_out")
     task.score(problem, framed("boxed", "so", problem.answer))  # processes are up
     start = time.monotonic()
@@ -137,12 +138,12 @@ def test_a_thousand_hostile_completions_neither_crash_nor_stall(name, rows):
     scores = score_all(task, [problem] * 1000, completions)
     assert len(scores) == 1000 and time.monotonic() - start < 100
     alone = [framed(layout, "so", problem.answer).strip() for layout in ("tags", "boxed")]
-    paid = [
+    earned = [
         completion
         for completion, score in zip(completions, scores)
         if score.verdict is Verdict.CORRECT and completion.strip() not in alone
     ]
-    assert not paid
+    assert not earned
     assert all(
         score.value == 0 for score in scores if score.verdict in (Verdict.MALFORMED, Verdict.FAILED)
     )

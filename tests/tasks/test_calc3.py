@@ -5,6 +5,7 @@ import re
 import pytest
 
 from deepwright.tasks import Verdict, make_task
+from deepwright.tasks.task import paid
 
 TASK = make_task("calc3")
 
@@ -69,7 +70,7 @@ def test_the_worked_example_is_right_and_never_asked():
 def test_scores(completion, verdict):
     from deepwright.tasks import Problem
 
-    score = TASK.score(Problem(0, "Work out 3 + 4 - 9.", "-2", "a+b-c"), completion)
+    score = paid(TASK).score(Problem(0, "Work out 3 + 4 - 9.", "-2", "a+b-c"), completion)
     assert (
         score.verdict is verdict
         and score.value

@@ -14,6 +14,7 @@ from deepwright.tasks.completions import (
     read_completion,
 )
 from deepwright.tasks.files import DataFile
+from deepwright.tasks.task import paid
 
 
 @pytest.mark.parametrize(
@@ -135,14 +136,16 @@ def test_tags_as_usual():
 def test_a_task_reads_as_it_is_told():
     problem = Problem(0, "How much?", "5", "all")
     completion = USUAL[0][0]
-    assert DataFile("x.jsonl").score(problem, completion).verdict is Verdict.MALFORMED
-    usual = DataFile("x.jsonl", reading="usual")
+    usual = DataFile("x.jsonl")
+    assert paid(usual).score(problem, completion).verdict is Verdict.MALFORMED
     assert usual.score(problem, completion).verdict is Verdict.CORRECT
     assert usual.score(problem, r"\boxed{5} or \boxed{6}").verdict is Verdict.MALFORMED
-    sums = make_task("calc3", reading="usual")
+    sums = make_task("calc3")
     asked = sums.problem(0, "held_out")
     twice = f"\\boxed{{{asked.answer}}} \\boxed{{{asked.answer}}}"
     assert sums.score(asked, twice).verdict is Verdict.CORRECT
+    told = make_task("calc3", reading="usual")
+    assert paid(told) == told and paid(sums) == make_task("calc3", reading="strict")
     with pytest.raises(ValueError, match="reading is 'loose', expected 'strict' or 'usual'"):
         make_task("calc3", reading="loose")
 

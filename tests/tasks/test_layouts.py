@@ -11,7 +11,7 @@ import pytest
 from deepwright.tasks import Verdict, make_task, score_all
 from deepwright.tasks.layouts import BENCHMARKS, LAYOUTS, layout_of, lowered, read_row
 from deepwright.tasks.sandbox import confinement
-from deepwright.tasks.task import INSTRUCTIONS
+from deepwright.tasks.task import INSTRUCTIONS, paid
 from tests.tasks.published_rows import CODE, FENCE, ROWS
 
 PROGRAMS = {"humaneval", "mbpp", "apps", "livecodebench", "tests"}
@@ -114,7 +114,7 @@ THOUGHT = "<think>It adds.</think>"
 def test_where_a_program_stands(completion, verdict, tmp_path):
     if not confinement():
         pytest.skip("neither bwrap nor unshare works on this machine")
-    task = task_of(ROWS["tests"][0], tmp_path)
+    task = paid(task_of(ROWS["tests"][0], tmp_path))
     assert task.score(task.problem(0, "held_out"), completion).verdict is verdict
 
 
