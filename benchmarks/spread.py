@@ -1,11 +1,11 @@
 """How far single runs of the recipe spread: six of them, over seeds, number formats, threads and instruction sets.
 
-    python benchmarks/spread.py [--only NAME ...] [--folder runs/spread]
+    python benchmarks/spread.py [--only NAME ...] [--folder runs/spread] [--keep]
 
 Rounding moves a run as far as a seed does, because what a policy samples decides what it learns from. So the figures of one run, with
 the error of its own problems and samples, say little about the next one on another processor. Each variant is the command that `make
 r1` runs, in a process of its own, one after the other; an interrupted one goes on with the same line. Two to three hours on two
-cores. The table is that of seeds.py.
+cores. The table is that of seeds.py. --keep writes the ranges to where reports of such runs find them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,10 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from deepwright.report import spread
+from deepwright.report.records import read_run
+from deepwright.report.stages import STAGES
 
 BLOCKS = ("--pretrain.compute", "--distill.pretrain.compute")
 
@@ -50,12 +54,16 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=names, default=names)
     parser.add_argument("--folder", type=Path, default=Path("runs/spread"))
     parser.add_argument("--config", default="laptop")
+    parser.add_argument("--keep", action="store_true", help="write deepwright/report/spread.json")
     asked = parser.parse_args()
     folders = []
     for variant in VARIANTS:
         if variant.name in asked.only:
             folders.append(asked.folder / variant.name)
             run(variant, asked.config, folders[-1])
+    if asked.keep:
+        measured = spread.measure([read_run(folder) for folder in folders], list(STAGES))
+        spread.write(measured, spread.MEASURED)
     table = [sys.executable, str(Path(__file__).with_name("seeds.py"))]
     raise SystemExit(subprocess.run([*table, *map(str, folders)], check=False).returncode)
 

@@ -27,6 +27,7 @@ from deepwright.report.figures import (
 )
 from deepwright.report.frame import fold, grid, not_yet, paragraph, section, table
 from deepwright.report.records import Run, interval_in, table_in
+from deepwright.report.spread import measured_for
 
 BEFORE, AFTER = 6, 1  # colours
 LONGEST_SAMPLE, MOST_PAIRS, MOST_STEPS = 1500, 8, 10
@@ -226,7 +227,9 @@ def limits(run: Run) -> str:
         if run.setting("quick") is True
         else "",
         f"The one seed of this run is {seed}." if seed is not None else "",
-        *_LIMITS,
+        _LIMITS[0],
+        _other_runs(run),
+        *_LIMITS[1:],
         f"{percent(rate)} of the base model's answers held a self-check before any reward: its corpus has them. Reinforcement learning "
         "did not invent them; it changes how often and how well they are used."
         if rate
@@ -245,6 +248,21 @@ def limits(run: Run) -> str:
         "limits",
         "What this does not show",
         "<ul>" + "".join(f"<li>{escape(text)}</li>" for text in found if text) + "</ul>",
+    )
+
+
+def _other_runs(run: Run) -> str:
+    """How far single runs of these settings lie apart, where that was measured."""
+    if (found := measured_for(run)) is None:
+        return ""
+    ends = [
+        f"{name} at {found.range_of(stage)}"
+        for stage, name in (("zero", "R1-Zero"), ("align", "R1"))
+        if found.range_of(stage)
+    ]
+    return (
+        f"{len(found.runs)} runs of these settings, of several seeds, number formats and "
+        f"instruction sets, had {' and '.join(ends)}."
     )
 
 

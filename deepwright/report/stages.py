@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from deepwright.report import spread
 from deepwright.report.figures import (
     GLUE,
     MINUS,
@@ -145,7 +146,7 @@ def _ablation(run: Run) -> str:
     others = [
         name for name in _variants(run) if any(run.labelled(f"{stage} {name}") for stage in judged)
     ]
-    rows = []
+    rows, others_had = [], spread.measured_for(run)
     for stage in judged:
         found, asked = run.labelled(stage), run.labelled(f"{stage} requests")
         rows.append([
@@ -153,6 +154,7 @@ def _ablation(run: Run) -> str:
             *(_share(found, name) for name in ("format_rate", "language_consistency")), compact(number(found.get("mean_length"))),
             _share(asked), _share(run.facts.get("win_rate"), "after", "standard_error") if stage == "align" else "",
             duration(spent) if (spent := run.spent(stage)) else "",
+            others_had.range_of(stage) if others_had else "",
         ])  # fmt: skip
     head = [
         "stage",
@@ -164,6 +166,7 @@ def _ablation(run: Run) -> str:
         "requests",
         "win rate over Dev3",
         "training",
+        "pass@1 of other runs",
     ]
     filled = [place for place in range(len(head)) if any(row[place] for row in rows)]
     return table(

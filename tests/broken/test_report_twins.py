@@ -7,11 +7,13 @@ from dataclasses import replace
 import pytest
 
 from benchmarks import seeds
-from deepwright.report import chinese, curves, records, stages
+from deepwright.refusals import changes
+from deepwright.report import chinese, curves, records, spread, stages
 from tests.broken.patched import must_reject
 from tests.report import test_chinese as words
 from tests.report import test_seeds as side_by_side
 from tests.report import test_stages as checks
+from tests.report.test_spread import tells_only_runs_like_those
 
 
 def any_difference_counts(original):
@@ -117,7 +119,20 @@ def first_stage_is_new(original):
     return lambda run, one: original(run, replace(one, new=one.old, old=one.new))
 
 
+def of_every_run(_):
+    return lambda measured, run: True
+
+
+def new_settings_make_another_recipe(_):
+    free = (*spread.FREE, "pretrain.compute")
+    return lambda measured, run: all(
+        name in free for name, *_ in changes(measured.settings, run.config)
+    )
+
+
 TWINS = [
+    (tells_only_runs_like_those, spread.Spread, "is_of", of_every_run),
+    (tells_only_runs_like_those, spread.Spread, "is_of", new_settings_make_another_recipe),
     (checks.test_no_chance_difference_is_a_finding, stages, "verdict", any_difference_counts),
     (checks.test_errors_add_in_squares, stages.math, "hypot", errors_added),
     (checks.test_preferred_less_than_half_the_time_is_the_other_way, stages, "verdict", always_as_published),
