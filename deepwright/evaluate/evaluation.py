@@ -27,11 +27,8 @@ from deepwright.tasks.task import ChatTask
 from deepwright.text import Tokenizer
 
 USUAL_KS = (4, 16, 64)
-WHERE = (
-    "stage",
-    "step",
-    "label",
-)  # what a record adds about the run; the rest of a record is the Evaluation
+# what a record adds about the run; the rest of a record is the Evaluation
+WHERE = ("stage", "step", "label")
 
 
 # What the first runs did not measure, so that their records lack it.

@@ -131,9 +131,8 @@ def _rows(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
-_numbers = functools.partial(
-    torch.empty, dtype=torch.float32, device="cpu"
-)  # whatever torch's defaults are
+# whatever torch's defaults are
+_numbers = functools.partial(torch.empty, dtype=torch.float32, device="cpu")
 
 
 def _as(y: Tensor, dtype: torch.dtype) -> Tensor:
@@ -179,11 +178,8 @@ def expert_mlp(
     y_TD = _numbers(len(x_TD), width)
     chosen = 1
     if ids_TK is not None:
-        chosen, ids_TK, weights_TK = (
-            ids_TK.shape[1],
-            ids_TK.contiguous(),
-            weights_TK.contiguous(),
-        )  # ids may be a slice of a sort
+        # ids may be a slice of a sort
+        chosen, ids_TK, weights_TK = (ids_TK.shape[1], ids_TK.contiguous(), weights_TK.contiguous())
     library().expert_mlp(
         x32_TD.data_ptr(), _address(ids_TK), _address(weights_TK), gate_up_EFD.data_ptr(), down_EDI.data_ptr(),
         down_EDI.dtype is torch.bfloat16, y_TD.data_ptr(), len(x_TD), chosen, experts, width, inner,

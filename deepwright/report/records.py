@@ -24,11 +24,8 @@ from deepwright.files import read_json, read_records, read_toml
 from deepwright.report.figures import number
 
 Point = tuple[float, float]
-HARVESTS = (
-    "cold_start",
-    "rejection/reasoning",
-    "rejection/general",
-)  # where samples of a model were kept to learn from
+# where samples of a model were kept to learn from
+HARVESTS = ("cold_start", "rejection/reasoning", "rejection/general")
 
 
 @dataclass(frozen=True)

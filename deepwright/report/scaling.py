@@ -28,9 +28,8 @@ Points = Mapping[int, tuple[float, float | None]]  # budget or votes -> accuracy
 def scaling(run: Run) -> str:
     """Both charts; "" where neither has two places to draw a line between."""
     thinking, voting = budget_curves(run), vote_curves(run)
-    colours = dict(
-        zip(dict.fromkeys([*voting, *thinking]), cycle(_COLOURS))
-    )  # a model has the same one in both
+    # a model has the same one in both
+    colours = dict(zip(dict.fromkeys([*voting, *thinking]), cycle(_COLOURS)))
     drawn = grid(
         chart(
             "Accuracy against thinking budget",

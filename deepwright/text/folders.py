@@ -146,9 +146,8 @@ def _adds_bos(backend: tokenizers.Tokenizer, bos: str | None, said: Mapping[str,
         return False
     with library_errors("tokenizer.json cannot encode 'a'"):
         alone, added = (backend.encode("a", add_special_tokens=add).ids for add in (False, True))
-    first = [
-        backend.token_to_id(bos)
-    ]  # an empty text would not tell it from an end that is the same token
+    # an empty text would not tell it from an end that is the same token
+    first = [backend.token_to_id(bos)]
     return said.get("add_bos_token") is True or (added[:1] == first != alone[:1])
 
 

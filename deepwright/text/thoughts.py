@@ -16,10 +16,8 @@ from typing import NamedTuple
 
 THINK, END_THINK, ANSWER, END_ANSWER = "<think>", "</think>", "<answer>", "</answer>"
 TAGS = (THINK, END_THINK, ANSWER, END_ANSWER)
-WAIT, YES = (
-    "wait",
-    "yes",
-)  # what an author writes after an attempt that failed, and after one that succeeded
+# what an author writes after an attempt that failed, and after one that succeeded
+WAIT, YES = ("wait", "yes")
 
 
 def read_tags(completion: str) -> tuple[str, str] | str:

@@ -205,9 +205,8 @@ def remove_drafts(run_dir: str | Path) -> None:
 def remove_checkpoints_after(run_dir: str | Path, step: int) -> None:
     """Gives up what a run did after `step`. The oldest checkpoint stays whatever its step; a kill in between leaves whole ones only."""
     found = _by_step(Path(run_dir) / "checkpoints")
-    for _, folder in [pair for pair in found[1:] if pair[0] > step][
-        ::-1
-    ]:  # newest first: what is left never has a gap
+    # newest first: what is left never has a gap
+    for _, folder in [pair for pair in found[1:] if pair[0] > step][::-1]:
         folder.rename(folder.with_name(f"{DRAFT}{folder.name}"))
     remove_drafts(run_dir)
 

@@ -32,12 +32,8 @@ from deepwright.weights.gguf_tokenizer import read_tokenizer, tokenizer_fields
 from deepwright.weights.loading import allocate, finite, listed
 
 TYPES = {"f32": "F32", "bf16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_0"}
-_FILE_TYPES = {
-    "F32": 0,
-    "Q4_0": 2,
-    "Q8_0": 7,
-    "BF16": 32,
-}  # llama.cpp's numbers for "mostly this type"
+# llama.cpp's numbers for "mostly this type"
+_FILE_TYPES = {"F32": 0, "Q4_0": 2, "Q8_0": 7, "BF16": 32}
 
 
 def _package() -> ModuleType:

@@ -24,9 +24,8 @@ from deepwright.refusals import expect
 from deepwright.weights.loading import refuse_absent
 from deepwright.weights.names import memory, pieces
 
-Part = tuple[
-    str, Tensor, tuple[int, ...]
-]  # name, a view of the model's memory, the shape that it has in the file
+# name, a view of the model's memory, the shape that it has in the file
+Part = tuple[str, Tensor, tuple[int, ...]]
 
 ARCHITECTURES = {
     "deepseek2": ("deepseek_v3", "deepseek_v2"),

@@ -160,9 +160,8 @@ def test_a_run_with_both_is_one_well_formed_page(tmp_path):
         write_lines(tmp_path / "more", list(records()))
         file.write((tmp_path / "more").read_text())
     _, page = report_of(folder)
-    assert (
-        "Accuracy against thinking budget" in page.text and "zero budget=64" in page.text
-    )  # the second in the table of all evaluations
+    # the second in the table of all evaluations
+    assert "Accuracy against thinking budget" in page.text and "zero budget=64" in page.text
     assert re.search(r"went from 8.3.±.0.8% to (?!75)", page.text)
 
 
