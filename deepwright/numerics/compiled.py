@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from deepwright.numerics import build
+from deepwright.refusals import words_of
 
 # Up to these the compiled products win; the vendor's bf16 ones have instructions of their own.
 FEW_ROWS = {torch.float32: 128, torch.bfloat16: 8}
@@ -56,10 +57,10 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
         library = ctypes.CDLL(str(build.library(tuple(_SIGNATURES))))
         functions = [(getattr(library, name), types) for name, types in _SIGNATURES.items()]
     except (build.BuildError, OSError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:400]
+        why = words_of(error, 400)
         if not isinstance(error, build.NoCompiler):
-            warnings.warn(f"torch computes what C would, slower: {reason}", stacklevel=2)
-        return None, f"torch operations: {reason}"
+            warnings.warn(f"torch computes what C would, slower: {why}", stacklevel=2)
+        return None, f"torch operations: {why}"
     for function, arguments in functions:
         function.argtypes, function.restype = arguments, None
     library.use_sgemm(_blas_routine())
