@@ -53,9 +53,9 @@ class Delta(NamedTuple):
     content: str
 
 
-def ends_in_thought(prompt: str, opening: str = THINK) -> bool:
+def ends_in_thought(prompt: str) -> bool:
     """Whether what follows this prompt is a thought already. A tag further back is something that the user wrote."""
-    return prompt.rstrip().endswith(opening)
+    return prompt.rstrip().endswith(THINK)
 
 
 class ThoughtParser:
