@@ -17,6 +17,7 @@ case in this process, for a debugger. `damaged_json` and `damaged_bytes` are the
 
 from __future__ import annotations
 
+import copy
 import importlib
 import itertools
 import json
@@ -114,7 +115,7 @@ def _damaged_value(value: Any, draw: random.Random) -> tuple[Any, str | None]:
         return draw.choice(
             (value * 2, value + 1, -value, value * 1000, float(value), str(value))
         ), None
-    return draw.choice(VALUES), None
+    return copy.deepcopy(draw.choice(VALUES)), None  # further damage must not reach the table
 
 
 def damaged_lines(data: bytes, draw: random.Random) -> bytes:

@@ -209,6 +209,12 @@ def table_in(record: dict[str, Any] | None, name: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def by_count(record: dict[str, Any] | None, name: str) -> dict[int, Any]:
+    """What a table such as "cons_at_k" holds, by its k; names that are no k are left out."""
+    entries = table_in(record, name).items()
+    return {int(k): value for k, value in entries if re.fullmatch("[1-9][0-9]{0,8}", k)}
+
+
 def interval_in(record: dict[str, Any] | None, name: str) -> tuple[float, float] | None:
     """The 95% interval of "pass@1" or its like in an evaluation; None where it was not kept."""
     ends = table_in(record, "intervals").get(name)

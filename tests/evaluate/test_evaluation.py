@@ -129,6 +129,9 @@ def test_a_record_comes_back_and_holds_only_json():
     assert record.pop("reading") == "strict" and Evaluation.from_record(record) == result
     with pytest.raises(ValueError, match="unknown key 'odd'"):
         Evaluation.from_record(record | {"odd": 1})
+    for k in ("", "0", "x", "-1", "9" * 5000):
+        with pytest.raises(ValueError, match="k is '.*, expected a positive number of samples"):
+            Evaluation.from_record(record | {"cons_at_k": {k: 0.5, "2": 0.5}})
     del record["seed"]
     with pytest.raises(ValueError, match="lacks key 'seed'"):
         Evaluation.from_record(record)
