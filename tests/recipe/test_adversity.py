@@ -29,12 +29,6 @@ def run(folder: Path, *more: str) -> int:
     return main([*LINE, "--run", str(folder), *more])
 
 
-@pytest.fixture(autouse=True)
-def quick_disk(monkeypatch):
-    """Nothing here is about power failures."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A run that nobody touched."""

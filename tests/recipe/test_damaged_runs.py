@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import io
 import json
-import os
 import shutil
 import time
 import warnings
@@ -41,11 +40,6 @@ from tests.recipe.test_r1 import ZERO
 RECORDS = ("run.json", "metrics.jsonl", "samples.jsonl", "evaluations.jsonl", "corpus.json")
 TRAINER = ("state.json", "tensors.safetensors", "manifest.json")
 SECONDS = 10.0
-
-
-@pytest.fixture(autouse=True)
-def quick_disk(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture(scope="module")
