@@ -34,9 +34,8 @@ from deepwright.refusals import changes, expect, expect_fields, quoted, words_of
 
 TENSORS, STATE = "trainer/tensors.safetensors", "trainer/state.json"
 MANIFEST = "trainer/manifest.json"
-DRAFT_OF = (
-    f"{DRAFT}-"  # prefix of folders that are no checkpoint: being written, or on their way out
-)
+# prefix of folders that are no checkpoint: being written, or on their way out
+DRAFT_OF = f"{DRAFT}-"
 
 
 class CheckpointError(ValueError):
