@@ -1,7 +1,7 @@
 # Every target sets up what it needs: a virtual environment in .venv, made anew when pyproject.toml or constraints.txt change.
 #
 #   make r1            the main job: the whole R1 recipe from nothing; open runs/r1/report.html while it goes
-#   make r1 QUICK=1    the same path in four minutes, everything small; its figures prove nothing
+#   make r1 QUICK=1    the same path in a few minutes, everything small; its figures prove nothing
 #   make smollm2       R1-Zero's part of it on a real language model of 135M parameters
 #   make test          the tests that take seconds       make test-all   those that take minutes as well
 #   make lint          style, size and import rules      make bench      comparisons with peers

@@ -15,9 +15,8 @@ from multiprocessing.connection import Connection
 
 import torch
 
-Make = Callable[
-    [], Callable[[], int]
-]  # prepares a side in its process; the result does one round and returns the units of work done
+# prepares a side in its process; the result does one round and returns the units of work done
+Make = Callable[[], Callable[[], int]]
 
 
 @dataclass(frozen=True)

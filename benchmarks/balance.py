@@ -47,9 +47,8 @@ class Excerpts(TextCorpus):
             corpus = TextCorpus(self.split, folder=folder, validation_every=self.validation_every)
             for name in corpus.files:
                 text = (corpus.root / name).read_bytes().decode("utf-8", errors="replace")
-                apart = max(
-                    self.longest, -(-len(text) // self.most)
-                )  # characters from one document's start to the next one's
+                # characters from one document's start to the next one's
+                apart = max(self.longest, -(-len(text) // self.most))
                 documents += [
                     text[start : start + self.longest] for start in range(0, len(text), apart)
                 ]

@@ -69,9 +69,8 @@ def make_theirs(folder: Path, batch: int, prompt: int, new: int, experts: str):
 
 def floor(batch: int, keys: float) -> float:
     """Tokens per second."""
-    share = (
-        1 - (1 - PEER.num_experts_per_tok / PEER.n_routed_experts) ** batch
-    )  # of the experts, met by a step's tokens
+    # of the experts, met by a step's tokens
+    share = 1 - (1 - PEER.num_experts_per_tok / PEER.n_routed_experts) ** batch
     layers = range(PEER.num_hidden_layers)
     routed = sum(PEER.block_parameters(i) - PEER.block_parameters(i, active=True) for i in layers)
     idle = routed / (1 - PEER.num_experts_per_tok / PEER.n_routed_experts) * (1 - share)

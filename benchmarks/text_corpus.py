@@ -47,9 +47,8 @@ class TextCorpus:
         """Relative paths of this split's files, sorted."""
         kept = []
         for folder, subfolders, names in os.walk(self.root):
-            subfolders[:] = [
-                name for name in subfolders if name not in _SKIPPED
-            ]  # not even looked into: installed packages are many
+            # not even looked into: installed packages are many
+            subfolders[:] = [name for name in subfolders if name not in _SKIPPED]
             kept += [
                 (Path(folder) / name).relative_to(self.root).as_posix()
                 for name in names

@@ -20,10 +20,8 @@ from deepwright.config import preset
 from deepwright.model import Transformer
 from deepwright.train.objective import Batch, Terms, accumulate_gradients
 
-EXPERT_PATHS = (
-    "eager",
-    "grouped_mm",
-)  # transformers' ways to run experts, its best counts; batched_mm takes over 20 GB in training
+# transformers' ways to run experts, its best counts; batched_mm takes over 20 GB in training
+EXPERT_PATHS = ("eager", "grouped_mm")
 
 
 def tokens_of(rows: int, length: int, vocabulary: int) -> torch.Tensor:
@@ -88,9 +86,8 @@ def main() -> None:
             )
             for path in EXPERT_PATHS
         }
-        found = alternate(
-            sides, asked.rounds, asked.threads, warm_up=3
-        )  # the first steps make the heap grow
+        # the first steps make the heap grow
+        found = alternate(sides, asked.rounds, asked.threads, warm_up=3)
     floor = gemm_rate() / config.training_flops(asked.length)
     print(
         f"training step, {asked.rows} x {asked.length} tokens, {config.parameters:,} parameters, fp32, {asked.threads} threads"

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from deepwright.refusals import LARGEST, expect_fields, quoted, require
+from deepwright.refusals import LARGEST, expect_fields, quoted, require, words_of
 
 Row = dict[str, Any]
 ROW_FILES = (".jsonl", ".json", ".parquet", ".jsonl.gz")
@@ -49,7 +49,7 @@ def parse_json(text: str | bytes, where: str, *, constants: Constants = "refused
     try:
         return json.loads(text, parse_constant=_CONSTANTS[constants])
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: not JSON ({str(error)[:200]})") from None
+        raise ValueError(f"{where}: not JSON ({words_of(error)})") from None
 
 
 def read_json(path: Path, *, constants: Constants = "refused") -> Row:
@@ -104,6 +104,15 @@ def naming(path: Path) -> Iterator[None]:
         raise ValueError(f"{path} cannot be written: {error}") from None
 
 
+@contextlib.contextmanager
+def about(path: str | Path) -> Iterator[None]:
+    """A ValueError that does not say which file or folder it is about says so."""
+    try:
+        yield
+    except ValueError as error:
+        raise error if str(path) in str(error) else ValueError(f"{path}: {error}") from error
+
+
 # ---- TOML
 
 
@@ -120,7 +129,7 @@ def read_toml(path: Path) -> Row:
     try:
         table = tomllib.loads(text.decode())
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not TOML: {str(error)[:200]}") from None
+        raise ValueError(f"{path} is not TOML: {words_of(error)}") from None
     _refuse_extremes(table, path)
     return table
 
@@ -220,8 +229,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
     except (pyarrow.ArrowException, UnicodeError, OSError) as error:
         if getattr(error, "errno", None):  # of the operating system, which names the file
             raise
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{path}: not a Parquet file ({reason})") from None
+        raise ValueError(f"{path}: not a Parquet file ({words_of(error)})") from None
 
 
 def _column_values(column: Any) -> list[Any]:

@@ -45,6 +45,11 @@ def quoted(value: object, limit: int = QUOTED) -> str:
     return text if len(text) <= limit else f"{text[: limit - 4]} ..."
 
 
+def words_of(error: BaseException, limit: int = QUOTED) -> str:
+    """What an exception of a library says: one line of at most `limit` characters, never none."""
+    return " ".join(str(error).split())[:limit] or type(error).__name__
+
+
 def expect(condition: bool, name: str, value: object, expected: str) -> None:
     """ValueError "NAME is VALUE, expected ..." unless the condition holds."""
     if not condition:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from deepwright.refusals import quoted
+from deepwright.refusals import LARGEST, expect, quoted
 
-COLDEST, LARGEST = 2.0**-126, 2**63  # what float32 and int64 hold
+COLDEST = 2.0**-126  # of the numbers that float32 holds to its full precision
 
 
 class NotFinite(ValueError):
@@ -42,19 +42,14 @@ class Sampling:
     seed: int = 0  # completion (prompt p, sample j, position t) draws from a stream that depends on these four numbers alone
 
     def __post_init__(self) -> None:
-        if self.max_tokens < 1:
-            raise ValueError(f"max_tokens is {self.max_tokens}, expected at least 1")
-        if self.n < 1:
-            raise ValueError(f"n is {self.n}, expected at least 1 completion for each prompt")
-        if not (self.temperature == 0 or COLDEST <= self.temperature < float("inf")):
-            raise ValueError(
-                f"temperature is {self.temperature}, expected 0 (greedy) or a positive number that "
-                "float32 holds"
-            )
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p is {self.top_p}, expected a number in (0, 1]")
-        if not 0 <= self.top_k < LARGEST:
-            raise ValueError(f"top_k is {self.top_k}, expected 0 (no limit) or a positive number")
+        expect(self.max_tokens >= 1, "max_tokens", self.max_tokens, "at least 1")
+        expect(self.n >= 1, "n", self.n, "at least 1 completion for each prompt")
+        warm = self.temperature == 0 or COLDEST <= self.temperature < float("inf")
+        expected = "0 (greedy) or a positive number that float32 holds"
+        expect(warm, "temperature", self.temperature, expected)
+        expect(0 < self.top_p <= 1, "top_p", self.top_p, "a number in (0, 1]")
+        whole = 0 <= self.top_k < LARGEST
+        expect(whole, "top_k", self.top_k, "0 (no limit) or a positive number")
         wrong = [token for token in self.stop_ids if not 0 <= token < LARGEST]
         if wrong:
             raise ValueError(f"stop_ids has {quoted(wrong[0])}, expected token ids")

@@ -17,6 +17,7 @@ case in this process, for a debugger. `damaged_json` and `damaged_bytes` are the
 
 from __future__ import annotations
 
+import copy
 import importlib
 import itertools
 import json
@@ -47,28 +48,21 @@ START_SECONDS, GRACE = 120.0, 6.0  # to import a check; times `seconds` on the c
 
 NUMBERS = (
     0, -1, 1, 2, 3, 7, 255, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**53, 2**63 - 1, 2**63, 2**64, -(2**31), -(2**63),
-    10**30, 0.5, -0.0, 1e-320, 1e30, 1e308,
+    10**30, 10**400, 0.5, -0.0, 1e-320, 1e30, 1e308, -1e308,
 )  # fmt: skip
 VALUES = (
     None, True, False, "", "x", "../x", "/etc/passwd", "\u0000", "日本", [], {}, [None], [[]], {"a": 1}, [1, "a"],
     {"": None}, *NUMBERS,
 )  # fmt: skip
 # What no JSON writer writes: put into the text where a value was.
+# DEEP: more levels than a reader expects, fewer than Python's own bound.
+DEEP = "[" * 900 + "]" * 900
 RAW = (
-    "NaN",
-    "-Infinity",
-    "1e999",
-    "9" * 5000,
-    "[" * 50_000,
-    '{"a":' * 50_000,
-    '"',
-    "]",
-    "",
-    "\\ud800",
-    "0x1",
-    "'a'",
-)
+    "NaN", "-Infinity", "1e999", "9" * 5000, DEEP, "[" * 50_000, '{"a":' * 50_000, '"', "]", "",
+    "\\ud800", '"\\ud800"', "0x1", "'a'",
+)  # fmt: skip
 _MARK = "\u2301mark\u2301"
+HEAD = 4096  # bytes of a file that most damage falls into
 
 
 def damaged_json(value: Any, draw: random.Random) -> bytes:
@@ -121,15 +115,26 @@ def _damaged_value(value: Any, draw: random.Random) -> tuple[Any, str | None]:
         return draw.choice(
             (value * 2, value + 1, -value, value * 1000, float(value), str(value))
         ), None
-    return draw.choice(VALUES), None
+    return copy.deepcopy(draw.choice(VALUES)), None  # further damage must not reach the table
 
 
-def damaged_bytes(data: bytes, draw: random.Random, head: int = 4096) -> bytes:
+def damaged_lines(data: bytes, draw: random.Random) -> bytes:
+    """A JSON text, or one line of several, damaged as `damaged_json` does."""
+    try:
+        return damaged_json(json.loads(data), draw)
+    except ValueError:
+        lines = data.splitlines()
+        place = draw.randrange(len(lines))
+        lines[place] = damaged_json(json.loads(lines[place]), draw)
+        return b"\n".join(lines) + b"\n"
+
+
+def damaged_bytes(data: bytes, draw: random.Random) -> bytes:
     """Bits flipped, numbers overwritten by extreme ones, bytes cut out, doubled, added; mostly
-    within the first `head`."""
+    near the beginning."""
     out = bytearray(data)
     for _ in range(draw.choice((1, 1, 2, 4))):
-        reach = min(head, len(out)) if draw.random() < 0.8 else len(out)
+        reach = min(HEAD, len(out)) if draw.random() < 0.8 else len(out)
         at = draw.randrange(reach) if reach else 0
         how = draw.choice(
             ("flip", "flip", "number", "number", "cut", "out", "twice", "zero", "more")

@@ -67,9 +67,8 @@ def test_transformers_reads_and_writes_it(name):
         else transformers.DeepseekV2Config
     )
     written = json.loads(kind(**config.to_hf()).to_json_string(use_diff=False))
-    for noise in set(written) - set(
-        config.to_hf()
-    ):  # use_diff=False adds every default of the base class
+    # use_diff=False adds every default of the base class
+    for noise in set(written) - set(config.to_hf()):
         if noise not in ("rope_parameters", "head_dim", "qk_head_dim"):
             del written[noise]
     assert ModelConfig.from_hf(written) == config
@@ -306,9 +305,8 @@ def test_parts_of_v3():
     assert v3.router_parameters == 1_835_264
     assert (v3.block_parameters(0), v3.block_parameters(3)) == (583_483_392, 11_507_286_272)
     assert v3.mtp_parameters == 11_610_068_224
-    assert (
-        v3.parameters + v3.mtp_parameters + 2 * v3.embedding_parameters == 684_489_845_504
-    )  # the "685B" of the model card
+    # the "685B" of the model card
+    assert v3.parameters + v3.mtp_parameters + 2 * v3.embedding_parameters == 684_489_845_504
 
 
 def checkpoint(config):

@@ -21,14 +21,14 @@ PACKAGE = "deepwright"
 
 # The rows of the layout, from the ground up. A module imports only from rows below its own, or from its own package.
 ROWS: tuple[tuple[str, ...], ...] = (
-    ("config", "sampler", "metrics", "schedules", "expert_balancer", "seeds", "intervals"),
-    ("numerics", "text", "plan", "report"),
-    ("model", "parallel", "data", "tasks"),
+    ("config", "sampler", "metrics", "seeds", "intervals"),
+    ("numerics", "text", "report"),
+    ("model", "data", "tasks"),
     ("weights",),
     ("train", "evaluate"),
     ("inference", "rl"),
-    ("serve", "recipe"),
-    ("verify", "claims"),
+    ("recipe",),
+    ("verify",),
     ("cli",),
     ("__main__",),
 )

@@ -18,7 +18,7 @@ from deepwright.config.families import (
     LATENT_POSITIVE,
     POSITIVE,
 )
-from deepwright.config.rope import LARGEST, Llama3Scaling, RopeScaling
+from deepwright.config.rope import LARGEST_REAL, Llama3Scaling, RopeScaling
 from deepwright.refusals import expect, expect_each
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def _check_type(name: str, kind: str, value: Any) -> None:
     fits = isinstance(value, _TYPES[kind]) and (kind == "bool" or not isinstance(value, bool))
     expect(fits, name, value, f"a value of type {kind}")
     if kind == "float":
-        expect(abs(value) < LARGEST, name, value, f"a number below {LARGEST:g}")
+        expect(abs(value) < LARGEST_REAL, name, value, f"a number below {LARGEST_REAL:g}")
     elif isinstance(value, int):
         expect(abs(value) < SIZES, name, value, f"a whole number below {SIZES}")
     elif isinstance(value, tuple):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from deepwright.refusals import expect
+from deepwright.refusals import expect, holds
 
-LARGEST = 1e18  # of any real number in a config: fp32 holds its products, and torch whole ones
+LARGEST_REAL = 1e18  # of any real number in a config: fp32 holds its products, and torch whole ones
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,12 @@ class Llama3Scaling:
 
 def _check_stretch(scaling: RopeScaling | Llama3Scaling) -> None:
     for name, value in vars(scaling).items():
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        expect(number and abs(value) < LARGEST, name, value, f"a number below {LARGEST:g}")
+        expect(
+            holds(value, float) and abs(value) < LARGEST_REAL,
+            name,
+            value,
+            f"a number below {LARGEST_REAL:g}",
+        )
     expect(scaling.factor >= 1, "rope_scaling.factor", scaling.factor, "a number of at least 1")
     original = scaling.original_max_position_embeddings
     whole = isinstance(original, int) and original > 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import statistics
 import typing
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -19,7 +20,7 @@ from deepwright.evaluate.estimators import Estimate, cons_at_k, over_problems, p
 from deepwright.evaluate.reasoning import Habits, Reasoning, analyse, answer_value, habits
 from deepwright.evaluate.scoring import completion_text, prompt_ids, score_completions
 from deepwright.files import write_records
-from deepwright.refusals import expect_fields
+from deepwright.refusals import expect, expect_fields
 from deepwright.sampler import Completion, Sampler, Sampling, StopReason
 from deepwright.tasks import Problem, Score, Split, Task, Verdict
 from deepwright.tasks.completions import Reading
@@ -27,11 +28,8 @@ from deepwright.tasks.task import ChatTask
 from deepwright.text import Tokenizer
 
 USUAL_KS = (4, 16, 64)
-WHERE = (
-    "stage",
-    "step",
-    "label",
-)  # what a record adds about the run; the rest of a record is the Evaluation
+# what a record adds about the run; the rest of a record is the Evaluation
+WHERE = ("stage", "step", "label")
 
 
 # What the first runs did not measure, so that their records lack it.
@@ -123,6 +121,9 @@ class Evaluation(Habits):
         hints = typing.get_type_hints(cls)
         there = {name: hints[name] for name in known if name in values}
         expect_fields(values, "evaluation record", there)
+        for k in (*values["pass_at_k"], *values["cons_at_k"]):
+            counts = re.fullmatch("[1-9][0-9]{0,8}", k)
+            expect(bool(counts), "evaluation record: k", k, "a positive number of samples")
         for name in ("by_kind", "intervals"):
             values[name] = {key: tuple(pair) for key, pair in values.get(name, {}).items()}
         return cls(**values)

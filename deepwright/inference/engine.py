@@ -79,12 +79,10 @@ class Engine:
             raise ValueError(
                 "sample was called while requests are in flight: finish or abort them, or use a second Engine"
             )
-        requests = [
-            self._request(prompt, sampling, index) for index, prompt in enumerate(prompts)
-        ]  # all checked before any runs
-        for request in sorted(
-            requests, key=lambda r: len(r.prompt)
-        ):  # similar lengths share a chunk with little padding
+        # all checked before any runs
+        requests = [self._request(prompt, sampling, index) for index, prompt in enumerate(prompts)]
+        # similar lengths share a chunk with little padding
+        for request in sorted(requests, key=lambda r: len(r.prompt)):
             self.scheduler.add(request)
         index_of = {request.number: index for index, request in enumerate(requests)}
         completions: list[list[Completion]] = [[None] * sampling.n for _ in requests]
@@ -226,9 +224,8 @@ class Engine:
         )
         step_S = torch.arange(longest, device=device)
         valid_BS = step_S < count_B
-        positions_BS = torch.minimum(
-            start_B + step_S, end_B - 1
-        )  # padding repeats the last position: always inside the tables
+        # padding repeats the last position: always inside the tables
+        positions_BS = torch.minimum(start_B + step_S, end_B - 1)
         slots_BS = torch.where(
             valid_BS, table_BM.gather(1, positions_BS // block) * block + positions_BS % block, 0
         )
@@ -244,9 +241,8 @@ class Engine:
         sequences, hidden = self.scheduler.fork()
         if not sequences:
             return []
-        first_of = {
-            id(hidden_D): hidden_D for hidden_D in hidden
-        }  # one row of logits per prefill, then one copy per sequence
+        # one row of logits per prefill, then one copy per sequence
+        first_of = {id(hidden_D): hidden_D for hidden_D in hidden}
         place = {key: index for index, key in enumerate(first_of)}
         logits_PV = self._logits(torch.stack(list(first_of.values())))
         logits_RV = logits_PV[

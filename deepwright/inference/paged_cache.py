@@ -53,9 +53,8 @@ class BlockPool:
 
     def _grow(self, total: int) -> None:
         old = len(self.references)
-        for i, storage in enumerate(
-            self.layers
-        ):  # one layer at a time keeps the peak near the new size
+        # one layer at a time keeps the peak near the new size
+        for i, storage in enumerate(self.layers):
             self.layers[i] = torch.zeros(
                 (total + 1) * self.block, self.width, dtype=self.dtype, device=self.device
             )

@@ -23,9 +23,8 @@ class Rows:
     def __init__(self, capacity: int, device: torch.device):
         self.capacity, self.device = capacity, device
         self.sequences: list[Sequence] = []
-        self.rules: Counter[tuple[float, float, int]] = (
-            Counter()
-        )  # (temperature, top_p, top_k) of the rows in use
+        # (temperature, top_p, top_k) of the rows in use
+        self.rules: Counter[tuple[float, float, int]] = Counter()
         self.columns: dict[str, Tensor] = {
             name: torch.zeros(capacity, dtype=torch.int64, device=device) for name in _INTEGERS
         }
@@ -79,9 +78,8 @@ class Rows:
         for name, column in values.items():
             self.view(name, first).copy_(torch.as_tensor(column))
         self.view("stop", first).fill_(-1)
-        self.view(
-            "table", first
-        ).zero_()  # an earlier call may have left blocks that a smaller pool does not have
+        # an earlier call may have left blocks that a smaller pool does not have
+        self.view("table", first).zero_()
         for row, (sequence, table) in enumerate(zip(sequences, tables), start=first):
             self._write(row, table, sequence)
         return first

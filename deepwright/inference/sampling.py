@@ -59,9 +59,8 @@ def draw(
         log_probs_R = table_log_probs(logits_RV, ids_R, 1.0)[0]
         _require_finite(log_probs_R)
         return ids_R, log_probs_R
-    shifted_RV = logits_RV.sub_(
-        logits_RV.amax(-1, keepdim=True)
-    )  # before the division: a tiny temperature must not overflow
+    # before the division: a tiny temperature must not overflow
+    shifted_RV = logits_RV.sub_(logits_RV.amax(-1, keepdim=True))
     if isinstance(temperature, Tensor):
         shifted_RV.div_(torch.where(temperature == 0, 1.0, temperature)[:, None])
     elif temperature != 1:

@@ -24,9 +24,8 @@ class Scheduler:
         self.pool, self.rows, self.prefill_chunk = pool, rows, prefill_chunk
         self.waiting: deque[Prefill] = deque()
         self.ready: list[Prefill] = []  # in the cache, with sequences still to fork
-        self.by_tokens: dict[
-            tuple[int, ...], Prefill
-        ] = {}  # waiting prompts: equal ones are computed once
+        # waiting prompts: equal ones are computed once
+        self.by_tokens: dict[tuple[int, ...], Prefill] = {}
         self.preemptions = 0
 
     @property

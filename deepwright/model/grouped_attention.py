@@ -56,9 +56,8 @@ class GroupedAttention(nn.Module):
             out_BSHd = numerics.grouped_attention(q_BSHd, k_BSKd, v_BSKd, scale)
         else:
             entries_BSE = torch.cat((k_BSKd.flatten(2), v_BSKd.flatten(2)), dim=-1)
-            keep = (
-                cache.store if x_BSD.shape[1] == 1 else cache.update
-            )  # a prefill reads its own entries as they are
+            # a prefill reads its own entries as they are
+            keep = cache.store if x_BSD.shape[1] == 1 else cache.update
             out_BSHd = numerics.cached_grouped_attention(
                 q_BSHd, keep(self.layer, positions_BS, entries_BSE), scale, positions_BS
             )

@@ -75,9 +75,8 @@ class _CausalAttention(torch.autograd.Function):
         for (start, end), prob in zip(_blocks(k.shape[1]), probs, strict=True):
             rows = slice(start * ctx.heads, end * ctx.heads)
             grad = grad_GMv[:, rows]
-            d_v[:, :end] += torch.bmm(
-                prob.transpose(1, 2), grad
-            )  # baddbmm_ into a slice would multiply matrix by matrix
+            # baddbmm_ into a slice would multiply matrix by matrix
+            d_v[:, :end] += torch.bmm(prob.transpose(1, 2), grad)
             d_prob = torch.bmm(grad, v[:, :end].transpose(1, 2))
             d_score = torch.ops.aten._softmax_backward_data(d_prob, prob, -1, prob.dtype).mul_(
                 ctx.scale

@@ -39,11 +39,8 @@ OPTIONS = (
     "-shared",
     "-fPIC",
 )
-SECONDS = {
-    "asked": 20.0,
-    "built": 300.0,
-    "tried": 120.0,
-}  # what the compiler and the trial may take
+# what the compiler and the trial may take
+SECONDS = {"asked": 20.0, "built": 300.0, "tried": 120.0}
 TRIAL = """import sys
 sys.path[:0] = [sys.argv[1]]
 from deepwright.numerics import build

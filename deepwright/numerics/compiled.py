@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from deepwright.numerics import build
+from deepwright.refusals import words_of
 
 # Up to these the compiled products win; the vendor's bf16 ones have instructions of their own.
 FEW_ROWS = {torch.float32: 128, torch.bfloat16: 8}
@@ -56,10 +57,10 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
         library = ctypes.CDLL(str(build.library(tuple(_SIGNATURES))))
         functions = [(getattr(library, name), types) for name, types in _SIGNATURES.items()]
     except (build.BuildError, OSError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:400]
+        why = words_of(error, 400)
         if not isinstance(error, build.NoCompiler):
-            warnings.warn(f"torch computes what C would, slower: {reason}", stacklevel=2)
-        return None, f"torch operations: {reason}"
+            warnings.warn(f"torch computes what C would, slower: {why}", stacklevel=2)
+        return None, f"torch operations: {why}"
     for function, arguments in functions:
         function.argtypes, function.restype = arguments, None
     library.use_sgemm(_blas_routine())
@@ -131,9 +132,8 @@ def _rows(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
-_numbers = functools.partial(
-    torch.empty, dtype=torch.float32, device="cpu"
-)  # whatever torch's defaults are
+# whatever torch's defaults are
+_numbers = functools.partial(torch.empty, dtype=torch.float32, device="cpu")
 
 
 def _as(y: Tensor, dtype: torch.dtype) -> Tensor:
@@ -179,11 +179,8 @@ def expert_mlp(
     y_TD = _numbers(len(x_TD), width)
     chosen = 1
     if ids_TK is not None:
-        chosen, ids_TK, weights_TK = (
-            ids_TK.shape[1],
-            ids_TK.contiguous(),
-            weights_TK.contiguous(),
-        )  # ids may be a slice of a sort
+        # ids may be a slice of a sort
+        chosen, ids_TK, weights_TK = (ids_TK.shape[1], ids_TK.contiguous(), weights_TK.contiguous())
     library().expert_mlp(
         x32_TD.data_ptr(), _address(ids_TK), _address(weights_TK), gate_up_EFD.data_ptr(), down_EDI.data_ptr(),
         down_EDI.dtype is torch.bfloat16, y_TD.data_ptr(), len(x_TD), chosen, experts, width, inner,

@@ -39,9 +39,8 @@ def padded_rows(ids_TK: Tensor, experts: int) -> tuple[Tensor, Tensor, int]:
     """M rows for every expert: -> row_TK in [0, E * M), token_R of each row (0 where unused), M."""
     place_TK, token_R, load_E = sorted_rows(ids_TK, experts)
     most = int(load_E.max())
-    shift_E = torch.arange(experts, device=load_E.device) * most - (
-        load_E.cumsum(0) - load_E
-    )  # from sorted place to padded row
+    # from sorted place to padded row
+    shift_E = torch.arange(experts, device=load_E.device) * most - (load_E.cumsum(0) - load_E)
     row_TK = place_TK + shift_E[ids_TK]
     padded_R = token_R.new_zeros(experts * most)
     padded_R[row_TK.reshape(-1)] = torch.arange(
@@ -117,9 +116,8 @@ class _Combine(torch.autograd.Function):
     def backward(ctx, grad_TD: Tensor):
         out_RD, weights_TK, row_TK = ctx.saved_tensors
         (tokens, chosen), width, grad_TD = row_TK.shape, out_RD.shape[1], grad_TD.contiguous()
-        padded = (
-            len(out_RD) > weights_TK.numel()
-        )  # unused rows must contribute nothing to the weight gradients
+        # unused rows must contribute nothing to the weight gradients
+        padded = len(out_RD) > weights_TK.numel()
         d_out = torch.zeros_like(out_RD) if padded else torch.empty_like(out_RD)
         d_weights = torch.empty_like(weights_TK)
         if compiled.fuses(out_RD, weights_TK, grad_TD):

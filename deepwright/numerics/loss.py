@@ -13,9 +13,9 @@ from torch.autograd.function import once_differentiable
 from deepwright.numerics import compiled
 from deepwright.numerics.precision import cast
 
-CHUNK_NUMBERS = (
-    1 << 23
-)  # logits held at a time (32 MiB in fp32): with fewer rows the product with the head is a third slower
+# logits held at a time (32 MiB in fp32): with fewer rows the product with the head is a third
+# slower
+CHUNK_NUMBERS = 1 << 23
 
 
 def _chunk_rows(head_VD: Tensor) -> int:

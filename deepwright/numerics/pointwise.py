@@ -76,9 +76,8 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype | None = 
     """x / sqrt(mean(x^2) + eps) * weight over the last axis; statistics in fp32, result in `dtype` (default: x's)."""
     if torch.is_grad_enabled():
         return _RMSNorm.apply(x.contiguous(), weight, eps, dtype or x.dtype)
-    return _rms_norm(x.contiguous(), weight, eps, dtype or x.dtype)[
-        0
-    ]  # decoding: the call of an autograd function costs more than the arithmetic
+    # decoding: the call of an autograd function costs more than the arithmetic
+    return _rms_norm(x.contiguous(), weight, eps, dtype or x.dtype)[0]
 
 
 class _SwiGLU(torch.autograd.Function):
@@ -103,9 +102,8 @@ class _SwiGLU(torch.autograd.Function):
             return out
         gate, up = gate_up.chunk(2, dim=-1)
         d_gate, d_up = out.chunk(2, dim=-1)
-        torch.ops.aten.silu.out(gate, out=d_up).mul_(
-            grad
-        )  # into place: a temporary of this size costs more than the arithmetic
+        # into place: a temporary of this size costs more than the arithmetic
+        torch.ops.aten.silu.out(gate, out=d_up).mul_(grad)
         torch.ops.aten.silu_backward.grad_input(grad, gate, grad_input=d_gate).mul_(up)
         return out
 

@@ -97,9 +97,8 @@ class Judge:
     ) -> None:
         """Measured unless the journal has it. `name` is what follows the stage in the label."""
         own = stage in STUDENTS and self.journal.find(STUDENTS[0], 0, STUDENTS[0]) is not None
-        first = (
-            STUDENTS[0] if own else "base"
-        )  # a rise is that over the model which was pre-trained
+        # a rise is that over the model which was pre-trained
+        first = STUDENTS[0] if own else "base"
         label, of_first = (f"{which}{self.suffix}{name}" for which in (stage, first))
         if self.journal.find(stage, step, label) is None:
             found, before = (

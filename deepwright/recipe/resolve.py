@@ -286,9 +286,8 @@ def parse(
     check_options(names, args)
     given = {} if default is None else {"default": default}
     said = io.StringIO()
-    asks = any(
-        arg in ("-h", "--help") for arg in args
-    )  # for help, which is as wide as the terminal
+    # for help, which is as wide as the terminal
+    asks = any(arg in ("-h", "--help") for arg in args)
     try:
         with contextlib.redirect_stderr(said), contextlib.nullcontext() if asks else _one_line():
             settings = tyro.cli(

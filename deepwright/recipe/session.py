@@ -4,7 +4,6 @@ a folder that it is given."""
 from __future__ import annotations
 
 import contextlib
-import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ from deepwright.recipe.settings import STAGES as RECIPE
 from deepwright.recipe.settings import check_threads
 from deepwright.refusals import changes, quoted
 from deepwright.rl.grpo import FREE_SETTINGS as FREE_RL
-from deepwright.train.checkpoint import find_damage
+from deepwright.train.checkpoint import by_step, find_damage
 from deepwright.train.pretrain import FREE_SETTINGS as FREE_PRETRAIN
 from deepwright.weights.layouts import describe
 
@@ -125,9 +124,7 @@ def model_folder(folder: str | Path, stages: tuple[str, ...] = STAGES) -> Path:
         return folder
     damaged = ""
     for stage in stages:
-        found = (folder / stage / "checkpoints").glob("step-*")
-        numbered = [checkpoint for checkpoint in found if step_of(checkpoint) >= 0]
-        for checkpoint in sorted(numbered, key=step_of, reverse=True):
+        for _, checkpoint in reversed(by_step(folder / stage)):
             if (damage := find_damage(checkpoint)) is None:
                 return checkpoint
             damaged = f"checkpoint {checkpoint} is damaged ({damage})"
@@ -143,8 +140,3 @@ def model_folder(folder: str | Path, stages: tuple[str, ...] = STAGES) -> Path:
     raise ValueError(
         f"{folder} holds no model: expected a config.json in it, or a run folder with a whole checkpoint"
     )
-
-
-def step_of(checkpoint: Path) -> int:
-    match = re.fullmatch(r"step-(\d+)", checkpoint.name)
-    return int(match[1]) if match else -1

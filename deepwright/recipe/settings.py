@@ -269,11 +269,8 @@ class Distill:
     rl: GRPOConfig = GRPOConfig()
 
 
-STUDENTS = (
-    "student",
-    "distill",
-    "student_by_rl",
-)  # the small model: pre-trained, taught by samples, by reinforcement learning alone
+# the small model: pre-trained, taught by samples, by reinforcement learning alone
+STUDENTS = ("student", "distill", "student_by_rl")
 STAGES = ("base", "zero", "cold_start", "reasoning_rl", "finetune", "align", "distill")
 
 
@@ -327,9 +324,8 @@ class RLSettings(_Run):
 
 
 COMMANDS: dict[str, type[_Run]] = {"r1": R1Settings, "pretrain": PretrainSettings, "rl": RLSettings}
-SECTIONS = {
-    f.name for kind in COMMANDS.values() for f in dataclasses.fields(kind)
-}  # one file may serve all three
+# one file may serve all three
+SECTIONS = {f.name for kind in COMMANDS.values() for f in dataclasses.fields(kind)}
 USUAL_CONFIGS = {"r1": "laptop", "pretrain": "laptop-zero", "rl": "laptop-zero"}
 
 

@@ -183,9 +183,8 @@ def _value_axis(lines: Sequence[Line], unit: str, log: bool, zero: bool) -> Axis
             low, high = min(low, value - (error or 0)), max(high, value + (error or 0))
     low = min(low, 0.0) if zero else low
     low, high = (max(low, 0.0), min(high, 1.0)) if unit == "fraction" else (low, high)
-    if (
-        high - low < 0.01 * abs(high) or high == low
-    ):  # a constant: noise in the last digits is not worth a picture
+    # a constant: noise in the last digits is not worth a picture
+    if high - low < 0.01 * abs(high) or high == low:
         low, high = (low - 0.01 * abs(low), high + 0.01 * abs(high)) if high else (0.0, 1.0)
     ticks = nice_ticks(low, high)
     return Axis(ticks[0], ticks[-1], ticks)

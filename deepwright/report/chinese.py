@@ -20,9 +20,8 @@ SAID_BY_SCRIPT = ("step", "This page was last rewritten {0} minutes ago: the run
 LONGEST = 400  # characters of a text that is held against the entries with gaps
 
 _GAP = re.compile(r"\\\{(\d)\\\}")
-_LONGEST_FIRST = sorted(
-    (entry for entry in ENTRIES if "{0}" in entry), key=len, reverse=True
-)  # so that the closest one counts
+# so that the closest one counts
+_LONGEST_FIRST = sorted((entry for entry in ENTRIES if "{0}" in entry), key=len, reverse=True)
 _GAPPED = [
     (re.compile(_GAP.sub(r"(?P<_\1>.+?)", re.escape(entry))), ENTRIES[entry])
     for entry in _LONGEST_FIRST

@@ -49,9 +49,8 @@ def write_report(run_dir: str | Path) -> Path:
     run = read_run(run_dir)
     path = run.folder / "report.html"
     text = page(run, time.time())
-    write_whole(
-        path, text.encode(errors="replace").decode()
-    )  # a run's files may hold half characters
+    # a run's files may hold half characters
+    write_whole(path, text.encode(errors="replace").decode())
     return path
 
 

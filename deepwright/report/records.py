@@ -24,11 +24,8 @@ from deepwright.files import read_json, read_records, read_toml
 from deepwright.report.figures import number
 
 Point = tuple[float, float]
-HARVESTS = (
-    "cold_start",
-    "rejection/reasoning",
-    "rejection/general",
-)  # where samples of a model were kept to learn from
+# where samples of a model were kept to learn from
+HARVESTS = ("cold_start", "rejection/reasoning", "rejection/general")
 
 
 @dataclass(frozen=True)
@@ -210,6 +207,12 @@ def table_in(record: dict[str, Any] | None, name: str) -> dict[str, Any]:
     """What a record holds by name; {} where it holds no table."""
     found = (record or {}).get(name)
     return found if isinstance(found, dict) else {}
+
+
+def by_count(record: dict[str, Any] | None, name: str) -> dict[int, Any]:
+    """What a table such as "cons_at_k" holds, by its k; names that are no k are left out."""
+    entries = table_in(record, name).items()
+    return {int(k): value for k, value in entries if re.fullmatch("[1-9][0-9]{0,8}", k)}
 
 
 def interval_in(record: dict[str, Any] | None, name: str) -> tuple[float, float] | None:

@@ -16,7 +16,7 @@ from typing import Any
 from deepwright.report.charts import HEIGHT, WIDTH, Axis, Line, nice_ticks
 from deepwright.report.figures import compact, count, escape, number, percent_with_error
 from deepwright.report.frame import grid, paragraph, section
-from deepwright.report.records import Run, table_in
+from deepwright.report.records import Run, by_count
 
 _BUDGET = re.compile(r"(.+) budget=([1-9][0-9]{0,8})")
 _COLOURS = (6, 1, 2, 3, 4, 5)  # grey for the first model, which is the base
@@ -28,9 +28,8 @@ Points = Mapping[int, tuple[float, float | None]]  # budget or votes -> accuracy
 def scaling(run: Run) -> str:
     """Both charts; "" where neither has two places to draw a line between."""
     thinking, voting = budget_curves(run), vote_curves(run)
-    colours = dict(
-        zip(dict.fromkeys([*voting, *thinking]), cycle(_COLOURS))
-    )  # a model has the same one in both
+    # a model has the same one in both
+    colours = dict(zip(dict.fromkeys([*voting, *thinking]), cycle(_COLOURS)))
     drawn = grid(
         chart(
             "Accuracy against thinking budget",
@@ -72,13 +71,9 @@ def vote_curves(run: Run) -> dict[str, Points]:
 
 
 def _votes(evaluation: dict[str, Any]) -> Points:
-    values, errors = (table_in(evaluation, name) for name in ("cons_at_k", "cons_at_k_se"))
+    values, errors = (by_count(evaluation, name) for name in ("cons_at_k", "cons_at_k_se"))
     found = {1: (number(evaluation.get("pass_at_1")), number(evaluation.get("pass_at_1_se")))}
-    found |= {
-        int(k): (number(value), number(errors.get(k)))
-        for k, value in values.items()
-        if re.fullmatch("[1-9][0-9]{0,8}", k)
-    }
+    found |= {k: (number(value), number(errors.get(k))) for k, value in values.items()}
     return {k: (value, error) for k, (value, error) in sorted(found.items()) if value is not None}
 
 

@@ -26,7 +26,7 @@ from deepwright.report.figures import (
     percent_with_error,
 )
 from deepwright.report.frame import fold, grid, not_yet, paragraph, section, table
-from deepwright.report.records import Run, interval_in, table_in
+from deepwright.report.records import Run, by_count, interval_in, table_in
 from deepwright.report.spread import measured_for
 
 BEFORE, AFTER = 6, 1  # colours
@@ -393,7 +393,7 @@ def _how_measured(run: Run) -> str:
 
 def _largest_k(before: dict[str, Any], after: dict[str, Any] | None) -> list[int]:
     """The largest k with a consensus figure, before or after, as a list of at most one."""
-    ks = [int(k) for e in (after, before) for k in table_in(e, "cons_at_k") if str(k).isdecimal()]
+    ks = [k for e in (after, before) for k in by_count(e, "cons_at_k")]
     return [max(ks)] if ks else []
 
 

@@ -58,9 +58,8 @@ class AlarmConfig:
                 f"policy is {self.policy!r}, expected 'off', 'warn', 'pause' or 'roll_back'"
             )
         for f in fields(self)[1:]:
-            least = {"window": 2, "evaluations": 2}.get(
-                f.name, 0
-            )  # a standard error and a comparison need two
+            # a standard error and a comparison need two
+            least = {"window": 2, "evaluations": 2}.get(f.name, 0)
             if not least <= getattr(self, f.name) < math.inf:
                 raise ValueError(
                     f"{f.name} of the alarms is {getattr(self, f.name)}, expected at least {least}"

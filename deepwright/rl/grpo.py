@@ -61,9 +61,8 @@ FREE_SETTINGS = (
     "keep",
     "shown_samples",
 )
-FREE_SETTINGS += tuple(
-    f"alarms.{field.name}" for field in fields(AlarmConfig)
-)  # who was told of an alarm may go on with another policy
+# who was told of an alarm may go on with another policy
+FREE_SETTINGS += tuple(f"alarms.{field.name}" for field in fields(AlarmConfig))
 LOSSES = ("loss",)
 REFERENCE = "reference."  # prefix of the reference's tensors in a checkpoint
 MOST_CHECKED = 20_000  # training problems whose prompts are measured before the first step
@@ -140,9 +139,8 @@ class Learner:
     def _with_fixed_log_probs(self, rows: list[Row]) -> list[Row]:
         """What must be known before the first update moves the policy. One on-policy update needs no pi_old: it is the policy itself."""
         c = self.now
-        if (
-            self.reference is not None
-        ):  # before the policy's choice of experts is on the rows: the reference makes its own
+        # before the policy's choice of experts is on the rows: the reference makes its own
+        if self.reference is not None:
             rows = with_reference(
                 self.reference, rows, c.temperature, c.micro_batch_tokens, c.pack_groups
             )
@@ -300,9 +298,8 @@ def collect(
     groups: list[Group] = []
     where = round_ * config.mini_batches, config.steps
     rollout_seconds, begun = 0.0, time.perf_counter()
-    for batch in range(
-        round_, round_ + config.rounds * (config.resample + 1), config.rounds
-    ):  # rounds that no other round will ask
+    # rounds that no other round will ask
+    for batch in range(round_, round_ + config.rounds * (config.resample + 1), config.rounds):
         asked = [
             task.problem(i, "train")
             for i in problem_indices(task.size("train"), config.prompts, config.seed, batch)

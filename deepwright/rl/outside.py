@@ -105,9 +105,8 @@ class OutsideSampler:
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         headers |= {"Authorization": f"Bearer {key}"} if key else {}
         self.server, self.parallel, self.timeout = Server(headers, timeout), parallel, timeout
-        self._place = (
-            handover and handover.folder.parent.stat()
-        )  # not to write where another run is
+        # not to write where another run is
+        self._place = handover and handover.folder.parent.stat()
         own = LARGEST if handover is None else handover.model.config.vocab_size
         self.vocabulary = own if vocabulary is None else vocabulary
         self.watch: Watch = lambda ended, running: None  # told of each prompt that is answered

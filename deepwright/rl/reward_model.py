@@ -78,9 +78,8 @@ class RewardModel(nn.Module):
 
     def forward(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """-> the score of each text [B] in fp32, in one pass. ValueError for a text of less than 2 tokens."""
-        batch = pad_rows(
-            [_read_at_end(ids) for ids in rows], 0, self.head_D.device
-        )  # any id may pad: nothing sees what stands right of it
+        # any id may pad: nothing sees what stands right of it
+        batch = pad_rows([_read_at_end(ids) for ids in rows], 0, self.head_D.device)
         return self.trunk.hidden(batch.tokens_BS)[batch.completion_BS].float() @ self.head_D
 
     @torch.no_grad()
@@ -169,9 +168,8 @@ def train_reward_model(config: RewardModelConfig, model: RewardModel, examples: 
     """
     rows, good_B = _texts(held_out, model.head_D.device)
     n = int(torch.stack((good_B, ~good_B)).sum(1).min())
-    if (kinds := len({type(example) for example in examples})) != 1 or (
-        n < 5 and require_ranking
-    ):  # even 4 of 4 could be chance
+    # even 4 of 4 could be chance
+    if (kinds := len({type(example) for example in examples})) != 1 or (n < 5 and require_ranking):
         raise ValueError(
             f"there are {kinds} kinds of examples and {n} held-out pairs, expected 1 kind and at least 5 pairs"
         )
@@ -232,9 +230,8 @@ def train_reward_model(config: RewardModelConfig, model: RewardModel, examples: 
         ranked_right(model.scores(rows, config.micro_batch_tokens), good_B),
         0.5 + max(n, 1) ** -0.5,
     )
-    if (
-        require_ranking and not accuracy > bound
-    ):  # twice a fair coin's standard error of sqrt(1/4 / n)
+    # twice a fair coin's standard error of sqrt(1/4 / n)
+    if require_ranking and not accuracy > bound:
         raise ValueError(
             f"{stage}: the reward model ranks at random: {accuracy:.1%} of {n} held-out pairs, expected more than {bound:.1%}"
         )

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from deepwright.refusals import quoted
+from deepwright.refusals import quoted, words_of
 
 T = TypeVar("T")
 BUSY = (429, 502, 503, 504)
@@ -71,11 +71,11 @@ class Server:
         except TimeoutError:
             raise self._late(url) from None
         except (OSError, http.client.HTTPException, UnicodeError) as error:
-            reason = getattr(error, "reason", error)  # what urllib wraps
-            if isinstance(reason, TimeoutError):
+            cause = getattr(error, "reason", error)  # what urllib wraps
+            if isinstance(cause, TimeoutError):
                 raise self._late(url) from None
-            why = f"did not answer: {' '.join(str(error).split())[:SHOWN] or type(error).__name__}"
-            if isinstance(reason, (ConnectionError, http.client.IncompleteRead)):
+            why = f"did not answer: {words_of(error, SHOWN)}"
+            if isinstance(cause, (ConnectionError, http.client.IncompleteRead)):
                 raise _Passing(why) from None
             raise ValueError(f"{url} {why}") from None
 

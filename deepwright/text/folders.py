@@ -17,8 +17,8 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken
 
-from deepwright.files import read_json, read_text
-from deepwright.refusals import expect, quoted
+from deepwright.files import about, read_json, read_text
+from deepwright.refusals import expect, quoted, words_of
 from deepwright.text.templates import PLAIN_TEMPLATE
 from deepwright.text.tokenizer import Tokenizer
 
@@ -40,11 +40,8 @@ def load(folder: Path) -> Tokenizer:
             + (f": its vocabulary is in {other}, for {OTHER_FILES[other]}" if other else "")
         )
     said = _read_names(folder)
-    try:
+    with about(folder):
         return _build(folder, said)
-    except ValueError as error:
-        named = str(error).startswith(str(folder))
-        raise error if named else ValueError(f"{folder}: {error}") from error
 
 
 def _build(folder: Path, said: Mapping[str, Any]) -> Tokenizer:
@@ -99,7 +96,7 @@ def library_errors(what: str) -> Iterator[None]:
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
     except BaseException as error:
-        raise ValueError(f"{what}: {' '.join(str(error).split())[:200]}") from None
+        raise ValueError(f"{what}: {words_of(error)}") from None
 
 
 def _add_tokens(backend: tokenizers.Tokenizer, listed: Any) -> None:
@@ -146,9 +143,8 @@ def _adds_bos(backend: tokenizers.Tokenizer, bos: str | None, said: Mapping[str,
         return False
     with library_errors("tokenizer.json cannot encode 'a'"):
         alone, added = (backend.encode("a", add_special_tokens=add).ids for add in (False, True))
-    first = [
-        backend.token_to_id(bos)
-    ]  # an empty text would not tell it from an end that is the same token
+    # an empty text would not tell it from an end that is the same token
+    first = [backend.token_to_id(bos)]
     return said.get("add_bos_token") is True or (added[:1] == first != alone[:1])
 
 

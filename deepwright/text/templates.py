@@ -22,6 +22,7 @@ from jinja2.ext import Extension
 from jinja2.sandbox import SecurityError
 from jinja2.utils import missing
 
+from deepwright.refusals import words_of
 from deepwright.text.metered_jinja import MeteredEnvironment
 from deepwright.text.metering import Meter
 
@@ -192,7 +193,7 @@ def _run(
 
 
 def _unrendered(error: Exception) -> ValueError:
-    said = " ".join(str(error).split())[:SHOWN] or type(error).__name__
+    said = words_of(error, SHOWN)
     if isinstance(error, _RefusedByItself):
         return ValueError(f"the chat template refuses these messages: {said}")
     return ValueError(f"the chat template cannot be rendered: {said}")

@@ -16,10 +16,8 @@ from typing import NamedTuple
 
 THINK, END_THINK, ANSWER, END_ANSWER = "<think>", "</think>", "<answer>", "</answer>"
 TAGS = (THINK, END_THINK, ANSWER, END_ANSWER)
-WAIT, YES = (
-    "wait",
-    "yes",
-)  # what an author writes after an attempt that failed, and after one that succeeded
+# what an author writes after an attempt that failed, and after one that succeeded
+WAIT, YES = ("wait", "yes")
 
 
 def read_tags(completion: str) -> tuple[str, str] | str:
@@ -55,9 +53,9 @@ class Delta(NamedTuple):
     content: str
 
 
-def ends_in_thought(prompt: str, opening: str = THINK) -> bool:
+def ends_in_thought(prompt: str) -> bool:
     """Whether what follows this prompt is a thought already. A tag further back is something that the user wrote."""
-    return prompt.rstrip().endswith(opening)
+    return prompt.rstrip().endswith(THINK)
 
 
 class ThoughtParser:

@@ -297,7 +297,7 @@ def _plain_words(backend: tokenizers.Tokenizer) -> dict[str, int] | None:
     return {word: index for word, index in backend.get_vocab().items() if word not in special}
 
 
-def number_tokenizer(words: Sequence[str], largest: int, *, fim: bool = False) -> Tokenizer:
+def number_tokenizer(words: Sequence[str], largest: int) -> Tokenizer:
     """Word level on blanks: every word of `words` and every whole number 0..largest is one token.
 
     The order is specials, words as given, numbers: ids depend on the arguments alone."""
@@ -310,7 +310,7 @@ def number_tokenizer(words: Sequence[str], largest: int, *, fim: bool = False) -
                 f"word {word!r}: expected different words without blanks, none of them a number or special token"
             )
         taken.add(word)
-    specials = [BOS, EOS, UNKNOWN, *([FIM_BEGIN, FIM_HOLE, FIM_END] if fim else [])]
+    specials = [BOS, EOS, UNKNOWN]
     vocab = {token: index for index, token in enumerate([*specials, *words, *numbers])}
     backend = tokenizers.Tokenizer(models.WordLevel(vocab, unk_token=UNKNOWN))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

@@ -28,16 +28,14 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from deepwright import weights
-from deepwright.files import read_json
+from deepwright.files import DRAFT, read_json
 from deepwright.model.finite import first_bad
-from deepwright.refusals import changes, expect, expect_fields, quoted
+from deepwright.refusals import changes, expect, expect_fields, quoted, words_of
 
-TENSORS, STATE, MANIFEST = (
-    "trainer/tensors.safetensors",
-    "trainer/state.json",
-    "trainer/manifest.json",
-)
-DRAFT = ".draft-"  # prefix of folders that are no checkpoint: being written, or on their way out
+TENSORS, STATE = "trainer/tensors.safetensors", "trainer/state.json"
+MANIFEST = "trainer/manifest.json"
+# prefix of folders that are no checkpoint: being written, or on their way out
+DRAFT_OF = f"{DRAFT}-"
 
 
 class CheckpointError(ValueError):
@@ -75,7 +73,7 @@ class Checkpoint:
             return safetensors.torch.load_file(self.folder / TENSORS)
         except (SafetensorError, KeyError) as error:  # KeyError: a type that torch has not
             raise CheckpointError(
-                f"{self.folder / TENSORS} is no file of tensors ({quoted(str(error))})"
+                f"{self.folder / TENSORS} is no file of tensors ({words_of(error)})"
             ) from error
 
     @cached_property
@@ -110,7 +108,7 @@ def save_checkpoint(
     if bad is not None:
         raise CheckpointError(f"step {step} is not saved: {bad} is not finite")
     parent = Path(run_dir) / "checkpoints"
-    target, draft = parent / f"step-{step}", parent / f"{DRAFT}step-{step}"
+    target, draft = parent / f"step-{step}", parent / f"{DRAFT_OF}step-{step}"
     try:
         for place in (parent.parent, parent):  # but not the run folder: it was there at the start
             place.mkdir(exist_ok=True)
@@ -119,7 +117,7 @@ def save_checkpoint(
         _write_trainer(draft, trainer_tensors, trainer_state)
         _write_manifest(draft)
         if target.exists():  # a damaged one of the same step: the run is repeating it
-            target.rename(parent / f"{DRAFT}replaced-{step}")
+            target.rename(parent / f"{DRAFT_OF}replaced-{step}")
         draft.rename(target)
         _sync(parent)
         _remove_older(parent, step, keep)
@@ -137,7 +135,7 @@ def latest_checkpoint(run_dir: str | Path) -> Checkpoint | None:
     Raises CheckpointError when there are checkpoints and all of them are damaged: starting over must be the user's decision.
     """
     remove_drafts(run_dir)
-    found = _by_step(Path(run_dir) / "checkpoints")
+    found = by_step(run_dir)
     for step, folder in reversed(found):
         damage = find_damage(folder)
         if damage is None:
@@ -198,17 +196,16 @@ def _own_files(folder: Path) -> list[str]:
 
 def remove_drafts(run_dir: str | Path) -> None:
     """Removes what an interrupted save left behind."""
-    for draft in (Path(run_dir) / "checkpoints").glob(f"{DRAFT}*"):
+    for draft in (Path(run_dir) / "checkpoints").glob(f"{DRAFT_OF}*"):
         shutil.rmtree(draft)
 
 
 def remove_checkpoints_after(run_dir: str | Path, step: int) -> None:
     """Gives up what a run did after `step`. The oldest checkpoint stays whatever its step; a kill in between leaves whole ones only."""
-    found = _by_step(Path(run_dir) / "checkpoints")
-    for _, folder in [pair for pair in found[1:] if pair[0] > step][
-        ::-1
-    ]:  # newest first: what is left never has a gap
-        folder.rename(folder.with_name(f"{DRAFT}{folder.name}"))
+    found = by_step(run_dir)
+    # newest first: what is left never has a gap
+    for _, folder in [pair for pair in found[1:] if pair[0] > step][::-1]:
+        folder.rename(folder.with_name(f"{DRAFT_OF}{folder.name}"))
     remove_drafts(run_dir)
 
 
@@ -237,16 +234,18 @@ def _write_manifest(folder: Path) -> None:
         _sync(path)
 
 
-def _by_step(parent: Path) -> list[tuple[int, Path]]:
+def by_step(run_dir: str | Path) -> list[tuple[int, Path]]:
+    """(step, folder) of what lies where checkpoints do, whole or not, the last step last."""
+    parent = Path(run_dir) / "checkpoints"
     named = [(re.fullmatch(r"step-([0-9]+)", path.name), path) for path in parent.glob("step-*")]
     return sorted((int(match[1]), path) for match, path in named if match and path.is_dir())
 
 
 def _remove_older(parent: Path, step: int, keep: int) -> None:
     """Renames before it deletes, so that a kill in between leaves no checkpoint with missing files."""
-    older = [folder for other, folder in _by_step(parent) if other < step]
+    older = [folder for other, folder in by_step(parent.parent) if other < step]
     for folder in older[: max(0, len(older) - (keep - 1))]:
-        folder.rename(folder.with_name(f"{DRAFT}{folder.name}"))
+        folder.rename(folder.with_name(f"{DRAFT_OF}{folder.name}"))
     remove_drafts(parent.parent)
 
 

@@ -79,9 +79,9 @@ class OptimizerConfig:
             "a number in [0, 1)",
         )
         expect(self.moments in NAMES, "moments", self.moments, " or ".join(map(repr, NAMES)))
-        if (
-            self.moments != "float32"
-        ):  # a decay of less than bfloat16's spacing would be rounded away, and the moment would never fall
+        # a decay of less than bfloat16's spacing would be rounded away, and the moment would never
+        # fall
+        if self.moments != "float32":
             expect(
                 max(self.beta1, self.beta2) <= 0.98,
                 "beta1 and beta2",
@@ -200,9 +200,8 @@ class Optimizer:
                 continue
             updates = [self._look_ahead(name).view(-1, rows, columns) for name in names]
             step_Nrc = orthogonalize(torch.cat(updates), c.muon_iterations, self._muon_dtype)
-            scale = (
-                learning_rate * c.muon_rms * max(rows, columns) ** 0.5
-            )  # entries of an orthogonal matrix have rms max(r, c)^-1/2
+            # entries of an orthogonal matrix have rms max(r, c)^-1/2
+            scale = learning_rate * c.muon_rms * max(rows, columns) ** 0.5
             for name, step in zip(names, step_Nrc.split([len(u) for u in updates]), strict=True):
                 p = self.parameters[name]
                 p.mul_(1 - learning_rate * c.weight_decay).sub_(step.reshape(p.shape), alpha=scale)

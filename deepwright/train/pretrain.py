@@ -285,7 +285,7 @@ def pretrain(
     kept = None if checkpoint is None else checkpoint.state["settings"]
     trainer, values = Trainer(settled(config, kept), model), {}
     progress = progress or Progress(config.schedule.total_tokens, stage)
-    saved = _start_or_resume(trainer, checkpoint, stream, run_dir, tracker, stage, progress)
+    saved = _start_or_resume(trainer, checkpoint, stream, tracker, stage, progress)
     with StopRequest() as stop, progress:
         while not trainer.finished and not stop.asked:
             values = trainer.step(stream.batch(trainer.next_rows()))
@@ -333,7 +333,6 @@ def _start_or_resume(
     trainer: Trainer,
     checkpoint: Checkpoint | None,
     stream: Stream,
-    run_dir: str | Path,
     tracker: Tracker,
     stage: str,
     progress: Progress,

@@ -82,9 +82,8 @@ class Schedule:
         if tokens <= start:
             return 1.0
         if tokens < end:
-            swing = 0.5 * (
-                1 + math.cos(math.pi * (tokens - start) / (end - start))
-            )  # 1 at the start, 0 at the end
+            # 1 at the start, 0 at the end
+            swing = 0.5 * (1 + math.cos(math.pi * (tokens - start) / (end - start)))
             return self.cosine_ratio + (1 - self.cosine_ratio) * swing
         return self.cosine_ratio if tokens < self._bound(self.tail_until) else self.tail_ratio
 

@@ -78,9 +78,8 @@ CASES = {
 }
 
 
-_LLAMA3 = Llama3Scaling(
-    factor=8, original_max_position_embeddings=16
-)  # width 12 at theta 100: channels of all three kinds
+# width 12 at theta 100: channels of all three kinds
+_LLAMA3 = Llama3Scaling(factor=8, original_max_position_embeddings=16)
 
 
 def _dense(kind: str, heads: int = 4, groups: int = 2, **changes) -> ModelConfig:
@@ -139,9 +138,8 @@ def random_model(config: ModelConfig, seed: int = 0) -> Transformer:
                 parameter.mul_(parameter.shape[-1] ** -0.5)
         for name, buffer in model.named_buffers():
             if name.endswith("router.bias"):
-                buffer.uniform_(
-                    -1.5, -0.5, generator=generator
-                )  # all scores + bias negative for some tokens: 0 would win over them
+                # all scores + bias negative for some tokens: 0 would win over them
+                buffer.uniform_(-1.5, -0.5, generator=generator)
     return model
 
 

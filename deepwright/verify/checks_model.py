@@ -82,9 +82,8 @@ def logits_equal_reference() -> Result:
 def adversarial_scores(experts: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """(logits [T, E], bias [E]) with what breaks routers: all sums negative, exact ties, tiny scores, a group whose one best is high."""
     logits = torch.randn(64, experts, generator=generator) * 2
-    bias = (
-        torch.rand(experts, generator=generator) - 1.6
-    )  # below -0.6, while scores are below 1: most sums are negative
+    # below -0.6, while scores are below 1: most sums are negative
+    bias = torch.rand(experts, generator=generator) - 1.6
     logits[16:32] = logits[16:32].round()  # ties among equal biases
     bias[1::2] = bias[0::2]
     logits[32:48] -= 40.0  # sigmoids near 1e-18: only the bias decides
@@ -209,9 +208,8 @@ def balance_equals_hand_numbers() -> Result:
     # Sequence 1: f = (2, 0), P = ((2/3 + 3/4) / 2, ...). Sequence 2: f = (1, 1), so f P sums to 1.
     by_hand = (2 * (2 / 3 + 3 / 4) / 2 + 1) / 2
     loss.backward()
-    slope = (
-        2 * 0.5 * 0.5 * 0.4 / 1.2**2
-    )  # d/ds of s / (s + 0.4) at 0.8, times f = 2, means over 2 tokens and 2 sequences
+    # d/ds of s / (s + 0.4) at 0.8, times f = 2, means over 2 tokens and 2 sequences
+    slope = 2 * 0.5 * 0.5 * 0.4 / 1.2**2
     errors = {
         "bias": relative_error(step, torch.tensor([-0.001, 0.001, 0.0, 0.0])),
         "loss": abs(loss.item() - by_hand) / by_hand,

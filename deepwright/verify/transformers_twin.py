@@ -110,9 +110,8 @@ def multi_token_twin(model: Transformer, folder: Path) -> nn.Module:
         model.config.num_hidden_layers,
         model.config.num_hidden_layers + model.config.num_nextn_predict_layers,
     )
-    main._keys_to_ignore_on_load_unexpected = [
-        rf"model\.layers\.{layer}\..*" for layer in depths
-    ]  # it knows V3's layer 61 only
+    # it knows V3's layer 61 only
+    main._keys_to_ignore_on_load_unexpected = [rf"model\.layers\.{layer}\..*" for layer in depths]
     return MtpModel.from_pretrained(main)
 
 

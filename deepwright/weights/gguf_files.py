@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from deepwright.files import DRAFT, about
 from deepwright.model.transformer import Transformer
 from deepwright.refusals import quoted, require
 from deepwright.text.tokenizer import Tokenizer
@@ -32,12 +33,8 @@ from deepwright.weights.gguf_tokenizer import read_tokenizer, tokenizer_fields
 from deepwright.weights.loading import allocate, finite, listed
 
 TYPES = {"f32": "F32", "bf16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_0"}
-_FILE_TYPES = {
-    "F32": 0,
-    "Q4_0": 2,
-    "Q8_0": 7,
-    "BF16": 32,
-}  # llama.cpp's numbers for "mostly this type"
+# llama.cpp's numbers for "mostly this type"
+_FILE_TYPES = {"F32": 0, "Q4_0": 2, "Q8_0": 7, "BF16": 32}
 
 
 def _package() -> ModuleType:
@@ -61,12 +58,9 @@ def read_gguf(
     that is not read."""
     gguf, path = _package(), Path(path)
     file = open_gguf(path, gguf)
-    try:
+    with about(path):
         tokenizer = read_tokenizer(file.fields) if with_tokenizer else None  # quick, so first
         return _read_model(file, gguf, path, dtype), tokenizer
-    except ValueError as error:
-        named = str(path) in str(error)
-        raise error if named else ValueError(f"{path}: {error}") from error
 
 
 def _read_model(
@@ -146,7 +140,7 @@ def write_gguf(
         )
     kind = TYPES[kind or ("bf16" if model.embed.weight.dtype == torch.bfloat16 else "f32")]
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".draft")
+    draft = path.with_name(path.name + DRAFT)
     writer = gguf.GGUFWriter(draft, arch)
     fields = {f"{arch}.{key}": value for key, value in metadata(config).items()}
     fields |= {"general.file_type": _FILE_TYPES[kind], "general.quantization_version": 2}

@@ -16,17 +16,16 @@ import torch
 from torch import Tensor
 
 from deepwright.config import Llama3Scaling, ModelConfig, RopeScaling
-from deepwright.config.rope import LARGEST
+from deepwright.config.rope import LARGEST_REAL
 from deepwright.model.attention import LATENT_EPS
 from deepwright.model.rope import frequencies
 from deepwright.model.transformer import Transformer
-from deepwright.refusals import expect
+from deepwright.refusals import describe, expect, holds
 from deepwright.weights.loading import refuse_absent
 from deepwright.weights.names import memory, pieces
 
-Part = tuple[
-    str, Tensor, tuple[int, ...]
-]  # name, a view of the model's memory, the shape that it has in the file
+# name, a view of the model's memory, the shape that it has in the file
+Part = tuple[str, Tensor, tuple[int, ...]]
 
 ARCHITECTURES = {
     "deepseek2": ("deepseek_v3", "deepseek_v2"),
@@ -84,15 +83,13 @@ _OTHER = {  # keys that follow from the others or are read below
     "attention.causal", "tensor_data_layout", "nextn_predict_layers",
 }  # fmt: skip
 ENDS = ("eos", "eot", "eom")  # the keys that GGUF has for tokens that end something
-_WHOLE = (int, "a whole number")
-_REAL = ((int, float), "a number")
 _KINDS = {  # of the values of keys; whole numbers where nothing is said
-    "attention.layer_norm_rms_epsilon": _REAL, "rope.freq_base": _REAL,
-    "expert_weights_scale": _REAL, "rope.scaling.factor": _REAL,
-    "rope.scaling.yarn_beta_fast": _REAL, "rope.scaling.yarn_beta_slow": _REAL,
-    "rope.scaling.yarn_log_multiplier": _REAL, "expert_weights_norm": (bool, "true or false"),
-    "rope.scaling.finetuned": (bool, "true or false"), "attention.causal": (bool, "true or false"),
-    "rope.scaling.type": (str, "a text"), "tensor_data_layout": (str, "a text"),
+    "attention.layer_norm_rms_epsilon": float, "rope.freq_base": float,
+    "expert_weights_scale": float, "rope.scaling.factor": float,
+    "rope.scaling.yarn_beta_fast": float, "rope.scaling.yarn_beta_slow": float,
+    "rope.scaling.yarn_log_multiplier": float, "expert_weights_norm": bool,
+    "rope.scaling.finetuned": bool, "attention.causal": bool,
+    "rope.scaling.type": str, "tensor_data_layout": str,
 }  # fmt: skip
 _YARN = {
     "factor": "factor",
@@ -274,9 +271,8 @@ def _given(arch: str, fields: Mapping[str, Any]) -> dict[str, Any]:
             "computation"
         )
     for key, value in given.items():
-        kind, words = _KINDS.get(key, _WHOLE)
-        fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-        expect(fits, f"{arch}.{key}", value, words)
+        kind = _KINDS.get(key, int)
+        expect(holds(value, kind), f"{arch}.{key}", value, describe(kind))
     modules = given.get("nextn_predict_layers", 0)
     expect(modules == 0, f"{arch}.nextn_predict_layers", modules, "0: MTP is not read from GGUF")
     for name, key in names.items():
@@ -315,7 +311,7 @@ def _check_sizes(config: ModelConfig, shapes: Mapping[str, tuple[int, ...]]) -> 
 
 def exact(value: Any) -> Any:
     """GGUF keeps numbers as fp32: the shortest decimal that gives the same one is what was meant (1e-06, not 9.99999997e-07)."""
-    real = isinstance(value, float) and abs(value) < LARGEST
+    real = isinstance(value, float) and abs(value) < LARGEST_REAL
     return float(str(np.float32(value))) if real else value
 
 

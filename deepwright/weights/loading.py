@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from deepwright.config import ModelConfig
-from deepwright.files import read_json
+from deepwright.files import about, read_json
 from deepwright.model.transformer import Transformer
 from deepwright.refusals import quoted
 from deepwright.text.tokenizer import Tokenizer
@@ -35,10 +35,8 @@ _STACKED = re.compile(r"model\.layers\.\d{1,9}\.mlp\.experts\.down_proj")
 def load(folder: str | Path, dtype: torch.dtype | None = None) -> tuple[Transformer, Tokenizer]:
     """Model and tokenizer of a folder. Raises ValueError as `load_model`, or when the tokenizer has ids that the model has not."""
     config, tokenizer = read_config(folder), Tokenizer.load(folder)  # quick, so first
-    try:
+    with about(folder):
         check_vocabulary(config, tokenizer)
-    except ValueError as error:
-        raise ValueError(f"{folder}: {error}") from error
     return load_model(folder, dtype), tokenizer
 
 

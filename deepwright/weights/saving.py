@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from deepwright.files import DRAFT
 from deepwright.model.transformer import Transformer
 from deepwright.refusals import expect
 from deepwright.text.tokenizer import Tokenizer
@@ -67,10 +68,8 @@ def _write_json(path: Path, values: Mapping[str, Any]) -> None:
 def _appear(folder: Path, write: Callable[[Path], None]) -> None:
     """Runs `write` on a draft beside `folder`, then renames it into place. A kill leaves the old folder, or (between two renames) the
     old one as `<name>.replaced`, which the next save puts back; never a mixture."""
-    draft, replaced = (
-        folder.with_name(folder.name + ".draft"),
-        folder.with_name(folder.name + ".replaced"),
-    )
+    draft = folder.with_name(folder.name + DRAFT)
+    replaced = folder.with_name(folder.name + ".replaced")
     if replaced.exists() and not folder.exists():
         replaced.rename(folder)
     _refuse_foreign(folder)

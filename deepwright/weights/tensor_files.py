@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from deepwright.config import FP8_BLOCK
-from deepwright.files import read_json
-from deepwright.refusals import expect, quoted
+from deepwright.files import DRAFT, read_json
+from deepwright.refusals import expect, quoted, words_of
 from deepwright.weights.layouts import describe
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -132,7 +132,7 @@ def write_tensors(
 
 
 def _draft_name(number: int) -> str:
-    return f"shard-{number:05d}.draft"  # how many there will be is known at the end
+    return f"shard-{number:05d}{DRAFT}"  # how many there will be is known at the end
 
 
 def _shards(tensors: Iterable[tuple[str, Tensor]], limit: int) -> Iterable[dict[str, Tensor]]:
@@ -154,8 +154,7 @@ def _open(path: Path) -> safe_open:
     try:
         return safe_open(path, framework="pt")
     except SafetensorError as error:
-        reason = quoted(str(error)).strip("'")
-        raise ValueError(f"{path} is damaged or no safetensors file ({reason})") from error
+        raise ValueError(f"{path} is damaged or no safetensors file ({words_of(error)})") from error
 
 
 def _homes(folder: Path, files: Mapping[str, safe_open]) -> dict[str, str]:

@@ -162,7 +162,6 @@ TWINS = [
 def test_the_check_rejects_the_twin_and_passes_without_it(
     check, owner, name, wrong, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(
-        chinese, "chinese", chinese.chinese.__wrapped__
-    )  # it remembers what it looked up, a twin's finds as well
+    # it remembers what it looked up, a twin's finds as well
+    monkeypatch.setattr(chinese, "chinese", chinese.chinese.__wrapped__)
     must_reject(check, owner, name, wrong, tmp_path)

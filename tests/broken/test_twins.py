@@ -23,9 +23,8 @@ from deepwright.train import objective
 from deepwright.verify.check import CHECKS
 from deepwright.weights import saving
 
-causal = importlib.import_module(
-    "deepwright.numerics.attention"
-)  # the package exports a function of the same name
+# the package exports a function of the same name
+causal = importlib.import_module("deepwright.numerics.attention")
 
 
 @dataclass(frozen=True)

@@ -160,9 +160,8 @@ def text_of(tokenizer: Tokenizer, *begun: int) -> str:
 
 
 def test_tag_of_several_tokens():
-    bytewise = train_bpe(
-        ["aa"], 263
-    )  # 256 bytes, special tokens, no merges: one token for each character of a tag
+    # 256 bytes, special tokens, no merges: one token for each character of a tag
+    bytewise = train_bpe(["aa"], 263)
     assert len(ids("</think>", bytewise)) == 8
     for begun, wanted in (
         ("<think>so", "<think>so</think>"),
@@ -275,9 +274,8 @@ def test_accuracy_rises_where_the_budget_reaches_the_solution():
         assert (
             found.pass_at_1 == right and found.cons_at_k["2"] == right and found.truncated_rate == 0
         )
-    assert found == evaluate(
-        Author(), WORDS, OneProblem(held_out=20), **asked
-    )  # 50: a budget that no completion reaches
+    # 50: a budget that no completion reaches
+    assert found == evaluate(Author(), WORDS, OneProblem(held_out=20), **asked)
 
 
 @pytest.mark.parametrize(

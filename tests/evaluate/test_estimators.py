@@ -46,9 +46,8 @@ def test_a_k_above_the_samples_is_refused():
 def test_standard_error_treats_a_problem_as_one_cluster():
     """Two problems, one always right and one never: n samples of each tell no more than one of each would."""
     few, many = pass_at_1([[True], [False]]), pass_at_1([[True] * 100, [False] * 100])
-    assert (
-        few.standard_error == pytest.approx(many.standard_error) == pytest.approx(0.5)
-    )  # sd sqrt(1/2) over sqrt(2)
+    # sd sqrt(1/2) over sqrt(2)
+    assert few.standard_error == pytest.approx(many.standard_error) == pytest.approx(0.5)
     as_trials = math.sqrt(0.25 / 200)
     assert many.standard_error > 10 * as_trials
     assert math.isnan(over_problems([1.0]).standard_error)
@@ -79,9 +78,8 @@ def test_votes_by_hand(answers, right, expected):
 
 
 def test_votes_use_fixed_disjoint_subsets():
-    answers = [
-        list("aab" + "bba" + "aa")
-    ]  # 8 samples, k 3: two votes, the last two samples are left
+    # 8 samples, k 3: two votes, the last two samples are left
+    answers = [list("aab" + "bba" + "aa")]
     right = [[answer == "a" for answer in answers[0]]]
     assert cons_at_k(answers, right, 3).value == 0.5
 

@@ -64,16 +64,14 @@ def measured(*texts: str, task=None, **options) -> Evaluation:
 
 def test_every_figure_by_hand():
     result = measured(RIGHT_AT_ONCE, SEARCHED, FALSE_YES, NO_FORMAT, "*" + RIGHT_AT_ONCE, ks=[1, 5])
-    assert (
-        result.pass_at_1 == pytest.approx(2 / 5) and result.pass_at_1_se == 0
-    )  # both problems alike
+    # both problems alike
+    assert result.pass_at_1 == pytest.approx(2 / 5) and result.pass_at_1_se == 0
     assert result.format_rate == pytest.approx(3 / 5) and result.truncated_rate == pytest.approx(
         1 / 5
     )
     assert result.pass_at_k == {"1": pytest.approx(2 / 5), "5": 1.0}
-    assert (
-        result.cons_at_k["5"] == 1.0
-    )  # 20, 20, 11; the answer without format and the cut one abstain
+    # 20, 20, 11; the answer without format and the cut one abstain
+    assert result.cons_at_k["5"] == 1.0
     assert result.by_kind == {"1 solution": (pytest.approx(2 / 5), 2)}
     assert result.self_check_rate == pytest.approx(
         1 / 5
@@ -131,6 +129,9 @@ def test_a_record_comes_back_and_holds_only_json():
     assert record.pop("reading") == "strict" and Evaluation.from_record(record) == result
     with pytest.raises(ValueError, match="unknown key 'odd'"):
         Evaluation.from_record(record | {"odd": 1})
+    for k in ("", "0", "x", "-1", "9" * 5000):
+        with pytest.raises(ValueError, match="k is '.*, expected a positive number of samples"):
+            Evaluation.from_record(record | {"cons_at_k": {k: 0.5, "2": 0.5}})
     del record["seed"]
     with pytest.raises(ValueError, match="lacks key 'seed'"):
         Evaluation.from_record(record)
@@ -275,12 +276,10 @@ def test_reading_of_reasoning():
 
 
 def test_a_rise_is_accounted_for_exactly_by_hand():
-    base = measured(
-        RIGHT_AT_ONCE, FALSE_YES, NO_FORMAT, NO_FORMAT
-    )  # format 1/2; right given format 1/2, all without search
-    after = measured(
-        RIGHT_AT_ONCE, SEARCHED, SEARCHED, FALSE_YES
-    )  # format 1; guessed 1/4, searched 1/2
+    # format 1/2; right given format 1/2, all without search
+    base = measured(RIGHT_AT_ONCE, FALSE_YES, NO_FORMAT, NO_FORMAT)
+    # format 1; guessed 1/4, searched 1/2
+    after = measured(RIGHT_AT_ONCE, SEARCHED, SEARCHED, FALSE_YES)
     found = decompose(base, after)
     assert found.rise == pytest.approx(0.5)
     assert found.format == pytest.approx((1 - 0.5) * 0.5)

@@ -103,9 +103,8 @@ def test_stop_ids_and_length(model):
     free = Engine(model).sample([[1, 2, 3]], Sampling(max_tokens=20, temperature=0.0))[0][0]
     assert free.stop is StopReason.LENGTH and len(free.token_ids) == 20
     first, later = free.token_ids[0], next(t for t in free.token_ids if t != free.token_ids[0])
-    stops = tuple(t for t in range(VOCAB) if t not in free.token_ids)[
-        :3
-    ]  # several EOS ids; the first ones never come
+    # several EOS ids; the first ones never come
+    stops = tuple(t for t in range(VOCAB) if t not in free.token_ids)[:3]
     cut = Engine(model).sample(
         [[1, 2, 3]], Sampling(max_tokens=20, temperature=0.0, stop_ids=(*stops, later))
     )[0][0]
@@ -252,10 +251,8 @@ def test_a_small_call_after_a_large_one(model):
     """Tables of the large call point at blocks that the small call's pool does not have; nothing may read them."""
     engine = Engine(model, block=2, max_batch=64)
     engine.sample([[1, 2, 3]] * 40, Sampling(max_tokens=60, n=1, seed=1))
-    long_and_short = [
-        list(range(1, 41)),
-        [4],
-    ]  # the short row's table is read as far as the long one's reaches
+    # the short row's table is read as far as the long one's reaches
+    long_and_short = [list(range(1, 41)), [4]]
     numbers = [
         engine.add(prompt, Sampling(max_tokens=20, seed=2), index)
         for index, prompt in enumerate(long_and_short)

@@ -62,9 +62,8 @@ def test_chi_square(temperature):
     seen = expected > 0
     statistic = float(((count - draws * expected)[seen] ** 2 / (draws * expected[seen])).sum())
     assert statistic < 43.8, statistic
-    assert torch.allclose(
-        log_probs.double(), expected.log()[ids], atol=1e-5
-    )  # a few fp32 roundings (6e-8) of numbers below 10
+    # a few fp32 roundings (6e-8) of numbers below 10
+    assert torch.allclose(log_probs.double(), expected.log()[ids], atol=1e-5)
 
 
 def test_extreme_random_numbers():
@@ -75,9 +74,8 @@ def test_extreme_random_numbers():
         weights[:, 0] = weights[:, -1] = 0
         ids = invert(weights, u)
         assert ids[0] == 1 and weights[1, ids[1]] > 0
-        assert (
-            ids[1] > vocab - 2 - vocab * 1e-3
-        )  # the last fp32 steps of the running sum may cover several tokens
+        # the last fp32 steps of the running sum may cover several tokens
+        assert ids[1] > vocab - 2 - vocab * 1e-3
     tiny = torch.full((1, 4), 1e-30)
     assert 0 <= int(invert(tiny, u[1:])) < 4
 
@@ -108,10 +106,8 @@ def sorted_truncation(weights: list[float], k: int, p: float) -> list[float]:
 @pytest.mark.parametrize("vocab", [5, 64, 700])
 def test_truncation_against_a_sort(vocab):
     generator = torch.Generator().manual_seed(vocab)
-    rows, exact = (
-        60,
-        1024,
-    )  # weights are whole multiples of 1/1024, so every sum is exact, and many weights are equal
+    # weights are whole multiples of 1/1024, so every sum is exact, and many weights are equal
+    rows, exact = (60, 1024)
     sharp = torch.rand(rows, 1, generator=generator) * 4
     weights = (
         (torch.randn(rows, vocab, generator=generator) * sharp).softmax(-1) * exact

@@ -63,9 +63,8 @@ def run(seed: int, dense: bool = False) -> int:
     """One random schedule; returns how many preemptions it took."""
     draw = random.Random(seed)
     requests, block = pick_requests(draw), draw.choice([1, 2, 4, 16])
-    least = max(
-        -(-(len(p) + s.max_tokens - 1) // block) * block for p, s, _ in requests
-    )  # one sequence alone must fit
+    # one sequence alone must fit
+    least = max(-(-(len(p) + s.max_tokens - 1) // block) * block for p, s, _ in requests)
     cache_tokens = draw.choice([None, least, least + block, least + 2 * block])
     engine = Engine(
         model(dense),

@@ -48,9 +48,8 @@ def test_absorbed_equals_expanded_with_gradients(changes):
     for form in ("expanded", "absorbed"):
         model.zero_grad()
         h = model.hidden(tokens, form=form)
-        (
-            h * probe
-        ).sum().backward()  # a random direction: the norm of h is fixed by the final RMSNorm
+        # a random direction: the norm of h is fixed by the final RMSNorm
+        (h * probe).sum().backward()
         outs.append(h.detach())
         grads.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
     close(outs[0], outs[1])

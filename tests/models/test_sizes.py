@@ -56,10 +56,8 @@ def changed(folder, target, **change):
     return target
 
 
-UNBOUND = (
-    "max_position_embeddings",
-    "context_length",
-)  # no tensor has these: only nonsense is refused
+# no tensor has these: only nonsense is refused
+UNBOUND = ("max_position_embeddings", "context_length")
 
 
 @pytest.mark.parametrize(

@@ -105,9 +105,8 @@ def step_by_step(model, tokens_BS, compiled_too, block=4):
     )
     blocks = -(-length // block)
     assert pool.room(rows * blocks)
-    table_BM = (
-        torch.tensor(pool.take(rows * blocks)).view(blocks, rows).t().contiguous()
-    )  # rows' blocks lie scattered
+    # rows' blocks lie scattered
+    table_BM = torch.tensor(pool.take(rows * blocks)).view(blocks, rows).t().contiguous()
     states = []
     with torch.inference_mode() if compiled_too else torch.no_grad():
         for i in range(length):

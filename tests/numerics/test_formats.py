@@ -190,9 +190,8 @@ class TestAuto:
         found = formats.settled(tree, old)
         assert (found.pretrain.compute, found.other.compute) == ("float32", "float32")
         assert found.name == "auto" and not log
-        assert (
-            formats.settled(tree, {"pretrain": {"compute": "auto"}}) is tree
-        )  # an older version's
+        # an older version's
+        assert formats.settled(tree, {"pretrain": {"compute": "auto"}}) is tree
         assert formats.settled(tree, {"pretrain": 3}).pretrain.compute == "bfloat16"
 
     def test_a_resumed_training_keeps_its_format(self, tmp_path, monkeypatch):

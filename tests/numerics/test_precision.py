@@ -10,10 +10,8 @@ from deepwright.numerics import precision
 
 def check_products_of_kept_weights():
     draw = torch.Generator().manual_seed(0)
-    x, store = (
-        torch.randn(4, 5, 48, generator=draw).bfloat16(),
-        {},
-    )  # 20 rows: more than the compiled products take
+    # 20 rows: more than the compiled products take
+    x, store = (torch.randn(4, 5, 48, generator=draw).bfloat16(), {})
     weights = [torch.randn(rows, 48, generator=draw) for rows in (32, 32, 7)]
     with torch.no_grad(), numerics.keep_casts(store):
         for _ in range(2):  # laid out, then found again

@@ -62,9 +62,8 @@ def test_expert_mlp(tokens, n_experts, k, seed):
     """Every way to multiply: grouped with and without gradient, batched, and one token alone."""
     g = torch.Generator().manual_seed(seed)
     k = min(k, n_experts)
-    ids = (
-        torch.rand(tokens, n_experts, generator=g).pow(4).topk(k, dim=-1).indices
-    )  # uneven loads, some experts idle
+    # uneven loads, some experts idle
+    ids = torch.rand(tokens, n_experts, generator=g).pow(4).topk(k, dim=-1).indices
     x, weights = torch.randn(tokens, 24, generator=g), torch.rand(tokens, k, generator=g)
     gate_up, down = (
         torch.randn(n_experts, 32, 24, generator=g),
@@ -174,10 +173,8 @@ def test_vocabulary_losses(rows_at_a_time, monkeypatch):
     assert (entropy - reference).abs().max() <= BOUND * reference.max()
     assert numerics.selected_log_probs(h[:0], head, targets[:0], 1.0)[0].shape == (0,)
     found = {}
-    for dtype in (
-        torch.float32,
-        torch.bfloat16,
-    ):  # the value stays as it is; gradients are those of bf16 products: inputs and result are rounded
+    # the value stays as it is; gradients are those of bf16 products: inputs and result are rounded
+    for dtype in (torch.float32, torch.bfloat16):
         leaves = [x.clone().requires_grad_() for x in (h, head)]
         selected = numerics.selected_log_probs(*leaves, targets, 0.6, dtype)[0]
         found[dtype] = (selected, *torch.autograd.grad((selected * weights).sum(), leaves))

@@ -29,12 +29,6 @@ def run(folder: Path, *more: str) -> int:
     return main([*LINE, "--run", str(folder), *more])
 
 
-@pytest.fixture(autouse=True)
-def quick_disk(monkeypatch):
-    """Nothing here is about power failures."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A run that nobody touched."""
@@ -325,6 +319,18 @@ def code_of(folder: Path, *more: str) -> int:
         return stop.code
 
 
+@pytest.fixture
+def foreground():
+    """As a command in the foreground starts: a shell's background job ignores SIGINT, and what runs
+    under nohup SIGHUP."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("foreground")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize(
     ("owner", "name"), [(RunTracker, "log"), (Journal, "corpus"), (Journal, "finish")]
@@ -337,6 +343,7 @@ def test_a_signal_ends_with_130_and_the_run_goes_on(tmp_path, whole, number, own
     assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
 
 
+@pytest.mark.usefixtures("foreground")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_second_signal_acts_at_once(tmp_path, whole, number):
     with at(RunTracker, "log", lambda *_: True, lambda: send(number, number)):

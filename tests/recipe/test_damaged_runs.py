@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import io
 import json
-import os
 import shutil
 import time
 import warnings
@@ -35,17 +34,12 @@ from deepwright.tasks.requests import Requests
 from deepwright.text import number_tokenizer
 from deepwright.train.checkpoint import latest_checkpoint, taking_over
 from deepwright.train.pretrain import Trainer
-from tests.mutations import damaged, strange_text
+from tests.fuzz import damaged_bytes, damaged_lines
 from tests.recipe.test_r1 import ZERO
 
 RECORDS = ("run.json", "metrics.jsonl", "samples.jsonl", "evaluations.jsonl", "corpus.json")
 TRAINER = ("state.json", "tensors.safetensors", "manifest.json")
 SECONDS = 10.0
-
-
-@pytest.fixture(autouse=True)
-def quick_disk(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +74,9 @@ def ends_well(action: Callable[[], object], file: Path) -> None:
 
 
 def damage(file: Path, seed: int) -> None:
-    rng, content = Random(f"{seed} {file.name}"), file.read_bytes()
-    text = file.suffix in (".json", ".jsonl") and rng.random() < 0.75
-    file.write_bytes(strange_text(rng, content) if text else damaged(rng, content))
+    draw, content = Random(f"{seed} {file.name}"), file.read_bytes()
+    text = file.suffix in (".json", ".jsonl") and draw.random() < 0.75
+    file.write_bytes(damaged_lines(content, draw) if text else damaged_bytes(content, draw))
 
 
 def seal(file: Path) -> None:

@@ -74,9 +74,8 @@ def test_last_stage_is_judged_at_each_budget_and_by_more_votes(tmp_path):
         ("align", 7)
     }
     assert {r["stage"] for r in read_records(tmp_path / "samples.jsonl")} == {"zero", "align"}
-    assert (
-        len(read_records(tmp_path / "samples.jsonl")) == 2 * 3
-    )  # answers under a budget are no samples of the model as it is
+    # answers under a budget are no samples of the model as it is
+    assert len(read_records(tmp_path / "samples.jsonl")) == 2 * 3
 
 
 def test_what_is_in_the_journal_is_not_asked_again_and_a_budget_can_be_added(tmp_path):

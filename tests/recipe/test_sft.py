@@ -132,9 +132,8 @@ def shown(base, data, **options) -> str:
 
 def test_preview_shows_what_is_trained_on(base, data):
     plain = shown(base, data)
-    assert (
-        "0 [b]<|im_end|>" in plain and "⟦<think>\neasy\n</think>\n\n0<|im_end|>⟧" in plain
-    )  # brackets of the data are no markup
+    # brackets of the data are no markup
+    assert "0 [b]<|im_end|>" in plain and "⟦<think>\neasy\n</think>\n\n0<|im_end|>⟧" in plain
     assert "\x1b[" not in plain
     lines = {
         line.split()[0]: line.split()[1:]

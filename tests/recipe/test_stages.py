@@ -281,9 +281,8 @@ def test_a_damaged_checkpoint_is_named_and_made_again(done, tmp_path, stage, nam
     folder = shutil.copytree(done, tmp_path / "r")
     last = checkpoints(folder, stage)[-1]
     cut(last / name)
-    if (
-        len(checkpoints(folder, stage)) == 1
-    ):  # fine-tuning saves its last step only: then starting it afresh is for the user to decide
+    # fine-tuning saves its last step only: then starting it afresh is for the user to decide
+    if len(checkpoints(folder, stage)) == 1:
         assert main(["r1", "--run", str(folder), *LINE, "--resume"]) == 2
         assert (
             f"every checkpoint in {last.parent} is damaged; remove that folder to start the run afresh"
@@ -443,9 +442,8 @@ def test_a_token_that_is_no_word_is_paid_nothing_and_stops_nothing(done):
     scores = paid.score_many(
         [problem] * 3, [good, good.replace("<think>", "<think> <unk>"), "no layout"]
     )
-    assert [score.value for score in scores] == pytest.approx(
-        [0.1 + 0.5 + 0.5, 0, 0]
-    )  # a new head says nothing: sigmoid(0) each
+    # a new head says nothing: sigmoid(0) each
+    assert [score.value for score in scores] == pytest.approx([0.1 + 0.5 + 0.5, 0, 0])
     assert [score.verdict for score in scores] == [
         Verdict.CORRECT,
         Verdict.MALFORMED,

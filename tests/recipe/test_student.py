@@ -44,16 +44,13 @@ def test_llama_cpp_as_a_sampler_stops_where_it_should():
         found for (found,) in sampler.sample([[1, 3], [1, 4, 4]], Sampling(50, 0.0, stop_ids=(2,)))
     )
     assert first.token_ids == second.token_ids == (7, 8, 2) and first.stop is StopReason.STOP
-    assert script.asked == [
-        ((1, 3), 0.0, 1.0),
-        ((1, 4, 4), 0.0, 1.0),
-    ]  # greedy, and repetition is not punished
+    # greedy, and repetition is not punished
+    assert script.asked == [((1, 3), 0.0, 1.0), ((1, 4, 4), 0.0, 1.0)]
     ((cut,),) = sampler.sample([[1]], Sampling(2, 0.0, stop_ids=(2,)))
     assert cut.token_ids == (7, 8) and cut.stop is StopReason.LENGTH
     ((full,),) = sampler.sample([[1, 3, 3, 3]], Sampling(50, 0.0, stop_ids=(99,)))
-    assert (
-        full.token_ids == (7, 8, 2, 9, 5) and full.stop is StopReason.LENGTH
-    )  # 4 + 5 = the context
+    # 4 + 5 = the context
+    assert full.token_ids == (7, 8, 2, 9, 5) and full.stop is StopReason.LENGTH
 
 
 def test_llama_cpp_is_greedy_only():
@@ -90,9 +87,8 @@ def run(tmp_path_factory):
     tokenizer = tokenizer_of(settings)
     (folder / CONFIG).write_text(to_toml(settings))
     weights.save(new_model(settings, tokenizer), tokenizer, folder / "align")
-    wide = resolve_for(
-        "r1", split_words(["--config", "laptop", "--seed", "4"])
-    ).distill.model  # rows of 96: they can be quantised
+    # rows of 96: they can be quantised
+    wide = resolve_for("r1", split_words(["--config", "laptop", "--seed", "4"])).distill.model
     taught = type(settings)(model=wide, task=settings.task, corpus=settings.corpus, seed=4)
     weights.save(new_model(taught, tokenizer), tokenizer, folder / "distill")
     return folder

@@ -164,10 +164,8 @@ def test_eval_command_prints_a_row_for_each_budget(folder, capsys):
         len(re.findall(r"0\.\d{3} (?:±|to) [01]\.\d{3}", row)) == 3 for row in rows
     )
     request = EvalRequest(str(folder), budgets=(2, 16), problems=3, max_tokens=8, threads=1)
-    assert [found.max_tokens for found in use.evaluate_all(request)] == [
-        10,
-        24,
-    ]  # thought and answer
+    # thought and answer
+    assert [found.max_tokens for found in use.evaluate_all(request)] == [10, 24]
 
 
 @pytest.mark.parametrize(

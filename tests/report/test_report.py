@@ -139,9 +139,8 @@ def test_any_file_may_be_missing(tmp_path, missing):
 
 def test_report_of_a_run_in_its_first_step(tmp_path):
     JsonlTracker(tmp_path / "metrics.jsonl").log("base", 1, {"loss": 4.8, "tokens": 4096})
-    (tmp_path / "metrics.jsonl").open("a").write(
-        '{"stage": "base", "step": 2, "lo'
-    )  # still being written
+    # still being written
+    (tmp_path / "metrics.jsonl").open("a").write('{"stage": "base", "step": 2, "lo')
     text, page = report_of(tmp_path)
     assert "4,096 tokens" in page.text and "running" in page.text and 'data-running="1"' in text
     assert "it starts when pre-training has ended" in page.text

@@ -7,7 +7,7 @@ import pytest
 
 from deepwright.report import write_report
 from deepwright.report.charts import HEIGHT, WIDTH
-from deepwright.report.records import read_run
+from deepwright.report.records import by_count, read_run
 from deepwright.report.scaling import scaling
 from tests.report.fabricated import evaluation, make_run, write_lines
 from tests.report.test_report import Balance, report_of
@@ -160,9 +160,8 @@ def test_a_run_with_both_is_one_well_formed_page(tmp_path):
         write_lines(tmp_path / "more", list(records()))
         file.write((tmp_path / "more").read_text())
     _, page = report_of(folder)
-    assert (
-        "Accuracy against thinking budget" in page.text and "zero budget=64" in page.text
-    )  # the second in the table of all evaluations
+    # the second in the table of all evaluations
+    assert "Accuracy against thinking budget" in page.text and "zero budget=64" in page.text
     assert re.search(r"went from 8.3.±.0.8% to (?!75)", page.text)
 
 
@@ -196,3 +195,9 @@ def test_labels_are_only_ever_text(tmp_path):
         )
     )
     assert "img" not in Balance(html).tags and "onerror" in html
+
+
+def test_names_of_votes_that_are_no_counts_are_left_out():
+    odd = {"": 0.1, "x": 0.2, "0": 0.3, "9" * 5000: 0.4, "\u0663": 0.5, "4": 0.6, "16": 0.7}
+    assert by_count({"cons_at_k": odd}, "cons_at_k") == {4: 0.6, 16: 0.7}
+    assert by_count({"cons_at_k": [1]}, "cons_at_k") == by_count(None, "cons_at_k") == {}

@@ -40,9 +40,8 @@ def three(folder):
 
 def test_a_stage_has_each_seed_and_the_mean_with_the_error_of_the_spread(tmp_path):
     text = "\n".join(seeds.tables(three(tmp_path)))
-    error = math.sqrt(
-        (6**2 + 6**2) / 2 / 3
-    )  # values 50, 56, 62: deviations 6, 0, 6, over n - 1, then over n
+    # values 50, 56, 62: deviations 6, 0, 6, over n - 1, then over n
+    error = math.sqrt((6**2 + 6**2) / 2 / 3)
     assert cells(text, "stage")[:4] == ["seed 0", "seed 1", "seed 2", "mean"]
     assert cells(text, "`zero`") == [
         "50.0 ± 2.0",

@@ -178,9 +178,8 @@ def test_what_a_whole_run_says(tmp_path):
     )
     assert "in 84.0 ± 2.0% of comparisons" in said["What alignment does to general answers:"]
     assert "+34.0 ± 2.0 points" in said["What alignment does to general answers:"]
-    way = said[
-        "Which way of making a small model reason is better:"
-    ]  # 50 and 20 steps of half a second
+    # 50 and 20 steps of half a second
+    way = said["Which way of making a small model reason is better:"]
     assert "Being taught took 25 s and reinforcement learning alone 10 s." in way
 
 

@@ -126,9 +126,8 @@ def test_windows_keep_single_rounds_from_ringing():
         repetition=lambda step: 0.9 if step == 30 else 0.1,
     )
     assert rung(single) == {}
-    assert rung(FAULTS["sampler_gap"])["sampler_gap"] in range(
-        31, 40
-    )  # a third of the window at 0.6 makes 0.2
+    # a third of the window at 0.6 makes 0.2
+    assert rung(FAULTS["sampler_gap"])["sampler_gap"] in range(31, 40)
     assert rung(FAULTS["not_finite"])["not_finite"] == 30  # this one needs no second look
 
 
@@ -172,18 +171,15 @@ def judged(win_rate, **changes) -> list[dict[str, float]]:
 
 def test_over_optimisation_needs_a_rise_of_the_models_own_reward_and_a_fall_of_the_judges():
     up, down, flat = sloping(0.2, 0.9), sloping(0.6, 0.4), from_round(1, 0.5, 0.5)
-    assert list(rung(judged(down, reward=up))) == [
-        "over_optimised"
-    ]  # no part of the reward is recorded: all of it counts
+    # no part of the reward is recorded: all of it counts
+    assert list(rung(judged(down, reward=up))) == ["over_optimised"]
     assert rung(judged(up, reward=up, reward_helpful=up)) == {}
     assert rung(judged(flat, reward=up, reward_helpful=up)) == {}
     assert rung(judged(down, reward=down, reward_helpful=down)) == {}
-    assert (
-        rung(judged(down, reward=up, reward_helpful=flat)) == {}
-    )  # the rules pay more: that is no fault of the reward model
-    assert (
-        rung(judged(lambda step: 0.6 - step / 300 + 0.2 * (step == 40), reward=up)) == {}
-    )  # one evaluation above the one before
+    # the rules pay more: that is no fault of the reward model
+    assert rung(judged(down, reward=up, reward_helpful=flat)) == {}
+    # one evaluation above the one before
+    assert rung(judged(lambda step: 0.6 - step / 300 + 0.2 * (step == 40), reward=up)) == {}
     assert list(rung(judged(down, reward=up), AlarmConfig(win_rate_fall=0.2))) == []
     assert rung(judged(down, reward=up))["over_optimised"] == 40  # the fourth evaluation: 0.1 down
 
@@ -195,9 +191,8 @@ def test_rounds_before_a_preference_was_paid_do_not_count():
         record if step > 25 else {k: v for k, v in record.items() if k != "reward_helpful"}
         for step, record in enumerate(records, 1)
     ]
-    assert rung([record | {"reward": 0.5} for record in late]) == {
-        "over_optimised": 60
-    }  # of the evaluations at 30, 40, 50, 60
+    # of the evaluations at 30, 40, 50, 60
+    assert rung([record | {"reward": 0.5} for record in late]) == {"over_optimised": 60}
 
 
 def test_all_kinds_falling_with_the_mean_is_no_trade_of_one_for_another():
@@ -231,9 +226,8 @@ def test_records_survive_json_and_ring_at_the_same_round():
     whole = rung(FAULTS["kind_falls"])
     alarms, first = Alarms(AlarmConfig()), {}
     for number, record in enumerate(FAULTS["kind_falls"], 1):
-        alarms = Alarms(
-            AlarmConfig(), **json.loads(json.dumps(alarms.state()))
-        )  # killed after every round
+        # killed after every round
+        alarms = Alarms(AlarmConfig(), **json.loads(json.dumps(alarms.state())))
         for name in alarms.step(record):
             first.setdefault(name, number)
     assert first == whole

@@ -139,9 +139,8 @@ def test_learning_rate_zero_keeps_the_ratio_at_one_for_fifty_steps(tmp_path):
 def test_a_round_that_teaches_nothing_moves_nothing(tmp_path):
     """Every group at zero variance: no rows, no update, and metrics without made-up numbers."""
     before = weights(make_model())
-    learner = run(
-        tmp_path, replace(ONE_UPDATE, steps=1, max_tokens=1, checkpoint_every=1)
-    )  # cut at one token: all wrong
+    # cut at one token: all wrong
+    learner = run(tmp_path, replace(ONE_UPDATE, steps=1, max_tokens=1, checkpoint_every=1))
     [record] = curve(tmp_path)
     assert (
         record["zero_variance_rate"] == 1 and record["truncated_rate"] > 0 and record["groups"] == 0
@@ -232,9 +231,8 @@ def test_resume_with_other_settings_is_refused_by_name(tmp_path):
     run(tmp_path, replace(ONE_UPDATE, steps=3))
     with pytest.raises(ValueError, match=r"was trained with learning_rate 0.02, now it is 0.5"):
         run(tmp_path, replace(ONE_UPDATE, steps=3, learning_rate=0.5))
-    run(
-        tmp_path, replace(ONE_UPDATE, steps=3, micro_batch_tokens=32)
-    )  # results differ by rounding at most: allowed
+    # results differ by rounding at most: allowed
+    run(tmp_path, replace(ONE_UPDATE, steps=3, micro_batch_tokens=32))
 
 
 class StopsAtOnce:

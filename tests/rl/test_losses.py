@@ -67,9 +67,8 @@ def test_hand_computed_loss_and_gradient_for_both_normalisers(
 
 def test_clipped_share_is_where_the_ratio_gives_no_gradient():
     assert clipped_share(terms(), Coefficients(0.2, 0.0)).tolist() == [True, True, False, False]
-    assert not clipped_share(
-        terms(), Coefficients(10.0, 0.0)
-    ).any()  # R1's epsilon: only ratios above 11 are cut
+    # R1's epsilon: only ratios above 11 are cut
+    assert not clipped_share(terms(), Coefficients(10.0, 0.0)).any()
     assert not clipped_share(terms(), Coefficients(math.inf, 0.0)).any()
 
 
@@ -144,18 +143,16 @@ def test_k3_gradient_agrees_with_the_exact_kl_to_first_order():
             float((expected_k3_gradient(logits, reference) - exact).norm() / exact.norm())
         )
     assert relative[1] < 0.02  # O(h)
-    assert relative[0] / relative[1] == pytest.approx(
-        2, rel=0.05
-    )  # difference O(h^2) over a gradient O(h)
+    # difference O(h^2) over a gradient O(h)
+    assert relative[0] / relative[1] == pytest.approx(2, rel=0.05)
 
 
 def test_advantages_are_relative_to_their_own_group():
     """Two prompts with different means: normalised over the batch, the easy prompt's worst answer would look good."""
     hard, easy = group_standardised([0.0, 0.0, 0.0, 1.0]), group_standardised([1.0, 1.0, 1.0, 0.0])
     std = math.sqrt(3) / 4  # population standard deviation of one 1 in four
-    assert hard == pytest.approx(
-        [-0.25 / std, -0.25 / std, -0.25 / std, 0.75 / std], rel=1e-5
-    )  # 1e-6 is added to the std
+    # 1e-6 is added to the std
+    assert hard == pytest.approx([-0.25 / std, -0.25 / std, -0.25 / std, 0.75 / std], rel=1e-5)
     assert easy == pytest.approx([0.25 / std, 0.25 / std, 0.25 / std, -0.75 / std], rel=1e-5)
     for advantages in (hard, easy):
         assert sum(advantages) == pytest.approx(0, abs=1e-12)

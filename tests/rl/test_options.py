@@ -49,9 +49,8 @@ def at(config: GRPOConfig, *entropies: float | None, temperature: float = 1.0) -
 
 def test_the_temperature_holds_the_entropy_between_its_target_and_twice_that():
     config = replace(ONE_UPDATE, entropy_target=0.2, hottest=1.5)
-    assert (
-        at(config) == at(config, 0.3, 0.3) == at(config, 0.9, 0.9) == 1.0
-    )  # never below the first temperature
+    # never below the first temperature
+    assert at(config) == at(config, 0.3, 0.3) == at(config, 0.9, 0.9) == 1.0
     assert (
         at(config, 0.1) == pytest.approx(1.05)
         and at(config, 0.9, 0.1, 0.1) == 1.0
@@ -74,9 +73,8 @@ def test_sampler_and_loss_follow_the_schedule_and_a_kill_changes_nothing(tmp_pat
     whole = run(tmp_path / "whole", HOTTER)
     temperatures = [record["temperature"] for record in curve(tmp_path / "whole")]
     assert temperatures == pytest.approx([1.05**n for n in range(9)])
-    assert all(
-        record.get("log_prob_gap_max", 0) <= 1e-5 for record in curve(tmp_path / "whole")
-    )  # the trainer divides by the same T
+    # the trainer divides by the same T
+    assert all(record.get("log_prob_gap_max", 0) <= 1e-5 for record in curve(tmp_path / "whole"))
 
     def interrupt(step: int, model: torch.nn.Module) -> None:
         if step in (2, 5, 7):
@@ -115,14 +113,12 @@ def test_masked_truncation_leaves_sum_normaliser_and_group_mean():
     assert len(wrong) == 3 and wrong[2].advantage < 0  # rewards 1.5, 0.5, 0
     kept = admitted(groups, replace(ONE_UPDATE, truncated="mask"))
     masked = training_rows(kept, VARIANTS["grpo"], drop_zero_variance=True)
-    assert [row.advantage for row in masked] == pytest.approx(
-        [1, -1], rel=1e-5
-    )  # relative to 1.5 and 0.5 alone
+    # relative to 1.5 and 0.5 alone
+    assert [row.advantage for row in masked] == pytest.approx([1, -1], rel=1e-5)
     [weighted] = mini_batches(masked, 1, VARIANTS["grpo_token_mean"], 0, 0)
     assert sum(row.weight * len(row.completion_ids) for row in weighted) == pytest.approx(1)
-    assert (
-        training_rows(kept[1:], VARIANTS["grpo"], drop_zero_variance=False) == []
-    )  # everything cut: nothing, no NaN
+    # everything cut: nothing, no NaN
+    assert training_rows(kept[1:], VARIANTS["grpo"], drop_zero_variance=False) == []
 
 
 def test_a_round_in_which_all_is_masked_moves_nothing(tmp_path):
@@ -173,9 +169,8 @@ def trained(folder: Path, config: GRPOConfig) -> tuple[list[dict], list[int]]:
         folder / "zero",
         JsonlTracker(folder / "metrics.jsonl"),
     )
-    return read_records(folder / "metrics.jsonl"), task.asked[
-        1:
-    ]  # the first one was only looked at: are prompts conversations?
+    # the first one was only looked at: are prompts conversations?
+    return read_records(folder / "metrics.jsonl"), task.asked[1:]
 
 
 def test_further_batches_are_asked_until_enough_groups_have_variance(tmp_path):
@@ -184,9 +179,8 @@ def test_further_batches_are_asked_until_enough_groups_have_variance(tmp_path):
     assert plain["groups"] < 4 and plain["completions"] == 32 and len(asked) == 12
     records, more = trained(tmp_path / "b", replace(config, resample=9))
     assert [record["groups"] for record in records] == [4, 4, 4]
-    assert all(
-        record["completions"] > 32 for record in records
-    )  # metrics are over everything sampled, not over the chosen groups
+    # metrics are over everything sampled, not over the chosen groups
+    assert all(record["completions"] > 32 for record in records)
     assert len(set(more)) == len(more) > 12  # no round asks what another one asks
     limited, _ = trained(tmp_path / "c", replace(config, resample=1))
     assert all(record["completions"] <= 64 and record["groups"] <= 4 for record in limited)
@@ -344,9 +338,8 @@ def test_warning_changes_nothing_but_says_it(tmp_path, at_step_seven, capfd):
 def test_a_paused_run_is_saved_and_goes_on_with_the_same_bits_where_its_user_says_so(
     tmp_path, at_step_seven, capfd
 ):
-    pausing = replace(
-        ALARMED, checkpoint_every=100, alarms=AlarmConfig("pause", window=2)
-    )  # rings before anything is saved
+    # rings before anything is saved
+    pausing = replace(ALARMED, checkpoint_every=100, alarms=AlarmConfig("pause", window=2))
     with pytest.raises(SystemExit) as stopped:
         run(tmp_path / "a", pausing)
     assert (
@@ -364,9 +357,8 @@ ROLLING = replace(ALARMED, alarms=AlarmConfig("roll_back", window=2, roll_backs=
 def test_a_roll_back_goes_on_from_before_the_window_at_half_the_rate_with_other_samples(
     tmp_path, at_step_seven, capfd
 ):
-    with pytest.raises(
-        SystemExit
-    ) as stopped:  # it rings again after each of two roll-backs, then pauses
+    # it rings again after each of two roll-backs, then pauses
+    with pytest.raises(SystemExit) as stopped:
         run(tmp_path, ROLLING)
     assert stopped.value.code == 3
     records = read_records(tmp_path / "zero/alarms.jsonl")

@@ -120,9 +120,8 @@ ASKED = Sampling(4, 0.8, stop_ids=(EOS,), n=3, seed=5)
 def test_ids_log_probs_and_stop_reasons_cross_and_equal_prompts_draw_apart(server):
     sampler: Sampler = OutsideSampler(server.url + "/v1/", "tiny", key="secret")
     found = sampler.sample(PROMPTS, ASKED)
-    assert found == sampler.sample(
-        PROMPTS, ASKED
-    )  # the request's seed follows from (seed, prompt): threads change nothing
+    # the request's seed follows from (seed, prompt): threads change nothing
+    assert found == sampler.sample(PROMPTS, ASKED)
     assert found != sampler.sample(PROMPTS, replace(ASKED, seed=6))
     assert [len(group) for group in found] == [3] * 4 and found[0] != found[3]
     asked = {
@@ -144,9 +143,8 @@ def test_ids_log_probs_and_stop_reasons_cross_and_equal_prompts_draw_apart(serve
     model, made = make_model(), found[2][1]
     logits = model(torch.tensor([[*PROMPTS[2], *made.token_ids]]))[0, 3:-1] / 0.8
     exact = logits.log_softmax(-1).gather(1, torch.tensor(made.token_ids)[:, None])[:, 0]
-    assert torch.tensor(made.log_probs) == pytest.approx(
-        exact.detach().numpy(), abs=1e-5
-    )  # the same fp32 forward at another batch size
+    # the same fp32 forward at another batch size
+    assert torch.tensor(made.log_probs) == pytest.approx(exact.detach().numpy(), abs=1e-5)
 
 
 def test_ids_written_as_tokens_are_read_and_prompts_may_go_as_text(server):
@@ -245,9 +243,8 @@ def test_a_server_that_keeps_old_weights_shows_in_the_gap_and_importance_weights
     weighed = train(
         tmp_path / "b", OutsideSampler(server.url, "tiny"), make_model(), importance_cap=2.0
     )
-    assert weighed[0]["grad_norm"] == pytest.approx(
-        stale[0]["grad_norm"], rel=1e-4
-    )  # the first round is on-policy: weights of 1
+    # the first round is on-policy: weights of 1
+    assert weighed[0]["grad_norm"] == pytest.approx(stale[0]["grad_norm"], rel=1e-4)
     assert weighed[2]["grad_norm"] != pytest.approx(stale[2]["grad_norm"], rel=1e-3)
 
 

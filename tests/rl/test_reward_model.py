@@ -151,9 +151,8 @@ def test_neither_company_nor_order_nor_padding_moves_a_score():
     for budget in (1, 9, 40, 10_000):
         assert (model.scores(rows, budget) - alone).abs().max() <= 2e-5  # as above, width 16
     assert (model.scores(rows[::-1], 40).flip(0) - alone).abs().max() <= 2e-5
-    assert (
-        model.scores([*rows, tuple(range(3, 10)) * 9], 10_000)[:-1] - alone
-    ).abs().max() <= 2e-5  # 63 tokens: 61 of padding
+    # 63 tokens: 61 of padding
+    assert (model.scores([*rows, tuple(range(3, 10)) * 9], 10_000)[:-1] - alone).abs().max() <= 2e-5
     assert len(model.scores([])) == 0
 
 
@@ -207,9 +206,8 @@ def test_pointwise_loss_by_hand():
     loss = pointwise_loss(scores, good)
     assert loss.tolist() == pytest.approx([0.1269280, 2.1269280, 0.6931472, 300.0], abs=1e-6)
     loss.sum().backward()
-    assert scores.grad.tolist() == pytest.approx(
-        [-0.1192029, 0.8807971, -0.5, -1.0], abs=1e-6
-    )  # sigmoid(r) - y
+    # sigmoid(r) - y
+    assert scores.grad.tolist() == pytest.approx([-0.1192029, 0.8807971, -0.5, -1.0], abs=1e-6)
 
 
 def test_ranked_right_by_hand():
@@ -217,9 +215,8 @@ def test_ranked_right_by_hand():
         torch.tensor([2.0, 1.0, 5.0, 5.0, 0.0, 3.0, 9.0]),
         torch.tensor([True, False, True, False, True, False, True]),
     )
-    assert ranked_right(scores, good) == pytest.approx(
-        (1 + 0.5 + 0) / 3
-    )  # 2 > 1, 5 = 5, 0 < 3; the last good one has no partner
+    # 2 > 1, 5 = 5, 0 < 3; the last good one has no partner
+    assert ranked_right(scores, good) == pytest.approx((1 + 0.5 + 0) / 3)
     assert math.isnan(ranked_right(scores, torch.ones(7, dtype=torch.bool)))
 
 
@@ -278,9 +275,9 @@ def test_a_micro_batch_holds_whole_pairs_within_the_budget(monkeypatch):
 def test_it_learns_what_is_preferred(tmp_path, kind):
     config = replace(CONFIG, epochs=4, batch=16, learning_rate=0.03, checkpoint_every=100)
     model, accuracy = run(tmp_path, config, kind(), kind(60, seed=2))
-    assert (
-        accuracy >= 0.9
-    )  # measured on three seeds: 0.97 to 1; chance is 0.5 with a standard error of 0.06 (pairs) and 0.09 (labels)
+    # measured on three seeds: 0.97 to 1; chance is 0.5 with a standard error of 0.06 (pairs) and
+    # 0.09 (labels)
+    assert accuracy >= 0.9
     assert (
         ranked_right(model.scores([(3, GOOD, EOS), (3, BAD, EOS)]), torch.tensor([True, False]))
         == 1.0
@@ -289,9 +286,8 @@ def test_it_learns_what_is_preferred(tmp_path, kind):
     assert [r["step"] for r in records] == list(range(1, 12)) and {r["stage"] for r in records} == {
         "reward_model"
     }  # 176 by 16
-    assert records[0]["reward_model_loss"] == pytest.approx(
-        math.log(2), abs=1e-6
-    )  # a zero head: no text is better than another
+    # a zero head: no text is better than another
+    assert records[0]["reward_model_loss"] == pytest.approx(math.log(2), abs=1e-6)
     assert records[-1]["reward_model_loss"] < 0.5 and records[0]["preference_accuracy"] == 0.5
     assert {
         "grad_norm",
@@ -309,9 +305,8 @@ def test_labels_by_a_coin_end_in_one_sentence(tmp_path):
         match=r"the reward model ranks at random: \d+.\d% of 60 held-out pairs, expected more than 62.9%",
     ):
         run(tmp_path, CONFIG, pairs(truth=False), coin)
-    model, accuracy = run(
-        tmp_path, CONFIG, pairs(truth=False), coin, require_ranking=False
-    )  # nothing left to train: measured again
+    # nothing left to train: measured again
+    model, accuracy = run(tmp_path, CONFIG, pairs(truth=False), coin, require_ranking=False)
     assert accuracy == ranked_right(
         model.scores([ids for pair in coin for ids, _ in pair.texts()]),
         torch.tensor([True, False] * 60),
@@ -335,9 +330,8 @@ def test_what_takes_no_part_stays_as_the_policy_has_it(tmp_path):
     after = model.trunk.state_dict()
     for name in before:
         still = name.startswith(("mtp.", "head.")) or name.endswith("router.bias")
-        assert torch.equal(
-            before[name], policy.state_dict()[name]
-        )  # the policy itself is not touched
+        # the policy itself is not touched
+        assert torch.equal(before[name], policy.state_dict()[name])
         assert torch.equal(before[name], after[name]) == still, name
 
 
@@ -453,9 +447,8 @@ def test_resume_with_anything_else_is_refused_by_name(tmp_path):
     ):
         with pytest.raises(ValueError, match=words):
             run(tmp_path, **change)
-    run(
-        tmp_path, replace(CONFIG, micro_batch_tokens=10, checkpoint_every=9), require_ranking=False
-    )  # rounding at most: allowed
+    # rounding at most: allowed
+    run(tmp_path, replace(CONFIG, micro_batch_tokens=10, checkpoint_every=9), require_ranking=False)
 
 
 @pytest.mark.parametrize(

@@ -137,9 +137,8 @@ def test_rollout_metrics_by_hand():
         7 / 3
     )
     assert values["zero_variance_rate"] == 0.5 and values["truncated_rate"] == 0
-    assert (
-        "self_check_rate" not in values
-    )  # a task that cannot be read for self-checks is not described
+    # a task that cannot be read for self-checks is not described
+    assert "self_check_rate" not in values
 
 
 def test_r1_zero_settings_are_the_published_ones():

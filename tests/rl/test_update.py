@@ -127,9 +127,8 @@ def test_log_probs_are_those_of_scaled_logits_and_of_the_sampler(temperature):
     scaled_after = (
         (model(tokens)[0, 2:-1].log_softmax(-1).gather(1, tokens[0, 3:, None])[:, 0]) / temperature
     )
-    assert (
-        temperature == 1.0 or (found - scaled_after).abs().max() > 1e-3
-    )  # log-probs divided by T are something else
+    # log-probs divided by T are something else
+    assert temperature == 1.0 or (found - scaled_after).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
@@ -171,9 +170,8 @@ def test_metrics_of_an_update():
     assert values["log_prob_gap_max"] == pytest.approx(float(sampler_gap.max()), rel=1e-6)
     assert values["kl"] > 0 and values["clip_fraction"] == 0 and values["ratio_max"] == 1
     objective = record.advantages_T - 0.1 * record.kl_T
-    assert values["loss"] == pytest.approx(
-        -float(objective.mean()), rel=1e-5
-    )  # token_mean, ratio 1
+    # token_mean, ratio 1
+    assert values["loss"] == pytest.approx(-float(objective.mean()), rel=1e-5)
 
 
 def test_kl_term_alone_pulls_the_policy_to_the_reference():

@@ -29,9 +29,8 @@ from deepwright.verify.checks_rl import group_of
 # Group one: rewards 1 and 0 on completions of 1 and 2 tokens; group two: rewards 3, 0, 0 on 1, 1 and 3 tokens. L = 4.
 GROUPS = [group_of(1.0, 0.0, lengths=(1, 2)), group_of(3.0, 0.0, 0.0, lengths=(1, 1, 3))]
 LONGEST = 4
-RATIOS = torch.tensor(
-    [1.5, 0.5, 0.5, 1.25, 2.0, 0.5, 1.0, 4.0], dtype=torch.float64
-)  # of the 8 tokens, in order; powers of 2 where they multiply
+# of the 8 tokens, in order; powers of 2 where they multiply
+RATIOS = torch.tensor([1.5, 0.5, 0.5, 1.25, 2.0, 0.5, 1.0, 4.0], dtype=torch.float64)
 CLIP = Coefficients(0.25, 0.0, 0.375)  # interval [0.75, 1.375]
 R2 = math.sqrt(2)
 
@@ -133,9 +132,8 @@ def trl_loss(
         return ((per_token * mask).sum(-1) / mask.sum(-1)).mean()
     if loss_type == "dr_grpo":
         return (per_token * mask).sum() / (len(mask) * 9)
-    return (
-        per_token * mask
-    ).sum() / mask.sum()  # "bnpo" on one batch, "dapo" over all of them: one and the same here
+    # "bnpo" on one batch, "dapo" over all of them: one and the same here
+    return (per_token * mask).sum() / mask.sum()
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,6 @@ def test_the_gap_stays_rounding_while_the_weights_move(tmp_path, temperature):
     assert max(record["grad_norm"] for record in records) > 0
     # Logits are divided by T, and so is their rounding.
     assert max(record["log_prob_gap_max"] for record in records) <= GAP / temperature
-    _, records = train(
-        tmp_path / "stale", config, task=task, stale=True
-    )  # an engine that never sees the updates
+    # an engine that never sees the updates
+    _, records = train(tmp_path / "stale", config, task=task, stale=True)
     assert records[-1]["log_prob_gap_max"] > 100 * GAP

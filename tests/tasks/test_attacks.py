@@ -67,11 +67,8 @@ def test_no_attack_earns_the_full_reward(name, rows):
     assert held and "no attack" in lines[-1], lines
 
 
+@pytest.mark.usefixtures("confined")
 def test_code_attacks(rows):
-    from deepwright.tasks.sandbox import confinement
-
-    if not confinement():
-        pytest.skip("neither bwrap nor unshare works on this machine")
     task = make_task(
         rows(
             lambda n: {
@@ -152,12 +149,9 @@ def test_a_thousand_hostile_completions_neither_crash_nor_stall(name, rows):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("confined")
 def test_three_hundred_hostile_programs_neither_crash_nor_stall(rows):
     """Fork bombs, endless loops, huge allocations and the rest of the list, each with one more line at its end, in one batch."""
-    from deepwright.tasks.sandbox import confinement
-
-    if not confinement():
-        pytest.skip("neither bwrap nor unshare works on this machine")
     row = {"code": "def f(x): return x + 1", "test_list": ["assert f(1) == 2", "assert f(7) == 8"]}
     task = make_task(
         rows(lambda n: row | {"text": f"Write f, number {n}."}), layout="tags", seconds=1.0

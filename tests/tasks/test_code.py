@@ -9,21 +9,15 @@ import threading
 
 import pytest
 
-from deepwright.tasks import sandbox
 from deepwright.tasks.code import MAX_PROGRAM, judge_code, read_tests, same_output
 from deepwright.tasks.files import DataFile
 from deepwright.tasks.hostile_programs import PROGRAMS
 from deepwright.tasks.sandbox import Limits
 
+pytestmark = pytest.mark.usefixtures("confined")
 LIMITS = Limits(seconds=20, cpu_seconds=10)
 ADD = read_tests(["assert f(1) == 2", "assert f(-1) == 0", "assert f(2) == 3"])
 GOOD = "def f(x):\n    return x + 1"
-
-
-@pytest.fixture(autouse=True)
-def some_confinement():
-    if not sandbox.confinement():
-        pytest.skip("neither bwrap nor unshare works on this machine")
 
 
 def judged(code, tests, setup="", limits=LIMITS, **options):

@@ -44,8 +44,8 @@ def test_the_last_python_block_is_the_program(answer, program):
 
 
 def test_blocks_are_found_in_linear_time():
-    begun = time.monotonic()
+    begun = time.process_time()
     assert len(list(blocks("```\n" * 100_001))) == 50_001
     for hostile in ("`" * 10**6, "~~ `" * 250_000, "```a" * 250_000, "``` ~~~" * 100_000):
         program_of(hostile)
-    assert time.monotonic() - begun < 5
+    assert time.process_time() - begun < 5

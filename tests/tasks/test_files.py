@@ -256,11 +256,8 @@ def test_numbers_and_words_need_no_package(write, monkeypatch):
         make_task(write([{"prompt": f"{n}?", "answer": "x^2"} for n in range(60)])).size("train")
 
 
+@pytest.mark.usefixtures("confined")
 def test_code_rows_are_judged_in_the_sandbox(write):
-    from deepwright.tasks.sandbox import confinement
-
-    if not confinement():
-        pytest.skip("neither bwrap nor unshare works on this machine")
     rows = [
         {
             "text": f"Write f(x) that adds {n}.",

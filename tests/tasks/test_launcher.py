@@ -79,12 +79,7 @@ def judged(code, seconds=1.0, cpu_seconds=1):
     return run(job, b"", sandbox.confinement())
 
 
-@pytest.fixture(autouse=True)
-def some_confinement():
-    if not sandbox.confinement():
-        pytest.skip("neither bwrap nor unshare works on this machine")
-
-
+@pytest.mark.usefixtures("confined")
 def test_on_a_busy_machine_verdicts_are_the_same():
     """Half a second of work takes more than its second here, and is let end; a program that waits
     or spins is stopped for that; one that waits for its own children too."""
@@ -97,6 +92,7 @@ def test_on_a_busy_machine_verdicts_are_the_same():
         assert "out of" in judged("import os\nos.fork()\nwhile True: pass").stopped
 
 
+@pytest.mark.usefixtures("confined")
 def test_a_program_that_got_nothing_is_a_failure(monkeypatch):
     """The machine's, and it ends: the program is let wait PATIENCE times its seconds at most."""
     monkeypatch.setattr(sandbox, "PATIENCE", 2)
@@ -106,6 +102,7 @@ def test_a_program_that_got_nothing_is_a_failure(monkeypatch):
     assert "the machine was too busy: the program got 0." in ended.failed
 
 
+@pytest.mark.usefixtures("confined")
 def test_where_memory_ran_out_elsewhere_a_bad_end_is_a_failure(monkeypatch):
     """The kernel ended something for want of memory while the program ran; it is not said what."""
     launcher = sandbox._LAUNCHER.replace(
@@ -118,6 +115,7 @@ def test_where_memory_ran_out_elsewhere_a_bad_end_is_a_failure(monkeypatch):
     assert judged("pass").status == 0
 
 
+@pytest.mark.usefixtures("confined")
 def test_the_launcher_leaves_with_its_judge(tmp_path):
     """A judge that is killed leaves no program behind, whatever the program does."""
     code = (

@@ -51,11 +51,6 @@ def test_the_table_has_a_row_for_each_layout_and_each_has_been_tried():
     }
 
 
-@pytest.fixture
-def anywhere(monkeypatch):
-    monkeypatch.setattr("deepwright.tasks.files.confined_or_refused", lambda allowed: "")
-
-
 @pytest.mark.parametrize(
     "name, shown",
     [
@@ -111,9 +106,8 @@ THOUGHT = "<think>It adds.</think>"
         ("def add(a, b): return a + b", Verdict.MALFORMED),
     ],
 )
+@pytest.mark.usefixtures("confined")
 def test_where_a_program_stands(completion, verdict, tmp_path):
-    if not confinement():
-        pytest.skip("neither bwrap nor unshare works on this machine")
     task = paid(task_of(ROWS["tests"][0], tmp_path))
     assert task.score(task.problem(0, "held_out"), completion).verdict is verdict
 

@@ -11,6 +11,7 @@ from deepwright.tasks.layouts import BENCHMARKS
 from deepwright.tasks.row_files import files_of
 from tests.tasks.published_rows import ROWS
 
+pytestmark = pytest.mark.usefixtures("anywhere")
 AIME = [{"ID": f"2024-I-{n}", "Problem": f"Find {n}.", "Answer": 100 + n} for n in range(30)]
 GSM8K = [{"question": f"{n} and {n}?", "answer": f"so\n#### {2 * n}"} for n in range(30)]
 MATH = [
@@ -24,11 +25,6 @@ def write(path, rows):
     text = "".join(json.dumps(row) + "\n" for row in rows).encode()
     path.write_bytes(gzip.compress(text) if path.suffix == ".gz" else text)
     return path
-
-
-@pytest.fixture(autouse=True)
-def anywhere(monkeypatch):
-    monkeypatch.setattr("deepwright.tasks.files.confined_or_refused", lambda allowed: "")
 
 
 def refusal(name, path):

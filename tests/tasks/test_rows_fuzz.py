@@ -11,6 +11,7 @@ from deepwright.tasks.layouts import BENCHMARKS
 from tests.tasks.published_rows import ROWS
 from tests.tasks.row_mutations import damaged_file
 
+pytestmark = pytest.mark.usefixtures("anywhere")
 LONGEST = 800  # characters of a sentence
 SECONDS = 5.0  # of the processor, for four rows of up to a megabyte
 
@@ -34,12 +35,6 @@ def outcome(path, name, capsys=None) -> str:
         assert problem.messages[-1]["role"] == "user"
         assert all(isinstance(turn["content"], str) for turn in problem.messages)
     return "problems"
-
-
-@pytest.fixture(autouse=True)
-def somewhere_to_judge(monkeypatch):
-    """Whether programs can be confined here has nothing to do with how rows are read."""
-    monkeypatch.setattr("deepwright.tasks.files.confined_or_refused", lambda allowed: "")
 
 
 def seeds(layout: str, count: int) -> range:

@@ -29,9 +29,8 @@ QWEN_SPLITS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^
 def trained() -> str:
     backend = tokenizers.Tokenizer(models.BPE())
     backend.normalizer = normalizers.NFC()
-    splits = pre_tokenizers.Split(
-        Regex(QWEN_SPLITS), "isolated"
-    )  # transformers puts them in wherever config.json says qwen2
+    # transformers puts them in wherever config.json says qwen2
+    splits = pre_tokenizers.Split(Regex(QWEN_SPLITS), "isolated")
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [splits, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )

@@ -231,9 +231,8 @@ def test_a_saved_folder_is_the_same_tokenizer_to_us_and_to_transformers(
         (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
     theirs = theirs_of(tmp_path)
     text = "The answer\n\nis 4. <think>日本</think>"
-    bos = (
-        [ours.bos_id] if name == "llama" else []
-    )  # transformers 5 adds what tokenizer.json adds, whatever the config says
+    # transformers 5 adds what tokenizer.json adds, whatever the config says
+    bos = [ours.bos_id] if name == "llama" else []
     assert (
         theirs(text)["input_ids"]
         == bos + ours.encode(text)
@@ -265,9 +264,8 @@ def test_exactly_one_bos_whether_or_not_the_template_writes_it(tmp_path, written
     bos = Tokenizer.load(folder).bos_id
     assert ids[0] == bos and ids.count(bos) == 1 and len(ids) == 2
     config = json.loads((folder / "tokenizer_config.json").read_text()) | {"add_bos_token": False}
-    (folder / "tokenizer_config.json").write_text(
-        json.dumps(config)
-    )  # now only the template decides
+    # now only the template decides
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
     assert Tokenizer.load(folder).encode_prompt("4").count(bos) == (1 if written else 0)
 
 
@@ -382,9 +380,8 @@ def test_pieces_are_the_whole_unless_a_token_crosses_their_border(tmp_path):
     tokenizer = families.load(tmp_path, "qwen")
     before, after = tokenizer.encode_pieces(["assistant", "\n\nThe answer"])
     assert before + after == tokenizer.encode("assistant\n\nThe answer")
-    before, after = tokenizer.encode_pieces(
-        ["assistant\n", "\nThe answer"]
-    )  # "\n\n" is one token of this vocabulary
+    # "\n\n" is one token of this vocabulary
+    before, after = tokenizer.encode_pieces(["assistant\n", "\nThe answer"])
     assert before + after != tokenizer.encode("assistant\n\nThe answer")
     assert [before, after] == [tokenizer.encode("assistant\n"), tokenizer.encode("\nThe answer")]
     assert tokenizer.encode_pieces(["", "ab", ""])[1] == tokenizer.encode("ab")

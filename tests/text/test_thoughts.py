@@ -94,9 +94,8 @@ def test_nothing_is_emitted_that_is_taken_back(text, inside):
         so_far = [so_far[0] + delta.reasoning, so_far[1] + delta.content]
         assert expected.reasoning.startswith(so_far[0]) and expected.content.startswith(so_far[1])
         waiting = sum(map(len, split_thought(text[: n + 1], inside))) - sum(map(len, so_far))
-        assert (
-            waiting < len("</think>") or not text[: n + 1].strip("< think").strip()
-        )  # blanks wait until it is known what they precede
+        # blanks wait until it is known what they precede
+        assert waiting < len("</think>") or not text[: n + 1].strip("< think").strip()
 
 
 @pytest.mark.parametrize(

@@ -45,9 +45,8 @@ def test_what_was_saved_comes_back(tmp_path):
     assert all(
         torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items()
     )
-    assert (
-        weights.load_model(found.folder).config == MODEL
-    )  # a Hugging Face folder in its own right
+    # a Hugging Face folder in its own right
+    assert weights.load_model(found.folder).config == MODEL
 
 
 def test_no_run_yet(tmp_path):

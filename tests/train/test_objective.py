@@ -110,9 +110,8 @@ def test_balance_losses_reach_the_router(terms):
     batch = Batch(
         random_tokens(2), weights_BS=torch.zeros(2, LENGTH).index_fill_(1, torch.tensor([0]), 1e-20)
     )
-    _, grads = gradients(
-        batch, terms
-    )  # token weights of almost nothing at one position: what is left comes from the balance loss
+    # token weights of almost nothing at one position: what is left comes from the balance loss
+    _, grads = gradients(batch, terms)
     _, without = gradients(batch, Terms())
     assert (
         grads["layers.1.ffn.router.weight"] - without["layers.1.ffn.router.weight"]

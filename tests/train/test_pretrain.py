@@ -318,9 +318,8 @@ def test_a_bar_on_a_terminal():
 
 
 def test_the_second_interrupt_acts_at_once():
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # a shell's background job is started with SIGINT ignored
+    # a shell's background job is started with SIGINT ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.raises(KeyboardInterrupt), StopRequest() as stop:
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.asked

@@ -247,9 +247,8 @@ def test_it_learns_to_answer_and_to_stop(tmp_path):
 
 def test_no_end_among_the_targets_is_refused(tmp_path):
     ids = torch.tensor([0, 9, 10, 1])
-    masked = Document(
-        ids, torch.tensor([False, False, True, False])
-    )  # what masking by token value does where padding is EOS
+    # what masking by token value does where padding is EOS
+    masked = Document(ids, torch.tensor([False, False, True, False]))
     with pytest.raises(
         ValueError,
         match=r"document 9 has none of the end tokens \['<｜end▁of▁sentence｜>'\] among its targets",

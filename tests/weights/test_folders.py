@@ -202,9 +202,8 @@ def test_folder_written_by_transformers_has_no_mtp(tmp_path):
         back, tokens = weights.load_model(tmp_path / "theirs"), random_tokens(2)
     assert back.config.num_nextn_predict_layers == 0 and torch.equal(back(tokens), model(tokens))
     rewrite(folder, lambda t: t.pop("model.layers.4.eh_proj.weight"))
-    with pytest.raises(
-        ValueError, match="lacks model.layers.4.eh_proj.weight"
-    ):  # some of it is damage
+    # some of it is damage
+    with pytest.raises(ValueError, match="lacks model.layers.4.eh_proj.weight"):
         weights.load_model(folder)
 
 

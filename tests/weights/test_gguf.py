@@ -288,9 +288,8 @@ def test_other_files_and_unknown_tensor_types_are_named(written, tmp_path):
     with pytest.raises(ValueError, match="none.gguf is missing"):
         read_gguf(tmp_path / "none.gguf")
     content, name = bytearray(written.read_bytes()), b"blk.0.attn_norm.weight"
-    place = (
-        content.index(name) + len(name) + 4 + 8
-    )  # after the name: number of dimensions, one dimension, then the type
+    # after the name: number of dimensions, one dimension, then the type
+    place = content.index(name) + len(name) + 4 + 8
     content[place : place + 4] = struct.pack("<I", 777)
     written.write_bytes(content)
     with pytest.raises(ValueError, match="unknown tensor type.*777"):
@@ -625,10 +624,8 @@ def test_llama_cpp_gives_the_same_greedy_tokens(tmp_path, name):
                                  bos_token_id=tokenizer.bos_id, eos_token_id=tokenizer.eos_id)  # fmt: skip
     model = random_model(config)
     write_gguf(model, tokenizer, tmp_path / "m.gguf", "f32")
-    exact = {
-        "type_k": GGML_TYPE_F32,
-        "type_v": GGML_TYPE_F32,
-    }  # a cache in fp16, its default, errs by 5e-4
+    # a cache in fp16, its default, errs by 5e-4
+    exact = {"type_k": GGML_TYPE_F32, "type_v": GGML_TYPE_F32}
     theirs = Llama(
         str(tmp_path / "m.gguf"), n_ctx=128, n_threads=1, logits_all=True, verbose=False, **exact
     )
