@@ -8,7 +8,7 @@ from typing import Any
 
 from deepwright.config.architecture import FP8_BLOCK, ModelConfig, fields_of
 from deepwright.config.families import ARCHITECTURES, DENSE, OTHERS, expected_types
-from deepwright.config.keys import DERIVED, FIXED, FIXED_LATENT, REASONS, WINDOW
+from deepwright.config.keys import DERIVED, FIXED, FIXED_LATENT, REASONS, STAMP, WINDOW
 from deepwright.config.rope import Llama3Scaling, RopeScaling
 from deepwright.refusals import expect, nearest, quoted
 
@@ -33,12 +33,15 @@ def read(values: Mapping[str, Any]) -> ModelConfig:
     kind = _model_type(values)
     fields, fixed = fields_of(kind), FIXED if kind in DENSE else FIXED | FIXED_LATENT
     known = {*fields, "rope_parameters", *fixed, *REASONS, *(WINDOW if kind in DENSE else DERIVED)}
+    known |= {key for key in values if key.endswith(STAMP) and isinstance(values[key], str)}
     _refuse_unknown(
         values, known - ({"attention_bias"} if kind == "qwen2" else set()), "config.json"
     )
     nullable = ("q_lora_rank", "bos_token_id", "eos_token_id")
     given = _DEFAULTS[kind] | dict.fromkeys(nullable)
     given |= {key: value for key, value in values.items() if value is not None or key in nullable}
+    if given.get("hidden_act") == "swish":  # transformers' other name of it
+        given["hidden_act"] = "silu"
     for key, (expected, meaning) in fixed.items():
         found = given.get(key, expected)
         expect(found == expected, key, found, f"{expected}: {meaning} is not implemented")

@@ -49,6 +49,7 @@ INERT = {
         "is_decoder", "is_llama_config", "is_causal", "tie_encoder_decoder",
     ),
 }  # fmt: skip
+STAMP = "_version"  # what a key ends with whose text says which tool wrote the file
 REASONS = {key: reason for reason, keys in INERT.items() for key in keys}
 
 # These change the computation: the one value that is computed, and what another would mean.

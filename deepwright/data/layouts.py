@@ -15,6 +15,7 @@ in docs/data.md.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -41,6 +42,7 @@ UNFOLLOWED = (
     "train_detail", "training_detail", "reasoning_train_detail", "reasoning_training_detail",
     "mask", "masked",
 )  # fmt: skip
+_LIKE_A_MARK = re.compile(r"(?:^|_)(?:train|loss|mask|learn|weight)")  # of somebody unknown
 # What would be left out of a conversation without a word: refused as well.
 UNREAD = ("images", "image", "videos", "video", "audios", "audio", "functions")
 _SHAREGPT = {
@@ -282,8 +284,10 @@ def _trained(message: Message, place: int, mark: bool | None) -> bool:
     """Whether a turn, by its own marks and the row's, is trained on: unless one says no."""
     found = {} if mark is None else {"the row's mark": mark}
     try:
-        for name in UNFOLLOWED:
-            expect(not message.get(name), name, message.get(name), f"one of {', '.join(MARKS)}")
+        for name, value in message.items():
+            said = bool(value) if name in UNFOLLOWED else value is not None
+            foreign = name in UNFOLLOWED or (name not in MARKS and _LIKE_A_MARK.search(name))
+            expect(not (said and foreign), name, value, f"one of {', '.join(MARKS)}")
         found |= {n: _mark(n, message[n]) for n in MARKS if message.get(n) is not None}
     except ValueError as error:
         raise ValueError(f"message {place}: {error}") from None

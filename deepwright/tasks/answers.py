@@ -25,7 +25,7 @@ wrote is run. The rules:
 - *Intervals* compare their brackets too. A relation is met by the interval that it means; what is
   asked as an interval wants one.
 - *Words* are equal without case and marks; one letter of A to J is a choice, in or without
-  brackets. An expression of letters (p - q, ab) is no word.
+  brackets, before its text or behind "option"; several are a list (ACD). An expression of letters (p - q, ab) is no word.
 - *Expressions* are equal when they agree at points where both are real, to hundreds of digits; an
   equation also when it is a multiple of the other. Letters keep their case, and a sign that the
   parser would pass over is compared as written. "x = 5" is 5, in a chain the last value; what
@@ -43,7 +43,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
-from deepwright.tasks.comparing import Comparison, Query, is_choice
+from deepwright.tasks.chosen import is_choice
+from deepwright.tasks.comparing import Comparison, Query
 from deepwright.tasks.completions import braced as braced  # what reads references looks here
 from deepwright.tasks.completions import last_boxed as last_boxed
 from deepwright.tasks.normal_form import UNSEEN, depths, normal

@@ -48,7 +48,7 @@ def judge_code(answer: str, tests: Tests, limits: Limits, unconfined: bool) -> J
     """(whether the program passes every test, why); None where that is not known.
 
     ValueError where no program may run here."""
-    code = program_of(answer)
+    code = program_of(answer, tests.names)
     try:
         long = len(code.encode()) > MAX_PROGRAM
     except UnicodeEncodeError:

@@ -33,7 +33,7 @@ class Judged:
 
 def plain(row: Row) -> Judged:
     """Our own column `tests`: asserts, {"input", "output"} rows, or inputs and outputs."""
-    tests = _decoded(row["tests"], "tests")
+    tests = decoded(row["tests"], "tests")
     if isinstance(tests, Mapping):
         return _of_table(tests, setup_of(row))
     return Judged(read_tests(tests, setup_of(row), entry_point=_name(row, "entry_point")))
@@ -53,12 +53,12 @@ def humaneval(row: Row) -> Judged:
 
 
 def apps(row: Row) -> Judged:
-    return _of_table(_decoded(row["input_output"], "input_output"))
+    return _of_table(decoded(row["input_output"], "input_output"))
 
 
 def verl(row: Row) -> Judged | None:
     """Programs have their cases, as JSON, where other rows have the answer."""
-    truth = row["reward_model"]
+    truth = decoded(row["reward_model"], "reward_model")
     truth = truth.get("ground_truth") if isinstance(truth, Mapping) else None
     if isinstance(truth, str) and truth.lstrip().startswith("{"):
         truth = parse_json(truth, "reward_model.ground_truth")
@@ -71,7 +71,7 @@ def livecodebench(row: Row) -> Judged:
     if isinstance(private, str) and not private.lstrip().startswith("["):
         private, unread = [], PICKLED if private.strip() else ""
     cases = [*_listed(row.get("public_test_cases")), *_listed(private)]
-    about = _decoded(row.get("metadata"), "metadata")
+    about = decoded(row.get("metadata"), "metadata")
     return Judged(read_tests(cases, entry_point=_name(about, "func_name")), unread)
 
 
@@ -112,7 +112,7 @@ def _name(table: object, column: str) -> str:
 
 def program(row: Row, cell: object) -> str:
     """A text, or the first of a list of them (also as JSON); '' where there is none."""
-    found = _decoded(cell, "solutions") if isinstance(cell, str) and cell[:1] == "[" else cell
+    found = decoded(cell, "solutions") if isinstance(cell, str) and cell[:1] == "[" else cell
     found = found[0] if isinstance(found, list) and found else found
     return found if isinstance(found, str) else ""
 
@@ -129,7 +129,7 @@ def ask_program(row: Row, question: str) -> str:
     starter = row.get("starter_code")
     if isinstance(starter, str) and starter.strip():
         return f"{question}\nBegin with this code:\n```python\n{starter.strip()}\n```"
-    cases = _decoded(row.get("input_output"), "input_output")
+    cases = decoded(row.get("input_output"), "input_output")
     if isinstance(cases, Mapping) and cases.get("fn_name"):
         return f"{question}\nWrite the function `{cases['fn_name']}`."
     return f"{question}\nThe program reads its input from stdin and prints to stdout."
@@ -149,7 +149,7 @@ def ask_by_tests(row: Row, question: str) -> str:
 # ---- cells
 
 
-def _decoded(value: object, name: str) -> Any:
+def decoded(value: object, name: str) -> Any:
     """A cell that may be the text of JSON."""
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
         return parse_json(value, name)
@@ -157,7 +157,7 @@ def _decoded(value: object, name: str) -> Any:
 
 
 def _listed(value: object) -> list[Mapping[str, Any]]:
-    cases = _decoded(value, "its tests") or []
+    cases = decoded(value, "its tests") or []
     if not isinstance(cases, list) or not all(isinstance(case, Mapping) for case in cases):
         raise ValueError(f"its tests are {quoted(cases, 60)}, expected a list of objects")
     return cases

@@ -39,8 +39,8 @@ class Call:
 
 @dataclass(frozen=True)
 class Tests:
-    """One of `calls`, `streams` (stdin, expected stdout) and `script`, which uses `names` of the
-    program. `setup`: code that calls and program may use. `given`: what this was read from."""
+    """One of `calls`, `streams` (stdin, expected stdout) and `script`. `names`: what calls and
+    script use of the program. `setup`: code that calls and program may use. `given`: what this was read from."""
 
     calls: tuple[Call, ...] = ()
     streams: tuple[tuple[str, str], ...] = ()
@@ -113,7 +113,8 @@ def _read_pairs(rows: Sequence[Any], entry_point: str) -> dict[str, Any]:
     functional = {row.get("testtype", "functional" if entry_point else "stdin") for row in rows}
     if functional == {"functional"}:
         expect(entry_point.isidentifier(), "entry point of tests", entry_point, "a name")
-        return {"calls": tuple(_argument_call(row, entry_point) for row in rows)}
+        calls = tuple(_argument_call(row, entry_point) for row in rows)
+        return {"calls": calls, "names": ("Solution", entry_point)}
     return {"streams": tuple((_lines(row["input"]), _lines(row["output"])) for row in rows)}
 
 
@@ -161,7 +162,7 @@ def _read_code(text: str, setup: ast.Module, entry_point: str) -> dict[str, Any]
         lacks = "; a function of tests needs an entry point" if checks else ""
         raise ValueError(f"test {quoted(text)} uses nothing of the program{lacks}")
     if calls:
-        return {"calls": calls}
+        return {"calls": calls, "names": names}
     return {"script": script, "names": names, "setup": ast.unparse(_definitions(setup))}
 
 

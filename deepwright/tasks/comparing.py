@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+from deepwright.tasks.chosen import choice, chosen, several
 from deepwright.tasks.formulas import formula
 from deepwright.tasks.numbers import (
     LONG,
@@ -21,7 +22,15 @@ from deepwright.tasks.numbers import (
     same_value,
 )
 from deepwright.tasks.units import NONE, PERCENT, Unit
-from deepwright.tasks.values import INFINITE, Value, as_interval, canonical, is_natural, words
+from deepwright.tasks.values import (
+    COMPARED,
+    INFINITE,
+    Value,
+    as_interval,
+    canonical,
+    is_natural,
+    words,
+)
 
 Query = tuple[str, str, str]  # (how, one formula, the other)
 MOST_QUERIES = 400  # about one answer
@@ -49,10 +58,12 @@ class Comparison:
             return self.same_quantity(a.quantity, r.quantity)
         if "number" in (a.kind, r.kind):
             return self._number_and_other(a, r)
+        if letter := choice(r):
+            return chosen(a) == letter
+        if "list" in (a.kind, r.kind) and a.kind != r.kind and (letters := several(r)):
+            return several(a) == letters
         if "words" in (a.kind, r.kind):
             return self._words(a, r)
-        if is_choice(r):
-            return a.text.upper() == r.text
         if a.kind == r.kind == "expression":
             how = "sets" if _OF_SETS.search(a.text + r.text) else "equal"
             return same_unit(a.unit, r.unit) and self._ask(how, a.text, r.text)
@@ -63,12 +74,14 @@ class Comparison:
     def same_quantity(self, a: Quantity, r: Quantity) -> bool:
         """Values equal and units the same; a unit that one of both leaves out is not missed."""
         if a.base != r.base:
-            named = a.unit == NONE and self._speaks_of("base", "进制")
+            named = a.unit == NONE and self._speaks_of(
+                "base", "binary", "octal", "hexadecimal", "进制"
+            )
             return bool(r.base) and named and a.value == r.value
         if a.unit.powers == r.unit.powers:
             return same_value(a.value * a.unit.factor, r.value * r.unit.factor)
         if a.unit == PERCENT and r.unit == NONE:
-            asked = self._speaks_of("what percent", "percentage", "as a percent", "百分")
+            asked = self._speaks_of(*_ASKS_PERCENT)
             return same_value(a.value / 100, r.value) or (asked and same_value(a.value, r.value))
         if a.unit == NONE and r.unit == PERCENT:
             return same_value(a.value, r.value) or same_value(a.value, r.value / 100)
@@ -129,23 +142,22 @@ class Comparison:
     # ---- words, groups
 
     def _words(self, a: Value, r: Value) -> bool | None:
-        """The same words; a single letter in \\text{} is that letter, and a choice has no case."""
+        """The same words; a single letter in \\text{} is that letter."""
         if not {a.kind, r.kind} <= {"words", "expression"}:
             return False
         one, other = words(a.text), words(r.text)
         if one != other and r.kind == "expression" and re.fullmatch("[A-Za-z]{3}", a.text):
             return self._ask("equal", a.text, r.text)  # cba, where abc is a product
-        chosen = len(other) == 1 and other in _CHOICES  # (B) 12 names choice B
-        return one == other or (chosen and bool(re.match(rf"\(?{other}[).:]\s*\S", one)))
+        return one == other
 
     def _groups(self, a: Value, r: Value) -> bool | None:
         kinds = {a.kind, r.kind}
         if kinds == {"relation"}:
             return self._relations(a, r)
         if kinds <= _SAME_BY_OTHER_ORDER:
-            return self._without_order(a, r)
+            return not _other_logic(a, r) and self._without_order(a, r)
         if kinds <= {"list", "tuple"}:
-            return self._in_order(a.parts, r.parts)
+            return self._in_order(self._ordered(a), self._ordered(r))
         if kinds <= {"interval", "tuple"}:
             return a.signs == r.signs and self._in_order(a.parts, r.parts)
         if kinds == {"matrix", "tuple"}:
@@ -155,6 +167,14 @@ class Comparison:
         if kinds == {"ratio"}:
             return self._ratios(a, r)
         return False if kinds == {"set", "tuple"} else self._sets(a, r)
+
+    def _ordered(self, value: Value) -> Sequence[Value]:
+        """y = 4, x = 3 as (3, 4): by the alphabet, if the question has not the order given."""
+        names = [part.name for part in value.parts]
+        asked = re.sub(r"\s|\$|\\left", "", self.question)
+        if f"({','.join(names)})" in asked or not all(re.fullmatch("[A-Za-z]", x) for x in names):
+            return value.parts
+        return sorted(value.parts, key=_by_name)
 
     def _in_order(self, a: Sequence[Value], r: Sequence[Value]) -> bool | None:
         return len(a) == len(r) and _all(self.same(x, y) for x, y in zip(a, r))
@@ -249,17 +269,15 @@ _SPELLED = {
         " fifteen sixteen seventeen eighteen nineteen twenty".split()
     )
 }
+_ASKS_PERCENT = (
+    "what percent", "many percent", "percentage", "as a percent", "percent increase",
+    "percent decrease", "percent change", "百分",
+)  # fmt: skip
 _OF_NUMBERS = {"set", "interval", "union", "relation"}
 _OF_SETS = re.compile(r"\\(?:mathbb|setminus|emptyset|cap)\b")
-_CHOICES = "abcdefghij"
 
 
 # ---- single values
-
-
-def is_choice(value: Value) -> bool:
-    """One of the letters A to J."""
-    return len(value.text) == 1 and value.text in _CHOICES.upper()
 
 
 def same_unit(one: Unit, other: Unit) -> bool:
@@ -302,6 +320,7 @@ def _all(found: Iterable[bool | None]) -> bool | None:
 def _lone(value: Value, other: Value) -> Value:
     """A set of one where a single value is asked for: {5} and 5."""
     single = value.kind == "set" and len(value.parts) == 1 and other.kind not in ("set", "list")
+    single = single and not _OF_SETS.search(value.text)
     return value.parts[0] if single else value
 
 
@@ -314,6 +333,12 @@ def _as_equation(value: Value, other: Value) -> Value:
 
 def _by_name(value: Value) -> str:
     return canonical(value.name)
+
+
+def _other_logic(a: Value, r: Value) -> bool:
+    """x < 2 or x > 3 is not x < 2 and x > 3; x = 2 and x = 3 are both values."""
+    compared = any(COMPARED.intersection(part.signs) for part in a.parts if part.kind == "relation")
+    return compared and {*a.signs, *r.signs} == {"and", "or"}
 
 
 def _distinct(parts: Iterable[Value]) -> list[Value]:
@@ -350,13 +375,13 @@ def _intervals(value: Value) -> tuple[Value, ...]:
     return tuple(one for one in found if one) if all(found) else ()
 
 
-_LETTER_NAME = re.compile(r"([a-z]|[A-Z]+)(?:_\{[^{}]*\})?")
+_LETTER_NAME = re.compile(r"([a-z]|[A-Z]+)(?:_\{[^{}]*\})?(?:(\()[a-z]\))?")
 
 
 def _other_name(one: str, other: str) -> bool:
     """x = 5 where y = 5 was asked for, Alice: 5 where Bob: 5 was; A = 5 may be Area = 5."""
     letters = [_LETTER_NAME.fullmatch(name) for name in (one, other)]
-    if letters[0] and letters[1]:
+    if letters[0] and letters[1] and letters[0][2] == letters[1][2]:  # y = 2x may be f(x) = 2x
         return letters[0][1] != letters[1][1]
     first, second = words(one), words(other)
     natural = is_natural(one) and is_natural(other)

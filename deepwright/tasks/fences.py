@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 # Behind text on the same line too: "Solution: ```python". Two of them in a line are code within it.
@@ -24,15 +24,28 @@ class Block:
         return bool(_PYTHON.match(self.info))
 
 
-def program_of(answer: str) -> str:
+def program_of(answer: str, names: Collection[str] = ()) -> str:
     """The last block that is called Python; the last without a name where none is; the last of all
-    where each has another name; all of the answer where there are no blocks."""
+    where each has another name; all of the answer where there are no blocks.
+
+    Of blocks of one kind the last that defines one of `names`, if any does: what follows it is an
+    example of its use."""
     found = list(blocks(answer))
     for wanted in ("python", "unnamed", "any"):
-        for block in reversed(found):
-            if wanted == "any" or (block.python if wanted == "python" else not block.info):
-                return block.text
+        kind = [
+            block.text
+            for block in reversed(found)
+            if wanted == "any" or (block.python if wanted == "python" else not block.info)
+        ]
+        if kind:
+            return next((text for text in kind if _defines(text, names)), kind[0])
     return answer
+
+
+def _defines(text: str, names: Collection[str]) -> bool:
+    either = "|".join(map(re.escape, names))
+    found = rf"^(?:(?:async +def|def|class) +(?:{either})\b|(?:{either})\s*(?::[^=\n]+)?=(?!=))"
+    return bool(names) and re.search(found, text, re.MULTILINE) is not None
 
 
 def blocks(answer: str) -> Iterator[Block]:

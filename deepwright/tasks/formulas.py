@@ -31,6 +31,7 @@ _DEGREES = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?\^\{ ?\\circ ?\}")
 _THOUSANDS = re.compile(r"(?<![0-9.,])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9])")
 _LOST = re.compile(
     r"'|\\circ|[0-9] ?_|\^\{ ?T ?\}|!\s*!|[0-9]{5,} ?!|\\overline\{ ?[0-9]|\.\s*\\|\. ?[^0-9 ]|\.$"
+    r"|\\vec.*\\times"  # a product with an order
 )
 _TOWER = re.compile(r"\^\{[^{}]*(?:[0-9]{6}|[0-9] ?\^)")
 

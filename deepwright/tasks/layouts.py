@@ -187,6 +187,7 @@ def first(row: Row, names: str) -> Any:
         column, _, inner = name.partition(".")
         value = row.get(column)
         if inner:
+            value = code_rows.decoded(value, column)
             value = value.get(inner) if isinstance(value, Mapping) else None
         if holds(value):
             return value

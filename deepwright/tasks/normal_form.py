@@ -21,7 +21,7 @@ _GREEK = (
 )
 _UNICODE = {
     "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "⁄": "/", "∕": "/", "×": "\\times ",
-    "÷": "\\div ", "·": "\\cdot ", "⋅": "\\cdot ", "∙": "\\cdot ", "√": "\\sqrt ", "∞": "\\infty ",
+    "÷": "\\div ", "·": "\\cdot ", "⋅": "\\cdot ", "∙": "\\cdot ", "√": "\\sqrt ", "∛": "\\sqrt[3] ", "∜": "\\sqrt[4] ", "∞": "\\infty ",
     "≤": "\\le ", "≥": "\\ge ", "⩽": "\\le ", "⩾": "\\ge ", "≠": "\\ne ", "≈": "\\approx ",
     "∪": "\\cup ", "∩": "\\cap ", "∈": "\\in ", "∅": "\\emptyset ", "±": "\\pm ", "∓": "\\mp ",
     "℃": "^\\circ C", "℉": "^\\circ F", "°": "^\\circ ", "º": "^\\circ ", "∠": "\\angle ",
@@ -52,7 +52,7 @@ _RENAMED = {
     **dict.fromkeys(_STYLES.split(), ""),
     **dict.fromkeys(_BLANKS.split(), " "),
     **dict.fromkeys(_WORDS.split(), "\\text"),
-    **dict.fromkeys("frac dfrac tfrac cfrac".split(), "\\frac"),
+    **dict.fromkeys("frac dfrac tfrac cfrac nicefrac sfrac".split(), "\\frac"),
     **dict.fromkeys("binom dbinom tbinom".split(), "\\binom"),
     **dict.fromkeys("le leq leqslant leqq".split(), "\\le "),
     **dict.fromkeys("ge geq geqslant geqq".split(), "\\ge "),
@@ -64,7 +64,7 @@ _RENAMED = {
     **dict.fromkeys("setminus backslash smallsetminus".split(), "\\setminus "),
     **dict.fromkeys("overline bar".split(), "\\overline"),
     **dict.fromkeys("to rightarrow longrightarrow".split(), "\\to "),
-    "widehat": "\\hat", "lt": "<", "gt": ">", "colon": ":", "lbrace": "\\{",
+    "bigcup": "\\cup ", "bigcap": "\\cap ", "widehat": "\\hat", "lt": "<", "gt": ">", "colon": ":", "lbrace": "\\{",
     "rbrace": "\\}", "lbrack": "[", "rbrack": "]",
     "degree": "^\\circ ", "infin": "\\infty ", "prime": "'", "percent": "%", "%": "%", "#": "#",
     "$": CURRENCY, "&": "&", "_": "_", " ": " ", "pounds": "£", "euro": "€", "yen": "¥",
@@ -81,6 +81,10 @@ FUNCTIONS = (
 _NAMED_IN_LETTERS = re.compile(
     r"(?<![A-Za-z\\])(sqrt|(?:arc)?(?:sin|cos|tan)|log|ln|exp|pi|theta)(?=[^A-Za-z]|$)"
 )
+_FUNCTION_AS_TEXT = re.compile(
+    r"\\text\{ ?((?:arc)?(?:sin|cos|tan|cot|sec|csc)|log|ln|exp|gcd|lcm|max|min) ?\}"
+)
+_INFINITE = re.compile(r"(?<![A-Za-z\\])(?:\\text\{ ?([-+]?) ?infinity ?\}|infinity(?![A-Za-z ]))")
 _WORD_IN = re.compile(r"^[^=]*[^\W\d_][^=]*$")
 _WORDS_ALONE = re.compile(r"\\text\s*\{([^{}]*)\}")
 _LEAD_IN = re.compile(
@@ -88,10 +92,11 @@ _LEAD_IN = re.compile(
     r"(?: is\b)? ?:? ?\}? ?(?=\S)"
     r"|^(?:\\text\{)?(?:(?:最终)?答案 ?[是为]? ?:?|[答解] ?:) ?\}? ?(?=\S)"
 )
+_END = re.compile(r"(?:[.,;: ]|\\\\)+$")
 _ARROW = re.compile(
     r"^(?:(?:=|\\approx|\\therefore|\\implies|\\(?:Long|long)?[Rr]ightarrow|\\to) ?)+"
 )
-_OVER = re.compile(r"\{([^{}]*)\\over\b([^{}]*)\}")
+_OVER = re.compile(r"\{([^{}]*)\\(over|choose)(?![A-Za-z])([^{}]*)\}")
 DEEPEST = 40  # brackets in brackets
 
 
@@ -109,15 +114,20 @@ def normal(text: str) -> str:
         text = re.sub(r"\\\\(?=[A-Za-z\\])", r"\\", text)
     text = _COMMAND.sub(_command, text)
     text = _without_formula_signs(text)
-    text = _OVER.sub(r"\\frac{\1}{\2}", _ARRAY_ARGUMENT.sub(r"\1", text))
+    text = _OVER.sub(_over, _ARRAY_ARGUMENT.sub(r"\1", text))
     text = _ascii_mathematics(text)
     text = " ".join(text.split())
-    text = _LEAD_IN.sub("", re.sub(r'^"(.*)"$', r"\1", text.rstrip(".,; ")))
+    text = _LEAD_IN.sub("", re.sub(r'^"(.*)"$', r"\1", _END.sub("", text)))
     text = _ARROW.sub("", text)
     lowest, highest, last = depths(text)
     if highest > DEEPEST:
         raise ValueError(f"brackets are nested {highest} deep, expected at most {DEEPEST}")
     return text if lowest or last else braced_arguments(text)
+
+
+def _over(match: re.Match[str]) -> str:
+    command = {"over": "frac", "choose": "binom"}[match[2]]
+    return f"\\{command}{{{match[1]}}}{{{match[3]}}}"
 
 
 def _vulgar(match: re.Match[str]) -> str:
@@ -146,7 +156,9 @@ def _ascii_mathematics(text: str) -> str:
     text = _WORDS_ALONE.sub(lambda m: m[0] if _WORD_IN.search(m[1]) else m[1], text)
     for old, new in (("**", "^"), ("*", "\\cdot "), ("<=", "\\le "), (">=", "\\ge ")):
         text = text.replace(old, new)
-    text = text.replace("!=", "\\ne ").replace("==", "=")
+    text = re.sub(r"!=|\\not ?=", r"\\ne ", text).replace("==", "=").replace("+/-", "\\pm ")
+    text = re.sub(r"百分之 ?([0-9]+(?:\.[0-9]+)?)", r"\1%", text)
+    text = _INFINITE.sub(r"\1\\infty ", _FUNCTION_AS_TEXT.sub(r"\\\1 ", text))
     return _NAMED_IN_LETTERS.sub(r"\\\1 ", text)
 
 

@@ -17,9 +17,11 @@ _GROUPS = "|".join(rf"(?:{mark}[0-9]{{3}})+" for mark in (",", " ", "'"))
 _DIGITS = rf"(?:[1-9][0-9]{{0,2}}(?:{_GROUPS})(?![0-9])|[0-9]{{1,400}})"
 _DECIMAL = rf"(?:{_DIGITS}(?:\.[0-9]{{0,400}})?|\.[0-9]{{1,400}})"
 _POWER = r"10\^\{ ?([-+]?[0-9]{1,3}) ?\}"
-_MONEY = rf"(?:(?:US|U\.S\. ?)?{CURRENCY}|Rs\.?|[£€¥₹])"
+_MONEY = rf"(?:USD|EUR|GBP|CNY|RMB|INR|(?:US|U\.S\. ?)?{CURRENCY}|Rs\.?|[£€¥₹])"
 _SIGN = re.compile(rf"([-+]?) ?({_MONEY})? ?([-+]?) ?")
-_BASED = re.compile(r"(-?[0-9]{1,400}(?:\.[0-9]{1,400})?)_\{ ?([0-9]{1,2}) ?\}")
+_BASED = re.compile(
+    r"(-?)(\(?) ?([0-9]{1,400}(?:\.[0-9]{1,400})?|[0-9A-F]{2,20}) ?(\)?)_\{ ?([0-9]{1,2}) ?\}"
+)
 _MULTIPLIER = re.compile(r" ?(hundred|thousand|million|billion|trillion|[百千万亿]+)(?![A-Za-z])")
 _MEASURED = re.compile(r"([0-9]{1,400}(?:\.[0-9]{1,400})?)([^0-9]+)")
 _TIMES = {
@@ -60,7 +62,22 @@ def _scaled(digits: str | None, exponent: str) -> Fraction:
     return (_decimal(digits) if digits else 1) * Fraction(10) ** int(exponent)
 
 
-def _repeating(whole: str, start: str, repeated: str) -> Fraction:
+def _in_base(sign: str, opened: str, digits: str, closed: str, base: str) -> Quantity | None:
+    """204_5 and (204)_5 by the digits as they stand, 1A_{16} by what its digits mean."""
+    if bool(opened) != bool(closed):
+        return None
+    if re.search("[A-F]", digits):
+        if not 10 < int(base) <= 16 or int(max(digits), 16) >= int(base):
+            return None
+        value = Fraction(int(digits, int(base)))
+    else:
+        value = Fraction(digits)
+    unit = NONE if base == "10" else Unit(powers=((f"base {base}", 1),))
+    return Quantity(-value if sign else value, unit)
+
+
+def _repeating(whole: str, start: str, *found: str | None) -> Fraction:
+    repeated = next(filter(None, found))
     above = Fraction(int(repeated), 10 ** len(repeated) - 1) / 10 ** len(start)
     return _decimal(f"{whole or 0}.{start or 0}") + above
 
@@ -75,6 +92,7 @@ _FORMS: tuple[tuple[re.Pattern[str], Callable[..., Fraction | None]], ...] = tup
         (rf"({_DECIMAL})[eE]([-+]?[0-9]{{1,3}})(?![0-9])", _scaled),
         (rf"({_DECIMAL}) ?/ ?([-+]?{_DECIMAL})", _ratio),
         (r"([0-9]{0,400})\.([0-9]{0,400})\\overline\{([0-9]{1,400})\}", _repeating),
+        (r"([0-9]{0,400})\.([0-9]{0,400})(?:\\dot\{([0-9])\}|\(([0-9]{1,400})\))", _repeating),
         (rf"({_DECIMAL})", _decimal),
     )
 )
@@ -84,9 +102,8 @@ def read_number(text: str, glued: bool = False) -> Quantity | None:
     """What `text`, in normal form, says if it is one number, with or without a unit; else None.
 
     `glued`: a letter right behind it may be a unit (5m), which else is a factor."""
-    if based := _BASED.fullmatch(text):
-        base = NONE if based[2] == "10" else Unit(powers=((f"base {based[2]}", 1),))
-        return Quantity(Fraction(based[1]), base)
+    if (based := _BASED.fullmatch(text)) and (quantity := _in_base(*based.groups())):
+        return quantity
     if bracketed := re.fullmatch(r"([-+]) ?\( ?([^-+() ][^()]*)\)", text):
         text = bracketed[1] + bracketed[2]
     start = _SIGN.match(text)

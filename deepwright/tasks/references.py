@@ -3,15 +3,19 @@
 By these rules, in this order; what none of them finds is left out, never taken whole, since nobody
 could be right against it:
 
-1. a number, or a list (also as JSON text) whose only member it is;
+1. a number, or a list (also as the text of JSON or Python) whose only member it is;
 2. the last \\boxed{..} of a text (MATH);
 3. what follows its last #### on that line: GSM8K's last line, or a number wherever it stands;
 4. what follows its last "the answer is" or "answer:", to the end of that sentence;
-5. the text itself, where it can be judged: a number, a few words, an expression; no sentence.
+5. the text itself, where it can be judged: a number, a few words, an expression; no sentence,
+   no program and no object of JSON.
+
+Tags around an answer (<answer>..</answer>) are taken off before.
 """
 
 from __future__ import annotations
 
+import ast
 import math
 import re
 from decimal import Decimal
@@ -38,6 +42,11 @@ _PROSE = set(
     "is are was were be been has have had equals get gets got we he she it they there this that so"
     " thus then therefore hence because since not let find".split()
 )
+_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_OTHER_DATA = re.compile(  # an object of JSON, a program
+    r"^\s*\{\s*[\"']|^ *(?:def|class) \w+.*:|^ *(?:import|from) \w+|^#include|^ *return\b",
+    re.MULTILINE,
+)
 _MISSING = {"proof", "notfound", "not found", "n/a", "nan", "null", "none"}
 
 
@@ -47,7 +56,17 @@ def reference(value: object) -> str:
         return _only_one(value)
     if isinstance(value, str) and value.lstrip().startswith('["'):
         return _only_one(parse_json(value[: 10 * LONGEST], "its answer"))
+    if isinstance(value, str) and value.lstrip().startswith("['"):
+        return _only_one(_python_list(value.strip()))
     return _single(value)
+
+
+def _python_list(text: str) -> list[object]:
+    """How pandas writes a column of lists into CSV: "['2']"."""
+    try:
+        return list(ast.literal_eval(text[: 10 * LONGEST]))
+    except (ValueError, SyntaxError, RecursionError):
+        raise ValueError(f"no answer found in {quoted(text, 80)}") from None
 
 
 def _only_one(members: list[object] | tuple[object, ...]) -> str:
@@ -68,6 +87,7 @@ def _single(value: object) -> str:
 
 
 def _in_text(text: str) -> str:
+    text = next(reversed(_TAGGED.findall(text)), text)
     found = last_boxed(text) or _behind_hashes(text) or _behind_words(text) or text
     if not _is_answer(found.strip()):
         raise ValueError(f"no answer found in {quoted(text, 80)}")
@@ -78,7 +98,7 @@ def _is_answer(text: str) -> bool:
     """A number, a few words or an expression: neither a sentence nor a sign that one is missing."""
     if len(text) > LONGEST or not re.search(r"\w", text) or "####" in text or _BOX.search(text):
         return False
-    if text.casefold().rstrip(".") in _MISSING or judgeable(text):
+    if text.casefold().rstrip(".") in _MISSING or _OTHER_DATA.search(text) or judgeable(text):
         return False
     if number(text) is not None:
         return True

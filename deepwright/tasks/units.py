@@ -70,12 +70,15 @@ NEVER = set(
     (
         "or and not no nor to than minus plus times squared cubed factorial half halves third"
         " thirds quarter quarters fourth fourths fifth fifths tenth tenths hundredth hundredths"
-        " thousandth thousandths maybe perhaps if else but is are was were more less fewer"
-        " wrong incorrect false"
+        " thousandth thousandths millionth millionths sixth sixths seventh sevenths eighth eighths ninth"
+        " ninths twelfth twelfths maybe perhaps if else but is are was were more less fewer"
+        " wrong incorrect false without except below under above upward upwards approx"
+        " doubled tripled halved inverse point binary octal hexadecimal loss owed debt deficit"
         " approximately about roughly around between over mod modulo root power hundred thousand"
-        " million billion trillion dozen negative 或 和 或者 不 不是 以上 以下 左右 倍 分之"
+        " million billion trillion quadrillion dozen score gross lakh crore negative 或 和 或者 不 不是 以上 以下 左右 倍 分之"
     ).split()
 )
+_ANOTHER = re.compile("或|不|分之|倍|多|余|几|半|以[内上下]|约|近")  # about 12, 12 and a half
 _SAYS_NOTHING = set("old long tall wide high deep each total left of the a an st nd rd th".split())
 _RAISING = {"square": 2, "sq": 2, "squared": 2, "cubic": 3, "cu": 3, "cubed": 3}
 # Single letters that are units where no \text says so; the others are letters of a formula.
@@ -85,6 +88,7 @@ _PART = re.compile(
     rf"\^\{{?(-?[1-9])\}}?|°C(?:elsius)?|°F(?:ahrenheit)?|[°%¢€£¥₹{CURRENCY}Ωµμ]+"
     r"|[A-Za-z'’-]+(?:\.(?=[A-Za-z]|$|\s))?|[㐀-鿿]+|/|\s+|·|[().]"
 )
+_MODULUS = re.compile(r" ?(?:\\pmod ?\{ ?|\( ?mod )([0-9]{1,9}) ?[)}]")
 _TEXT_BY_TEXT = re.compile(r"\\frac\{ ?(\\text\{[^{}]*\}) ?\}\{ ?(\\text\{[^{}]*\}) ?\}")
 
 
@@ -96,7 +100,9 @@ def read_unit(text: str, glued: bool = True) -> Unit | None:
     roman = "\\text" in text
     text = _TEXT_BY_TEXT.sub(r"\1/\2", text)
     text = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text).replace("\\cdot", "·")
-    text = re.sub(r"\^\{?\\circ\s*\}?|\bdegrees?(?= *[CF])", "°", text)
+    if modulus := _MODULUS.fullmatch(text):
+        return Unit(powers=((f"mod {modulus[1]}", 1),))
+    text = re.sub(r"\^\{?(?:\\circ| *o(?= *\}))\s*\}?|\bdegrees?(?= *[CF])", "°", text)
     text = re.sub(r"° *(?=[CF](?:\b|elsius|ahrenheit))", "°", text)
     text = re.sub(r"(?i)\b([ap])\.m\b", r"\1m", text).replace("per cent", "percent")
     text = re.sub(r"\^\{ *(st|nd|rd|th) *\}", r" \1", text)
@@ -143,12 +149,12 @@ def _named(name: str, roman: bool, apart: bool) -> Unit | None:
             return _NAMES[form]
         if form in _ALIASES:
             return _product(_ALIASES[form], True, True)
-    if low in NEVER or any(word in name for word in ("或", "不", "分之")):
+    if low in NEVER or _ANOTHER.search(name):
         return None
     if low in _SAYS_NOTHING or name in _MEASURE_WORDS:
         return NONE
     if name[0] in _MEASURE_WORDS:
-        return _named(name[1:], roman, apart)
+        return _named(name[1:], roman, apart) or Unit(powers=((name[1:], 1),))
     noun = roman or not name.isascii() or (apart and is_noun(low))
     return Unit(powers=((_singular(low), 1),)) if noun and len(low) > 1 else None
 

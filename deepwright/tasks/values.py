@@ -47,9 +47,15 @@ def read(text: str) -> Value:
     return _read(_listed_words(normal(text)))
 
 
+# A date is no difference and no quotient.
+_DATE = re.compile(r"([12][0-9]{3})[-/](0?[1-9]|1[0-2])[-/](0?[1-9]|[12][0-9]|3[01])")
+
+
 def _read(text: str) -> Value:
     if (number := read_number(text)) is not None:
         return Value("number", text, number)
+    if day := _DATE.fullmatch(text):
+        return Value("words", "-".join(part.lstrip("0") for part in day.groups()))
     for form in _FORMS:
         if (value := form(text)) is not None:
             return value
@@ -59,7 +65,7 @@ def _read(text: str) -> Value:
 # ---- groups
 
 _LISTING = re.compile(
-    r",? *\\text\{ *,?(and|or|和|或|及|与)? *\} *|(?<![㐀-鿿]) *(?:和|或|及|与) *(?![㐀-鿿])"
+    r",? *\\text\{ *,? *(and|or|和|或|及|与)? *\} *|(?<![㐀-鿿]) *(?:和|或|及|与) *(?![㐀-鿿])"
 )
 
 
@@ -119,7 +125,8 @@ def _list(text: str) -> Value | None:
         return None
     names = [one.name for one in parts]
     name = "" if any(names[1:]) else names[0]  # n = 1, 2, 3; else each part has one of its own
-    joined = "and" if re.search(r"\band\b", text) else ","
+    said = re.search(r"\b(?:and|or)\b", text)
+    joined = said[0] if said else ","
     return Value("list", text, parts=_flat(parts), signs=(joined,), name=name)
 
 
@@ -134,9 +141,12 @@ def _union(text: str) -> Value | None:
     return Value("union", text, parts=tuple(map(_read, parts))) if signs and all(parts) else None
 
 
+_TO = re.compile(r"(?<=[0-9]) ?(?:\\text\{ ?(?:to|比) ?\}|to|比) ?(?=[0-9])")  # 1 to 2
+
+
 def _ratio(text: str) -> Value | None:
     """1:2, and 3:30 as a time, with am or pm."""
-    *parts, last = split(text, {":"})[0]
+    *parts, last = split(_TO.sub(":", text), {":"})[0]
     found = re.match(r"(\d+(?:\.\d+)?)(.*)", last, re.DOTALL)
     unit = read_unit(found[2], False) if found else None
     if not parts or found is None or unit is None:
@@ -158,9 +168,23 @@ def _matrix(text: str) -> Value | None:
     return Value("matrix", text, parts=cells)
 
 
+_SYSTEM = re.compile(r"\\begin\{(cases|aligned|gathered)\}(.*)\\end\{\1\}", re.DOTALL)
+
+
+def _system(text: str) -> Value | None:
+    """Equations that all hold, one in a row; with conditions beside them it is a function."""
+    found = _SYSTEM.fullmatch(text)
+    if not found or "\\begin" in found[2] or (found[1] == "cases" and "&" in found[2]):
+        return None
+    rows = split(found[2].replace("&", ""), {"\\\\"})[0]
+    parts = tuple(_read(row.rstrip(",. ")) for row in rows if row)
+    told = len(parts) > 1 and all(one.name or one.kind == "relation" for one in parts)
+    return Value("list", text, parts=parts, signs=("and",)) if told else None
+
+
 def _pair_of_signs(text: str) -> Value | None:
     """1 \\pm 2 as the list of both."""
-    if len(re.findall(r"\\pm\b", text)) != 1 or "\\mp" in text:
+    if len(re.findall(r"\\pm(?![A-Za-z])", text)) != 1 or "\\mp" in text:
         return None
     both = tuple(_read(re.sub(r"\\pm ?", sign, text).strip(" +")) for sign in "+-")
     return Value("list", text, parts=both, signs=("\\pm",))
@@ -314,7 +338,18 @@ def _with_unit(text: str) -> Value | None:
     return replace(inner, unit=unit) if inner.kind == "expression" else None
 
 
-_FORMS = (_enclosed, _list, _relation, _union, _ratio, _matrix, _pair_of_signs, _with_unit, _stated)
+_FORMS = (
+    _enclosed,
+    _list,
+    _relation,
+    _union,
+    _ratio,
+    _matrix,
+    _system,
+    _pair_of_signs,
+    _with_unit,
+    _stated,
+)
 
 
 def canonical(text: str) -> str:

@@ -52,6 +52,8 @@ def _build(folder: Path, said: Mapping[str, Any]) -> Tokenizer:
         {file: _ids(folder / file, f"{name}_token_id") for file in files} for name in ("eos", "bos")
     )
     tokens = {name: _content(said, f"{name}_token") for name in ("bos", "eos", "pad", "unk")}
+    if tokens["pad"] is not None and backend.token_to_id(tokens["pad"]) is None:
+        tokens["pad"] = None  # added by whoever batched with padding, which nothing here does
     if tokens["eos"] is None:
         tokens["eos"] = _named_by_id(backend, ends)
     template, template_file = _read_template(folder, said)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deepwright.tasks import answers, comparing, completions, values, worker
+from deepwright.tasks import answers, comparing, completions, units, values, worker
 from deepwright.tasks.answers import judge_answer, judgeable, same_here
 from deepwright.tasks.comparing import Comparison
 from deepwright.tasks.completions import last_boxed, read_completion
@@ -22,15 +22,19 @@ WRONG = [  # (answer, reference), judged without a worker
     (r"\{1,2\}", "(1,2)"), ("Pairs", "Paris"), ("5 or 7", "5"), ("5, 7", "7"), ("3 + 4", "7"), ("1, 2, ..., 9", "1, 2, 9"), ("2", "1, 2"),
     (r"\begin{pmatrix}1&3\\2&4\end{pmatrix}", r"\begin{pmatrix}1&2\\3&4\end{pmatrix}"), ("3:03", "3:30"), ("1:10", "3:30"), ("y = 5", "x = 5"),
     ("AB = 5, CD = 4", "AB = 4, CD = 5"), ("x \\ge 5", "x > 5"), ("5 million", "5"), ("7 = 7", "7"), (r"7 \pm 0", "7"), ("x' + 1", "x + 1'"),
+    ("y = 3, x = 4", "(3,4)"), ("2020", "2024-03-01"), ("12 sixths", "12"), ("12多个", "12"), ("g(x) = x", "f(x) = x"), ("C) and D)", "C"),
+    ("x < 2 and x > 3", "x < 2 or x > 3"), ("(1011)_3", "1011_2"),
 ]  # fmt: skip
 RIGHT = [
     (r"\$1{,}200", "1200"), ("5 cm", "5"), ("0.05 m", r"5\text{ cm}"), ("28 percent", r"28\%"), ("2, 1", "1, 2"), ("（1，2）", "(1,2)"),
     (r"1 \text{ and } 2", "1, 2"), ("north", "North"), ("1 1/2", r"1\frac12"), ("−5", "-5"), ("x_1 = 5", "5"), (r"\text{B}", "(B)"),
+    ("y = 4, x = 3", "(3,4)"), ("2024/3/1", "2024-03-01"), ("option C", "C"), (r"\textbf{(C)}\ 12", "C"), ("A, B, D", "ABD"),
 ]  # fmt: skip
 
 
 def verdicts_hold():
     values.read.cache_clear()
+    units.read_unit.cache_clear()
     for answer, reference in WRONG:
         assert judge_answer(answer, reference).right is False, (answer, reference)
     for answer, reference in RIGHT:
@@ -189,6 +193,24 @@ def the_usual_reading_for_rewards(_):
     return lambda completion: completions._read_usual(completion, "boxed", str.__eq__)
 
 
+def names_in_the_order_written(_):
+    return lambda self, value: value.parts
+
+
+def and_as_or(_):
+    return lambda a, r: False
+
+
+def any_text_that_begins_with_the_letter(_):
+    return lambda answer: values.words(answer.text).lstrip("(")[:1].upper()
+
+
+def nouns_of_any_kind(original):
+    return lambda name, roman, apart: (
+        original(name, roman, apart) or units.Unit(powers=((name, 1),))
+    )
+
+
 def braces_alone(_):
     return lambda text, start, strict=False: completions.braced(text[start:])
 
@@ -207,6 +229,10 @@ TWINS = [
     (verdicts_hold, Comparison, "_relations", relations_without_their_signs),
     (verdicts_hold, comparing, "_other_name", names_forgotten),
     (verdicts_hold, comparing, "_is_time", times_as_fractions),
+    (verdicts_hold, Comparison, "_ordered", names_in_the_order_written),
+    (verdicts_hold, comparing, "_other_logic", and_as_or),
+    (verdicts_hold, comparing, "chosen", any_text_that_begins_with_the_letter),
+    (verdicts_hold, units, "_named", nouns_of_any_kind),
     (verdicts_hold, values, "normal", only_ascii_is_read),
     (nothing_is_lost_on_the_way, comparing, "formula", primes_passed_over),
     (nothing_is_lost_on_the_way, comparing, "formula", case_passed_over),

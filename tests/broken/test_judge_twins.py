@@ -63,6 +63,10 @@ def right_programs_pass():
     assert judged("def f(): return 0.1 + 0.2, True", ["assert f() == (0.3, True)"])
     assert judged("print(1 / 3)", [{"input": "", "output": "0.333333"}])
     assert judged("def f(x): return x * K", ["assert f(3) == 9"], setup="K = 3")
+    shown = "```python3\nprint(3)\n```\nIt prints\n```\nthree\n```"
+    assert judged(shown, [{"input": "", "output": "3"}])
+    used = "```py\ndef f(x):\n    return x\n```\nUse it:\n```py\nprint(f(2))\n```"
+    assert judged(used, ["assert f(1) == 1"])
 
 
 def wrong_programs_do_not():
@@ -188,6 +192,10 @@ def one_name_for_python(original):
     return re.compile("python$|py$")
 
 
+def the_last_block_whatever_it_defines(_):
+    return lambda text, names: False
+
+
 def no_setup(original):
     return lambda tests, setup="", **options: original(tests, **options)
 
@@ -260,6 +268,7 @@ TWINS = [
     (right_programs_pass, code, "run_code", stderr_is_output),
     (right_programs_pass, code, "same", by_their_repr),
     (right_programs_pass, fences, "_PYTHON", one_name_for_python),
+    (right_programs_pass, fences, "_defines", the_last_block_whatever_it_defines),
     (wrong_programs_do_not, code, "same", by_pythons_own_equality),
     (wrong_programs_do_not, code, "same", nearly_is_enough),
     (wrong_programs_do_not, code, "_judge_calls", compared_inside),

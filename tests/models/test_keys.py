@@ -24,6 +24,18 @@ def test_inert_keys_change_nothing(key):
             assert ModelConfig.from_hf(values | {key: value}) == ModelConfig.from_hf(values)
 
 
+@pytest.mark.parametrize("key", ["mergekit_version", "axolotl_version", "llamafactory_version"])
+def test_the_stamp_of_any_tool_changes_nothing_if_it_is_a_text(key):
+    assert ModelConfig.from_hf(QWEN | {key: "0.1.2"}) == ModelConfig.from_hf(QWEN)
+    for value in (2, True, ["1"], {}):
+        with pytest.raises(ValueError, match=f"unknown key '{key}', which might"):
+            ModelConfig.from_hf(QWEN | {key: value})
+
+
+def test_an_activation_by_its_other_name():
+    assert ModelConfig.from_hf(LLAMA | {"hidden_act": "swish"}) == ModelConfig.from_hf(LLAMA)
+
+
 @pytest.mark.parametrize("key", {**FIXED, **FIXED_LATENT})
 def test_keys_with_one_harmless_value(key):
     values = V3 if key in FIXED_LATENT else LLAMA
@@ -49,7 +61,7 @@ def test_keys_with_one_harmless_value(key):
         ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "every channel is rotated"),
         ({"rope_theta": [1]}, "rope_theta is .1., expected a value of type float"),
         ({"rope_theta": float("inf")}, "rope_theta is inf, expected a number below"),
-        ({"rope_theta": 10**400}, "rope_theta is a whole number of 1,329 bits"),
+        ({"rope_theta": 10**400}, "rope_theta is a whole number of 1,329 bits, expected"),
         ({"rms_norm_eps": float("nan")}, "rms_norm_eps is nan"),
         ({"hidden_size": 2**31}, "hidden_size is 2147483648, expected a whole number below 2147483648"),
         ({"num_hidden_layers": -(2**70)}, "num_hidden_layers is a whole number of 71 bits"),

@@ -43,6 +43,26 @@ def test_the_last_python_block_is_the_program(answer, program):
     assert program_of(answer) == program
 
 
+@pytest.mark.parametrize(
+    "shown",
+    ["print(f(2))", "x = f(2)\nassert x == 4", "from program import f\nf(1)", "g = f", "f(2) == 4"],
+)
+def test_an_example_of_its_use_behind_the_program_is_not_the_program(shown):
+    answer = f"```python\ndef f(x):\n    return x\n```\nUse it:\n```python\n{shown}\n```"
+    assert program_of(answer, ("Solution", "f")) == "def f(x):\n    return x\n"
+    assert program_of(answer) == shown + "\n"
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["def f(x):\n    0", "async def f(x):\n    0", "class f:\n    0", "f = abs", "f: int = 0"],
+)
+def test_of_two_programs_the_last_counts(code):
+    first = "def f(x):\n    return 1"
+    answer = f"```python\n{first}\n```\nBetter:\n```python\n{code}\n```\n```\n4\n```"
+    assert program_of(answer, ("f",)) == code + "\n"
+
+
 def test_blocks_are_found_in_linear_time():
     begun = time.process_time()
     assert len(list(blocks("```\n" * 100_001))) == 50_001

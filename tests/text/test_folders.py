@@ -233,6 +233,14 @@ def test_an_end_that_only_the_models_files_name(tmp_path):
         Tokenizer.load(folder)
 
 
+def test_a_pad_token_outside_the_vocabulary_changes_nothing(tmp_path):
+    usual = Tokenizer.load(write(tmp_path))
+    padded = Tokenizer.load(write(tmp_path, config={"pad_token": "[PAD]"}))
+    assert padded.pad == usual.pad == "<|im_end|>" and padded.vocab_size == usual.vocab_size
+    for text in TEXTS:
+        assert padded.encode(text) == usual.encode(text)
+
+
 def test_names_may_stand_in_special_tokens_map_alone(tmp_path):
     folder = write(tmp_path)
     (folder / "tokenizer_config.json").rename(folder / "special_tokens_map.json")
@@ -255,7 +263,7 @@ def test_names_may_stand_in_special_tokens_map_alone(tmp_path):
         ({"bos_token": {"content": None}}, "bos_token is {'content': None}"),
         ({"bos_token": ["<|endoftext|>"]}, "bos_token is ..<.endoftext"),
         ({"eos_token": "y" * 10_000}, "special token 'yyy"),
-        ({"pad_token": "<nowhere>"}, "special token '<nowhere>' is not in the vocabulary"),
+        ({"bos_token": "<nowhere>"}, "special token '<nowhere>' is not in the vocabulary"),
         (
             {"chat_template": [1, None]},
             "chat_template is .1, None., expected a text or one named 'default'",
