@@ -375,14 +375,16 @@ def _intervals(value: Value) -> tuple[Value, ...]:
     return tuple(one for one in found if one) if all(found) else ()
 
 
-_LETTER_NAME = re.compile(r"([a-z]|[A-Z]+)(?:_\{[^{}]*\})?(?:(\()[a-z]\))?")
+_LETTER_NAME = re.compile(r"([a-z]|[A-Z]+)(?:_\{[^{}]*\})?(?:\(([A-Za-z0-9]+)\))?")
 
 
 def _other_name(one: str, other: str) -> bool:
     """x = 5 where y = 5 was asked for, Alice: 5 where Bob: 5 was; A = 5 may be Area = 5."""
     letters = [_LETTER_NAME.fullmatch(name) for name in (one, other)]
-    if letters[0] and letters[1] and letters[0][2] == letters[1][2]:  # y = 2x may be f(x) = 2x
-        return letters[0][1] != letters[1][1]
+    if letters[0] and letters[1] and bool(letters[0][2]) == bool(letters[1][2]):
+        arguments = [found[2] or "x" for found in letters]  # y = 2x may be f(x) = 2x
+        same = all(re.fullmatch("[a-z]", x) for x in arguments) or len(set(arguments)) == 1
+        return letters[0][1] != letters[1][1] or not same
     first, second = words(one), words(other)
     natural = is_natural(one) and is_natural(other)
     return natural and first not in second and second not in first

@@ -88,7 +88,7 @@ _PART = re.compile(
     rf"\^\{{?(-?[1-9])\}}?|°C(?:elsius)?|°F(?:ahrenheit)?|[°%¢€£¥₹{CURRENCY}Ωµμ]+"
     r"|[A-Za-z'’-]+(?:\.(?=[A-Za-z]|$|\s))?|[㐀-鿿]+|/|\s+|·|[().]"
 )
-_MODULUS = re.compile(r" ?(?:\\pmod ?\{ ?|\( ?mod )([0-9]{1,9}) ?[)}]")
+_MODULUS = re.compile(r" ?(?:\\pmod ?\{? ?|\( ?mod )([0-9]{1,9}) ?[)}]?")
 _TEXT_BY_TEXT = re.compile(r"\\frac\{ ?(\\text\{[^{}]*\}) ?\}\{ ?(\\text\{[^{}]*\}) ?\}")
 
 
