@@ -40,8 +40,9 @@ smollm2: $(READY)
 	@test -f models/smollm2/config.json || $(BIN)/deepwright get smollm2
 	$(BIN)/deepwright rl --config smollm2 --run $(if $(filter r1,$(RUN)),smollm2,$(RUN)) --resume
 
+# Two processes of one thread each; the tests of a file stay in one of them.
 test: $(READY)
-	$(BIN)/python -m pytest -q -m "not slow and not gpu"
+	$(BIN)/python -m pytest -q -m "not slow and not gpu" -n 2 --dist loadfile
 
 test-all: $(READY)
 	$(BIN)/python -m pytest -q --timeout 3600

@@ -54,6 +54,8 @@ def convert(
     """A Hugging Face folder or .gguf file as the other, or as the same in another number format; returns what it made.
 
     `kind`: one of TYPES for a .gguf, f32 or bf16 for a folder; None keeps the numbers as they are (quantised ones become f32)."""
+    if Path(target).resolve() == Path(source).resolve():
+        raise ValueError(f"{target} would be written over what it is made of: name another place")
     known = TYPES if is_gguf(target) else DTYPES
     expect(kind is None or kind in known, "type", kind, f"{' or '.join(known)} for {target}")
     if is_gguf(source):

@@ -521,6 +521,9 @@ def test_convert_there_and_back(tmp_path):
         assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
     with pytest.raises(ValueError, match="type is 'q8_0', expected f32 or bf16"):
         convert(tmp_path / "m.gguf", tmp_path / "d", "q8_0")
+    for itself in (tmp_path / "m.gguf", tmp_path / "b" / ".." / "a"):
+        with pytest.raises(ValueError, match="would be written over what it is made of"):
+            convert(itself, itself.resolve())
     config = tmp_path / "a" / "tokenizer.json"
     config.unlink()
     assert convert(tmp_path / "a", tmp_path / "n.gguf").endswith("no tokenizer")
