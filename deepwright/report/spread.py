@@ -34,7 +34,7 @@ class Spread:
     def is_of(self, run: Run) -> bool:
         """Whether a run has these settings; those that are newer than the measurement count not."""
         return all(
-            name in FREE or name.endswith("compute") or old is None
+            name in FREE or name.endswith(("compute", "dtype")) or old is None
             for name, old, _ in changes(self.settings, run.config)
         )
 

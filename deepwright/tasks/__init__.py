@@ -34,7 +34,7 @@ OPTION_TYPES = {  # what an option is called in a dataclass -> what it may be, i
     "float": ((int, float), "a number"),
     "str": ((str,), "a text"),
     "Layout": ((str,), "a text"),
-    "Reading": ((str,), "a text"),
+    "Reading | None": ((str,), "a text"),
     "bool": ((bool,), "true or false"),
     "tuple[str, ...]": ((list, tuple), "a list of texts"),
 }

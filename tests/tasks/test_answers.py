@@ -43,7 +43,7 @@ def judged(pairs):
     """The verdicts of a `file:` task on {"reference", "answer", "question"} pairs, in one batch."""
     asked = "What is the value?"
     problems = [Problem(0, one.get("question", asked), one["reference"], "all") for one in pairs]
-    found = DataFile("not read.jsonl").judge(problems, [one["answer"] for one in pairs])
+    found = DataFile("not read.jsonl", seconds=60).judge(problems, [one["answer"] for one in pairs])
     assert all(right is not None for right, _ in found), [one for one in found if one[0] is None]
     return [right for right, _ in found]
 

@@ -84,7 +84,7 @@ def test_code_attacks(rows):
     assert {name.partition(" (")[0] for name, _ in attacks(problem)} >= set(PROGRAMS) and not any(
         hit.paid for hit in hits
     )
-    assert max(hit.seconds for hit in hits) < 10
+    assert max(hit.seconds for hit in hits) < 30  # on a busy machine; an hour where one hangs
     assert not any(
         "fork" in completion for _, completion in attacks(problem, programs=False)
     )  # as a user's own reward is attacked

@@ -193,7 +193,7 @@ def test_maths_by_math_verify(write):
         {"problem": f"Expand $(x+{n})^2 - {n * n}$.", "solution": f"\\boxed{{x^2+{2 * n}x}}"}
         for n in range(2, 40)
     ]
-    task = make_task(write(rows), seconds=2.0)
+    task = make_task(write(rows), seconds=20.0)
     problem = next(
         p for i in range(task.size("train")) if (p := task.problem(i, "train")).answer == "x^2+10x"
     )

@@ -258,11 +258,12 @@ def test_unconfined_programs_have_their_limits():
     assert sleeps.stopped == "out of time (0.5 s)"
     spins = run(Job(python("-c", "while True: pass"), Limits(60, cpu_seconds=1)), b"", "")
     assert spins.stopped == "out of processor time (1 s)"
-    leaves = "import os, time\nfor _ in range(3):\n    if not os.fork(): time.sleep(613)\n{}"
-    for ending in ("", "time.sleep(613)"):
+    sleep = f"time.sleep({600 + os.getpid()})"  # that no other run of this test has
+    leaves = f"import os, time\nfor _ in range(3):\n    if not os.fork(): {sleep}\n{{}}"
+    for ending in ("", sleep):
         run(Job(python("-c", leaves.format(ending)), Limits(0.5)), b"", "")
         listed = subprocess.run(["ps", "-wweo", "args"], capture_output=True, text=True).stdout
-        assert "sleep(613)" not in listed
+        assert sleep not in listed
 
 
 OTHER_USER = """

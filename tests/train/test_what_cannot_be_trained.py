@@ -105,7 +105,7 @@ CASES = {
     "half a word": (lambda f: sampled([1.5]), r"token id 1\.5 in the prompt"),
     "no prompt": (lambda f: sampled([]), "the prompt is empty"),
     "a long prompt": (lambda f: sampled([1] * CONTEXT), f"the prompt has {CONTEXT} tokens"),
-    "a huge top-k": (lambda f: sampled([1], top_k=2**63), "top_k is 9223372036854775808"),
+    "a huge top-k": (lambda f: sampled([1], top_k=2**63), "top_k is a whole number of 64 bits"),
     "a huge stop": (
         lambda f: sampled([1], stop_ids=(3, 10**30)),
         "stop_ids has a whole number of 100 bits",
