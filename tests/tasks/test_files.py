@@ -193,7 +193,8 @@ def test_maths_by_math_verify(write):
         {"problem": f"Expand $(x+{n})^2 - {n * n}$.", "solution": f"\\boxed{{x^2+{2 * n}x}}"}
         for n in range(2, 40)
     ]
-    task = make_task(write(rows), seconds=20.0)
+    file = write(rows)
+    task = make_task(file, seconds=60.0)
     problem = next(
         p for i in range(task.size("train")) if (p := task.problem(i, "train")).answer == "x^2+10x"
     )
@@ -217,6 +218,7 @@ def test_maths_by_math_verify(write):
         WRONG,
         WRONG,
     ]
+    task = make_task(file, seconds=2.0)
     start = time.monotonic()
     assert scores(task, problem, [HANGS, "x(x+10)", "9^{9^{9}}", "x^2+10x", "99999999!!!"]) == [
         FAILED,
