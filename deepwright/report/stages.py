@@ -146,19 +146,20 @@ def _ablation(run: Run) -> str:
     others = [
         name for name in _variants(run) if any(run.labelled(f"{stage} {name}") for stage in judged)
     ]
-    rows, others_had = [], spread.measured_for(run)
+    rows, measured = [], spread.measured_for(run)
     for stage in judged:
         found, asked = run.labelled(stage), run.labelled(f"{stage} requests")
         rows.append([
-            _name(stage), *(_share(run.labelled(label)) for label in (stage, *(f"{stage} {name}" for name in others))),
+            _name(stage), _share(found), measured.range_of(stage) if measured else "",
+            *(_share(run.labelled(f"{stage} {name}")) for name in others),
             *(_share(found, name) for name in ("format_rate", "language_consistency")), compact(number(found.get("mean_length"))),
             _share(asked), _share(run.facts.get("win_rate"), "after", "standard_error") if stage == "align" else "",
             duration(spent) if (spent := run.spent(stage)) else "",
-            others_had.range_of(stage) if others_had else "",
         ])  # fmt: skip
     head = [
         "stage",
         "pass@1",
+        "of other runs",
         *others,
         "format",
         "one language",
@@ -166,7 +167,6 @@ def _ablation(run: Run) -> str:
         "requests",
         "win rate over Dev3",
         "training",
-        "pass@1 of other runs",
     ]
     filled = [place for place in range(len(head)) if any(row[place] for row in rows)]
     return table(
