@@ -276,6 +276,7 @@ TRIALS: dict[str, Trial] = {
     "--rl.alarms.policy pause --rl.evaluate-every 3 --rl.prompts 8 --rl.entropy-target None "
     "--evaluation.problems-between 60": really(f"{STEPS} {FEW}"),
     "python benchmarks/seeds.py RUN RUN RUN": script(),
+    "python benchmarks/spread.py": script("--help"),
     "python benchmarks/student.py runs/NAME": script("--help"),
     "python benchmarks/student.py runs/r1": script("--help"),
     "pytest tests/recipe/test_real_model.py": is_there,
