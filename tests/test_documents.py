@@ -234,7 +234,6 @@ TRIALS: dict[str, Trial] = {
     "deepwright r1 --config laptop-zero": only("--dry-run"),
     "deepwright r1 --config smollm2-r1": only("--dry-run"),
     "deepwright r1": only("--dry-run"),
-    "deepwright r1 --run r1-seed1 --seed 1": only("--dry-run"),
     "deepwright r1 --quick --run before": only("--dry-run"),
     "deepwright r1 --resume --evaluation.budgets 8 16 32": really(shlex.join(RUN)),
     "deepwright chat runs/r1": talks,
