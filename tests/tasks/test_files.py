@@ -184,7 +184,9 @@ def scores(task, problem, answers):
 
 
 RIGHT, WRONG, FAILED = Verdict.CORRECT, Verdict.WRONG, Verdict.FAILED
-HANGS = r"\sum_{k=1}^{n} k^{99999}"  # sympy works on it for minutes
+HANGS = " + ".join(  # two seconds each
+    rf"\sum_{{k=1}}^{{n}} k^{{{power}}}" for power in range(99990, 100000)
+)
 
 
 def test_maths_by_math_verify(write):
