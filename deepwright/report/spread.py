@@ -39,7 +39,7 @@ class Spread:
         )
 
     def range_of(self, stage: str) -> str:
-        """ "70% to 80%", or "" for a stage that was not measured."""
+        """As "70% to 80%"; "" for a stage that was not measured."""
         return " to ".join(map(percent, self.stages.get(stage, ())))
 
 
