@@ -20,6 +20,7 @@ from deepwright.refusals import changes
 from deepwright.report import stages
 from deepwright.report.figures import MINUS, PLUS_MINUS, duration
 from deepwright.report.records import Run, read_run, table_in
+from deepwright.report.spread import FREE
 from deepwright.report.stages import COMPARISONS, STAGES, Comparison, Figure
 
 FIGURES = {  # title: (what follows the stage in the label of the evaluation, name in it)
@@ -28,7 +29,6 @@ FIGURES = {  # title: (what follows the stage in the label of the evaluation, na
     "words of thoughts in the language of the problem": ("", "language_consistency"),
     "general requests that keep every rule": (" requests", "pass_at_1"),
 }
-FREE = ("seed", "run", "threads")  # settings that may differ between runs of one recipe
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

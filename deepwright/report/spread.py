@@ -19,7 +19,8 @@ from deepwright.report.figures import number, percent
 from deepwright.report.records import Run
 
 MEASURED = Path(__file__).with_name("spread.json")
-FREE = ("seed", "run", "threads")  # and every number format
+FREE = ("seed", "run", "threads")  # settings that may differ between runs of one recipe
+VERSION = "deepwright_version"  # stands among the settings of a run and is none
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Spread:
     def is_of(self, run: Run) -> bool:
         """Whether a run has these settings; those that are newer than the measurement count not."""
         return all(
-            name in FREE or name.endswith(("compute", "dtype")) or old is None
+            old is None or name in (*FREE, VERSION) or name.endswith(("compute", "dtype"))
             for name, old, _ in changes(self.settings, run.config)
         )
 

@@ -54,7 +54,7 @@ def tells_only_runs_like_those(folder: Path) -> None:
     runs = three_runs(folder)
     measured = spread.measure(runs, list(STAGES))
     other = replace(runs[0], config={**runs[0].config, "seed": 9, "threads": 1})
-    newer = replace(runs[0], config={**runs[0].config, "brand_new": 1})
+    newer = replace(runs[0], config={**runs[0].config, "brand_new": 1, "deepwright_version": "9"})
     larger = {**runs[0].config, "model": {**runs[0].config["model"], "hidden_size": 256}}
     assert measured.is_of(other) and measured.is_of(newer)
     assert not measured.is_of(replace(runs[0], config=larger))
