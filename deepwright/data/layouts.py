@@ -75,7 +75,7 @@ def conversation_of(row: Row, layout: Layout = "messages") -> Conversation:
         expect(not row.get(name), name, row.get(name), "nothing: texts and `tools` alone are read")
     tools = tools_of(row.get("tools"))
     if layout != "messages" and tools:  # LLaMA-Factory's files have the functions alone
-        tools = [t if "function" in t else {"type": "function", "function": t} for t in tools]
+        tools = list(map(_as_function, tools))
     read = {"messages": _messages_row, "sharegpt": _sharegpt_row, "alpaca": _alpaca_row}[layout]
     conversation = read(row)
     marks = _row_marks(row, len(conversation.trained))
@@ -153,8 +153,13 @@ def _from_value(turn: Any, place: int) -> Any:
     said = turn.get("value")
     call = parse_json(said, f"message {place}: the call") if isinstance(said, str) else said
     calls = calls_of(call if isinstance(call, list) else [call])
-    functions = [c if "function" in c else {"type": "function", "function": c} for c in calls]
+    functions = list(map(_as_function, calls))
     return {**more, "role": "assistant", "content": None, "tool_calls": functions}
+
+
+def _as_function(value: Message) -> Message:
+    """A tool or a call as OpenAI has them, where the function stands alone."""
+    return value if "function" in value else {"type": "function", "function": value}
 
 
 def _alpaca_row(row: Row) -> Conversation:

@@ -198,7 +198,7 @@ def evaluate(
 
 
 def reading_of(task: Task) -> Reading:
-    return (task.reading or "usual") if isinstance(task, ChatTask) else "strict"
+    return task.read_as if isinstance(task, ChatTask) else "strict"
 
 
 def read_generation(

@@ -33,7 +33,7 @@ def chosen(answer: Value) -> str:
 
 
 def several(value: Value) -> str:
-    """ "ACD" for ACD and for A, C, D; '' where two letters or more are not all there is."""
+    """As "ACD" for ACD and for A, C, D; '' where two letters or more are not all there is."""
     letters = "".join(map(choice, value.parts)) if value.kind == "list" else value.text
     letters = "".join(sorted(letters)) if len(letters) == len(value.parts) else letters
     run = re.fullmatch(f"[{LETTERS}]{{2,}}", letters) and list(letters) == sorted(set(letters))

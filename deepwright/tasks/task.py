@@ -208,6 +208,11 @@ class ChatTask:
             expect(smallest <= value < math.inf, name, value, f"at least {smallest}")
 
     @property
+    def read_as(self) -> Reading:
+        """How completions are read where nobody pays for them (`paid`)."""
+        return self.reading or "usual"
+
+    @property
     def sizes(self) -> dict[str, int]:
         return {"train": self.train, "held_out": self.held_out}  # type: ignore[attr-defined]
 
@@ -239,7 +244,7 @@ class ChatTask:
 
     def read(self, problem: Problem, completion: str) -> tuple[str, str] | str:
         """(thought, answer), or what is wrong with the format."""
-        return read_layout(completion, self.layout, self.reading or "usual")
+        return read_layout(completion, self.layout, self.read_as)
 
     def judge(
         self, problems: Sequence[Problem], answers: Sequence[str]

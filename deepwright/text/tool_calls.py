@@ -23,12 +23,17 @@ def tools_of(value: Any) -> list[dict[str, Any]] | None:
 
     A property whose schema is null is left out: no schema is null, but Arrow gives every tool of a
     file the properties of all. ValueError for anything else."""
-    tools = parse_json(value, "tools") if isinstance(value, str) and value.strip() else value
+    tools = _parsed(value, "tools")
     if not tools:
         return None
     listed = isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)
     expect(listed, "tools", value, "a list of objects, or JSON text of one")
     return [_without_null_properties(tool) for tool in tools]
+
+
+def _parsed(value: Any, name: str) -> Any:
+    """What a text that is not empty holds as JSON; all else as it is."""
+    return parse_json(value, name) if isinstance(value, str) and value.strip() else value
 
 
 def _without_null_properties(schema: Any) -> Any:
@@ -47,7 +52,7 @@ def calls_of(value: Any) -> list[dict[str, Any]]:
     """A message's `tool_calls`: a list of calls, or JSON text of one; [] where there are none.
 
     ValueError unless each has a function's name, in itself or under `function`."""
-    calls = parse_json(value, "tool_calls") if isinstance(value, str) and value.strip() else value
+    calls = _parsed(value, "tool_calls")
     if not calls:
         return []
     expect(isinstance(calls, list), "tool_calls", value, "a list")
