@@ -57,6 +57,8 @@ def main() -> None:
     parser.add_argument("--config", default="laptop")
     parser.add_argument("--keep", action="store_true", help="write deepwright/report/spread.json")
     asked = parser.parse_args()
+    if asked.keep and asked.only != names:
+        parser.error(f"--keep writes the range of all {len(names)}, so none of them with --only")
     folders = []
     for variant in VARIANTS:
         if variant.name in asked.only:
