@@ -188,7 +188,7 @@ class Journal:
             append_records(self.folder / SAMPLES, _shown(stage, step, evaluation))
         record = evaluation.record(stage, step, label) | more
         append_records(self.folder / EVALUATIONS, [record])
-        self.report(now=True)
+        self.report()
 
     def report(self, *, now: bool = False) -> None:
         """Writes the report anew if the last one is old enough, or `now`."""
