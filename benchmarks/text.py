@@ -42,7 +42,7 @@ class KneserNey:
             context = place.reshape(-1)
         # Below the highest order an n-gram counts once for each different token before it.
         for n in range(order - 1):
-            grams, _ = self.levels[n]
+            grams = self.levels[n][0]
             longer = self._chains(n + 2, text)
             self.levels[n] = (grams, np.maximum(1, np.bincount(longer, minlength=len(grams))))
         self.totals = [self._totals(*level) for level in self.levels]
@@ -65,7 +65,9 @@ class KneserNey:
             number = np.where(known, place, -1)
         return number
 
-    def _totals(self, grams: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    def _totals(
+        self, grams: np.ndarray, counts: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, float]:
         """By context: the sum of its counts, how many tokens follow it; and the discount."""
         contexts = grams // self.vocabulary
         once, twice = (counts == 1).sum(), (counts == 2).sum()
@@ -79,7 +81,7 @@ class KneserNey:
         places = np.arange(self.order - 1, len(text))
         p = np.full(len(places), 1 / self.vocabulary)
         for n in range(1, self.order + 1):
-            (grams, counts), (sums, kinds, discount) = self.levels[n - 1], self.totals[n - 1]
+            counts, (sums, kinds, discount) = self.levels[n - 1][1], self.totals[n - 1]
             starts = places - n + 1
             context = (
                 self.numbers(text, n - 1)[starts] if n > 1 else np.zeros(len(starts), np.int64)
@@ -125,13 +127,17 @@ def main() -> None:
     found = {f"the model, {model.config.parameters / 1e6:.1f}M": loss * len(held_out) / math.log(2)}
     for order in (1, 3, asked.order):
         p = KneserNey(read, order, tokenizer.vocab_size).probabilities(
-            np.concatenate([read[-order + 1 :] if order > 1 else read[:0], held_out.read(0, len(held_out))])
+            np.concatenate(
+                [read[-order + 1 :] if order > 1 else read[:0], held_out.read(0, len(held_out))]
+            )
         )
         found[f"{order}-gram of the same tokens"] = float(-np.log2(p).sum())
     found["gzip -9"] = 8 * len(gzip.compress(text, 9))
     found["xz -9e"] = 8 * len(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME))
     alone = len(lzma.compress(before, preset=9))
-    found["xz -9 after the training text"] = 8 * (len(lzma.compress(before + text, preset=9)) - alone)
+    found["xz -9 after the training text"] = 8 * (
+        len(lzma.compress(before + text, preset=9)) - alone
+    )
     for name, bits in found.items():
         print(f"{name:<32} {bits / size:.3f} bits/byte")
 

@@ -188,7 +188,7 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
         raw.seek(0)
         try:
             if path.suffix == ".gz":
-                yield gzip.open(raw)  # type: ignore[misc]
+                yield gzip.GzipFile(fileobj=raw)  # type: ignore[misc]
             elif path.suffix == ".zst":
                 require("zstandard", f"reading {path}", "text")
                 import zstandard

@@ -85,6 +85,8 @@ def files_of(path: str) -> list[Path]:
         expect(bool(found), "data", path, f"a folder with {kinds} files in it, packed or not")
     elif place.exists():
         found = [place]
+        if not place.stat().st_size:  # in a folder it is nothing
+            raise ValueError(f"{path} is empty, expected a file with text in it")
     else:
         found = [Path(name) for name in sorted(glob.glob(path, recursive=True))]
         found = [file for file in found if file.is_file()]
@@ -142,7 +144,6 @@ def _decoded(file: Path) -> Iterator[str]:
         decode.decode(b"", final=True)
     except UnicodeDecodeError as error:
         raise ValueError(_no_text(file, read, error)) from None
-    expect(read > 0, "the size", 0, f"a file with text in it: {file} is empty")
     yield held
 
 

@@ -281,7 +281,9 @@ class Tokens:
 
     def first(self, documents: int) -> list[np.ndarray]:
         """The ids of the first documents."""
-        ends = [int(end) for end in islice((end for ends in self.borders() for end in ends), documents)]
+        ends = [
+            int(end) for end in islice((end for ends in self.borders() for end in ends), documents)
+        ]
         return [self.read(start, end - start) for start, end in zip([0, *ends], ends)]
 
 

@@ -15,9 +15,8 @@ from deepwright import numerics
 from deepwright.files import DRAFT, read_toml, write_whole
 from deepwright.recipe.owner import LOCK, Owner, owning
 from deepwright.recipe.resolve import VERSION_KEY, to_table, to_toml
-from deepwright.recipe.settings import LONG_CONTEXT
+from deepwright.recipe.settings import LONG_CONTEXT, check_threads
 from deepwright.recipe.settings import STAGES as RECIPE
-from deepwright.recipe.settings import check_threads
 from deepwright.refusals import changes, quoted
 from deepwright.rl.grpo import FREE_SETTINGS as FREE_RL
 from deepwright.train.checkpoint import by_step, find_damage

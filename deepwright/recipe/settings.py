@@ -339,7 +339,9 @@ class LongContext:
     `lengths`."""
 
     lengths: tuple[int, ...] = ()  # positions of each phase, rising: 2048 8192
-    factor: float | None = None  # of YaRN, in every phase; None: the longest over the context before
+    factor: float | None = (
+        None  # of YaRN, in every phase; None: the longest over the context before
+    )
     steps: int = 100  # of each phase
     batch_tokens: int = 16_384  # in a step; the longer the rows, the fewer
     learning_rate: float = 1e-4

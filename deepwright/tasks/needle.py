@@ -1,13 +1,14 @@
-"""A needle in a haystack, small enough to be learned from nothing: who was given which key, said once somewhere in a long text.
+"""A needle in a haystack, small enough to be learned from nothing: whose number is which, said once somewhere in a long text.
 
-    the sun is warm . key of bado is 17 . a bird sings here . ... key of bado ? 17 .
+    the sun is warm . note bado 17 . the bird seems far . ... recall bado 17 . ... finally bado 17
 
-Sentences of a few words stand around statements of keys; a question may ask for any key that was
-stated before. Every word is one token of the task's own vocabulary, so `length` is the number of
-tokens. A training document asks many questions, at every distance that fits into it; a held-out
-problem is a text of `length` words with the asked key stated at one of `depths` depths (0: the
-begin), other keys before and after it, and one question at the end. Names, keys and sentences are
-drawn anew for each text: there is nothing to know but where to look.
+Sentences of a few words stand around notes of numbers, and any number that was noted may be recalled
+later; the last sentence of a text always does so. Every word is one token of the task's own
+vocabulary, so `length` is the number of tokens. A training document recalls many numbers, at every
+distance that fits into it; a held-out problem is a text of `length` words with the asked number
+noted at one of `depths` depths (0: the begin), other notes before and after it, and nothing recalled
+before its end. Names, numbers and sentences are drawn anew for each text: there is nothing to know
+but where to look.
 """
 
 from __future__ import annotations
@@ -32,19 +33,21 @@ PLACES = ("sun", "moon", "bird", "tree", "river", "stone", "wind", "rain", "hous
 DOES = ("is", "was", "stays", "seems", "looks", "grows")
 HOW = ("warm", "cold", "quiet", "bright", "old", "near", "far", "small", "great", "slow", "green",
        "grey")  # fmt: skip
-KEYS = 100
+SHORTEST = 24  # words of a training document
+KEYS = 100  # different numbers
+_LAST = 3  # words of the last sentence of a document
 
 
 @dataclass(frozen=True)
 class Needle:
-    """`length`: words of a text. Of its sentences `stated` state a key; of those of a training
-    document `asked` ask for one."""
+    """`length`: words of a text. Of its sentences `stated` note a number; of those of a training
+    document `asked` recall one."""
 
     seed: int = 0
     length: int = 512
-    depths: int = 11  # at which the asked key stands: 0, 10 .. 100% for 11
-    stated: float = 0.08
-    asked: float = 0.15
+    depths: int = 11  # at which the asked number stands: 0, 10 .. 100% for 11
+    stated: float = 0.1
+    asked: float = 0.3
     held_out: int = 2200
 
     name = "needle"
@@ -57,21 +60,22 @@ class Needle:
             expect(0 < getattr(self, name) < 0.5, name, getattr(self, name), "a share below 0.5")
 
     def document(self, i: int) -> str:
-        """Training document i, of `length` words or a few less."""
+        """Training document i, of up to `length` words: short ones are as likely as long ones on
+        a logarithmic scale, since looking up is learned on short ones."""
         rng = stream(self.seed, _DOCUMENT, i)
+        length = int(SHORTEST * (self.length / SHORTEST) ** rng.random())
         known: dict[str, int] = {}
         words: list[str] = []
         while True:
-            chance = rng.random()
+            chance, noted = rng.random(), dict(known)
             if known and chance < self.asked:
-                name = pick(rng, list(known))
-                sentence = [*_question(name), str(known[name]), "."]
+                sentence = [*_recalled("recall", rng, known), "."]
             elif chance < self.asked + self.stated and len(known) < len(NAMES):
                 sentence = self._statement(rng, known)
             else:
                 sentence = _sentence(rng)
-            if len(words) + len(sentence) > self.length:
-                return " ".join(words)
+            if noted and len(words) + len(sentence) > length - _LAST:
+                return " ".join([*words, *_recalled("finally", rng, noted)])
             words += sentence
 
     def labelled(self, i: int) -> tuple[str, str]:
@@ -87,7 +91,7 @@ class Needle:
         known: dict[str, int] = {}
         needle = self._statement(rng, known)
         (name,) = known
-        question = _question(name)
+        question = ["finally", name]
         room = self.length - len(needle) - len(question)
         hay = list(self._hay(rng, known, room))
         place = _nearest(hay, depth * room)
@@ -96,7 +100,7 @@ class Needle:
         return Problem(i, text, str(known[name]), f"depth {round(100 * depth):>3}%")
 
     def _hay(self, rng: Random, known: dict[str, int], room: int) -> Iterator[list[str]]:
-        """Sentences of at most `room` words in all, with other keys among them."""
+        """Sentences of at most `room` words in all, with other notes among them."""
         while True:
             states = rng.random() < self.stated and len(known) < len(NAMES)
             sentence = self._statement(rng, known) if states else _sentence(rng)
@@ -108,13 +112,13 @@ class Needle:
     def _statement(self, rng: Random, known: dict[str, int]) -> list[str]:
         name = pick(rng, [name for name in NAMES if name not in known])
         known[name] = int(rng.random() * KEYS)
-        return ["key", "of", name, "is", str(known[name]), "."]
+        return ["note", name, str(known[name]), "."]
 
     def size(self, split: Split) -> int:
         return self.held_out
 
     def score(self, problem: Problem, completion: str) -> Score:
-        """Right is the key as the first word."""
+        """Right is the number as the first word."""
         said = re.match(r"\s*([0-9]+)\b", completion, re.ASCII)
         if said is None:
             return Score(0.0, Verdict.MALFORMED, "says no number")
@@ -124,15 +128,16 @@ class Needle:
         return Score(float(right), verdict, f"says {said[1]}", parts)
 
     def tokenizer_words(self) -> tuple[str, ...]:
-        return ("key", "of", "?", ".", "the", *PLACES, *DOES, *HOW, *NAMES)
+        return ("note", "recall", "finally", ".", "the", *PLACES, *DOES, *HOW, *NAMES)
 
     @property
     def largest_number(self) -> int:
         return KEYS - 1
 
 
-def _question(name: str) -> list[str]:
-    return ["key", "of", name, "?"]
+def _recalled(word: str, rng: Random, known: dict[str, int]) -> list[str]:
+    name = pick(rng, list(known))
+    return [word, name, str(known[name])]
 
 
 def _sentence(rng: Random) -> list[str]:

@@ -56,7 +56,7 @@ class Numbers:
         return self.count
 
     def read(self, start, count):
-        assert 0 <= start and start + count <= self.count
+        assert start >= 0 and start + count <= self.count
         return np.arange(start, start + count)
 
 
@@ -76,7 +76,9 @@ def test_an_epoch_reads_every_token_once(count, length, seed, epoch):
 
 def test_rows_begin_elsewhere_in_each_epoch():
     stream = TokenStream(Numbers(4000), TOKENIZER, 100)
-    begins = {min(int(stream.row(e * stream.rows + n)[0]) for n in range(stream.rows)) for e in range(20)}
+    begins = {
+        min(int(stream.row(e * stream.rows + n)[0]) for n in range(stream.rows)) for e in range(20)
+    }
     assert len(begins) > 12 and max(begins) > 60
 
 
@@ -147,7 +149,9 @@ def test_a_share_of_the_parts_is_rearranged(tokens):
     begin = TOKENIZER.fim_ids[0]
     rows = [stream.row(n) for n in range(600)]
     found = sum(int((row == begin).sum()) for row in rows)
-    parts = sum(len(stream.tokens.read(0, 1)) + int((row == TOKENIZER.eos_id).sum()) for row in rows)
+    parts = sum(
+        len(stream.tokens.read(0, 1)) + int((row == TOKENIZER.eos_id).sum()) for row in rows
+    )
     assert 0.05 < found / parts < 0.15
 
 

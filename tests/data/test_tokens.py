@@ -16,7 +16,9 @@ from deepwright.data.texts import Text
 from deepwright.data.tokens import MANIFEST, Seen, Tokens, read_manifest, write_tokens
 from deepwright.text import Tokenizer, train_bpe
 
-WORDS = "the quick brown fox jumps over lazy dogs while seven wizards box <｜end▁of▁sentence｜>".split()
+WORDS = (
+    "the quick brown fox jumps over lazy dogs while seven wizards box <｜end▁of▁sentence｜>".split()
+)
 TOKENIZER = train_bpe([" ".join(WORDS)] * 3, 320)
 
 

@@ -111,7 +111,9 @@ def test_killed_and_gone_on_with_is_the_unbroken_run(run, text, tmp_path):
 
 def test_tokens_made_before_give_the_same_run(run, text, tmp_path, capsys):
     tokens = str(tmp_path / "tokens")
-    assert cli.main(["data", "tokenize", str(text), "--out", tokens, "--tokenizer", "train:400"]) == 0
+    assert (
+        cli.main(["data", "tokenize", str(text), "--out", tokens, "--tokenizer", "train:400"]) == 0
+    )
     assert "60 documents" not in capsys.readouterr().out  # one of them is held out
     small = SMALL[: SMALL.index("--tokenizer")]
     words = ["pretrain", "--data", tokens, *small, "--run", str(tmp_path / "run")]
@@ -123,16 +125,34 @@ def test_tokens_made_before_give_the_same_run(run, text, tmp_path, capsys):
 def test_a_model_goes_on_with_a_text(run, text, tmp_path):
     """With its own tokenizer, from its own weights: the loss begins where it ended."""
     small = SMALL[: SMALL.index("--tokenizer")]
-    words = ["pretrain", "--data", str(text), "--start", str(run), *small, "--run", str(tmp_path / "on")]
+    words = [
+        "pretrain",
+        "--data",
+        str(text),
+        "--start",
+        str(run),
+        *small,
+        "--run",
+        str(tmp_path / "on"),
+    ]
     assert cli.main([*words, "--pretrain.schedule.learning-rate", "1e-9"]) == 0
-    before, after = read_records(run / "metrics.jsonl"), read_records(tmp_path / "on" / "metrics.jsonl")
+    before, after = (
+        read_records(run / "metrics.jsonl"),
+        read_records(tmp_path / "on" / "metrics.jsonl"),
+    )
     assert after[-1]["validation_loss"] == pytest.approx(before[-1]["validation_loss"], rel=1e-3)
-    assert Tokenizer.load(tmp_path / "on" / "tokens").vocab_size == read_manifest(run / "tokens")["vocabulary"]
+    assert (
+        Tokenizer.load(tmp_path / "on" / "tokens").vocab_size
+        == read_manifest(run / "tokens")["vocabulary"]
+    )
 
 
 def test_a_short_text_shortens_the_schedule(text, tmp_path, capsys):
     words = ["pretrain", "--data", str(text), *SMALL, "--run", str(tmp_path / "run")]
-    assert cli.main([*words, "--pretrain.schedule.total-tokens", "1000000", "--text.epochs", "0.1"]) == 0
+    assert (
+        cli.main([*words, "--pretrain.schedule.total-tokens", "1000000", "--text.epochs", "0.1"])
+        == 0
+    )
     train = read_manifest(tmp_path / "run" / "tokens")["train"]["tokens"]
     last = read_records(tmp_path / "run" / "metrics.jsonl")[-1]
     assert int(0.1 * train) <= last["tokens"] < int(0.1 * train) + 4 * 24
@@ -141,7 +161,16 @@ def test_a_short_text_shortens_the_schedule(text, tmp_path, capsys):
 
 def test_the_context_is_stretched_in_phases(text, tmp_path):
     """Each phase at its own length, with the same YaRN, from the weights of the one before."""
-    words = ["pretrain", "--data", str(text), *SMALL, "--run", str(tmp_path / "run"), "--model.max-position-embeddings", "32"]
+    words = [
+        "pretrain",
+        "--data",
+        str(text),
+        *SMALL,
+        "--run",
+        str(tmp_path / "run"),
+        "--model.max-position-embeddings",
+        "32",
+    ]
     longer = "--long-context.lengths 48 64 --long-context.steps 2 --long-context.batch-tokens 100".split()
     assert cli.main([*words, *longer]) == 0
     run = tmp_path / "run"
@@ -182,7 +211,9 @@ def test_the_context_is_stretched_in_phases(text, tmp_path):
         (["--task", "calc3"], "a corpus for 'countdown' and 'needle' only"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_read_is_one_sentence_and_no_run(words, sentence, run, text, tmp_path, capsys):
+def test_what_cannot_be_read_is_one_sentence_and_no_run(
+    words, sentence, run, text, tmp_path, capsys
+):
     (tmp_path / "empty.txt").touch()
     (tmp_path / "bad.txt").write_bytes(b"\xff\xff")
     (tmp_path / "none").mkdir()
@@ -190,7 +221,9 @@ def test_what_cannot_be_read_is_one_sentence_and_no_run(words, sentence, run, te
     from tests.train.tiny import MODEL, make_model
 
     other = train_bpe(["some other words"], 300)
-    weights.save(make_model(MODEL.__class__(**vars(MODEL) | {"vocab_size": 300})), other, tmp_path / "other")
+    weights.save(
+        make_model(MODEL.__class__(**vars(MODEL) | {"vocab_size": 300})), other, tmp_path / "other"
+    )
     words = [word.format(tmp=tmp_path, text=text, run=run) for word in words]
     assert cli.main(["pretrain", *words, "--run", str(tmp_path / "run")]) == 2
     said = capsys.readouterr().err
@@ -209,7 +242,16 @@ def test_the_usual_settings_are_those_of_a_text(text, capsys):
 
 def test_a_run_with_another_text_is_not_gone_on_with(run, text, tmp_path, capsys):
     (tmp_path / "more.txt").write_text("more")
-    words = ["pretrain", "--data", str(text), str(tmp_path / "more.txt"), *SMALL, "--run", str(run), "--resume"]
+    words = [
+        "pretrain",
+        "--data",
+        str(text),
+        str(tmp_path / "more.txt"),
+        *SMALL,
+        "--run",
+        str(run),
+        "--resume",
+    ]
     assert cli.main(words) == 2
     assert "was started with" in capsys.readouterr().err
     assert read_toml(run / "config.toml")["data"] == [str(text)]
