@@ -178,6 +178,36 @@ def read_rows(path: Path) -> Iterator[tuple[str, Row]]:
         yield where, row
 
 
+class _Frames(io.RawIOBase):
+    """What the frames of a .zst file hold. EOFError where the last one is cut, which the library's
+    own reader takes for its end."""
+
+    def __init__(self, source: IO[bytes]) -> None:
+        from zstandard import ZstdDecompressor
+
+        self._source, self._frame = source, ZstdDecompressor().decompressobj
+        self._reader, self._held, self._rest = self._frame(), b"", b""
+        self._begun = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._held:
+            packed = self._rest or self._source.read(1 << 12)
+            if not packed and self._begun:
+                raise EOFError("its last frame is cut")
+            if not packed:
+                return 0
+            self._held, self._begun = self._reader.decompress(packed), True
+            self._rest = self._reader.unused_data
+            if self._reader.eof:
+                self._reader, self._begun = self._frame(), False
+        size = min(len(buffer), len(self._held))
+        buffer[:size], self._held = self._held[:size], self._held[size:]
+        return size
+
+
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[IO[bytes]]:
     """The bytes of a file, unpacked where it ends in .gz or .zst. ValueError naming one that is
@@ -191,14 +221,12 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
                 yield gzip.GzipFile(fileobj=raw)  # type: ignore[misc]
             elif path.suffix == ".zst":
                 require("zstandard", f"reading {path}", "text")
-                import zstandard
-
-                unpacked = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-                yield io.BufferedReader(unpacked, 1 << 17)
+                yield io.BufferedReader(_Frames(raw), 1 << 17)
             else:
                 yield raw
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise ValueError(f"{path}: not a whole gzip file ({words_of(error)})") from None
+            kind = "zst" if path.suffix == ".zst" else "gzip"
+            raise ValueError(f"{path}: not a whole {kind} file ({words_of(error)})") from None
         except Exception as error:
             if type(error).__name__ != "ZstdError":
                 raise

@@ -102,7 +102,7 @@ def test_cut_at_an_empty_line_before_a_line_end_before_a_blank():
         ("a.txt.gz", b"\x1f\x8b\x08\0\0", "not a whole gzip file"),
         ("a.txt.gz", b"plain", "not a whole gzip file"),
         ("a.txt.zst", b"plain text, not packed", "not a whole zst file"),
-        ("a.txt.zst", zstandard.compress(b"words " * 99)[:-9], "zst"),
+        ("a.txt.zst", zstandard.compress(b"words " * 99)[:-9], "not a whole zst file"),
         ("a.jsonl", b"{", "line 1: not JSON"),
         ("a.jsonl", b'{"body": "x"}\n', "has no text in a column 'text'"),
         ("a.jsonl", b'{"text": 3}\n', "has no text in a column 'text'"),
