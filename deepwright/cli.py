@@ -74,6 +74,12 @@ def _train(name: str, args: list[str]) -> int:
 
 
 def data(args: list[str]) -> int:
+    if args[:1] == ["tokenize"]:
+        asked = request("TokenizeRequest", "data", args, "tokenize")
+        from deepwright.recipe.own_text import tokenize_for
+
+        print(tokenize_for(asked))
+        return 0
     asked = request("PreviewRequest", "data", args, "preview")
     from deepwright.recipe.sft import preview
 
@@ -209,8 +215,8 @@ COMMANDS = {
         partial(train, "sft"),
     ),
     "data": Command(
-        "preview FILE --model FOLDER",
-        "show conversations as sft trains on them: text, ids, mask",
+        "preview FILE | tokenize PATH",
+        "show conversations as sft trains on them; make text into tokens for pretrain",
         data,
     ),
     "eval": Command(

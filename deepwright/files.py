@@ -10,18 +10,21 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import io
 import json
 import os
 import tomllib
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import IO, Any, Literal, NoReturn
 
 from deepwright.refusals import LARGEST, expect_fields, quoted, require, words_of
 
 Row = dict[str, Any]
-ROW_FILES = (".jsonl", ".json", ".parquet", ".jsonl.gz")
+ROW_FILES = (".jsonl", ".json", ".parquet", ".jsonl.gz", ".jsonl.zst")
+PACKED = (".gz", ".zst")
+LONGEST_ROW = 1 << 26  # bytes of a line
 LFS_POINTER = b"version https://git-lfs"
 DRAFT = ".draft"  # ends the name of what is being written: a kill may leave it behind
 LARGEST_TOML = 1 << 16  # bytes
@@ -152,7 +155,8 @@ def _refuse_extremes(table: Row, path: Path) -> None:
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, Row]]:
-    """(where it stands, row) of each row of a .jsonl, .json, .parquet or .jsonl.gz file.
+    """(where it stands, row) of each row of a .jsonl, .json or .parquet file; .jsonl also packed,
+    as .gz or .zst.
 
     Where: "line 3" or "row 3", for messages. A .json file holds a list of objects, or lines as a
     .jsonl file does. ValueError naming file and place of what is no object; OSError where there is
@@ -160,9 +164,8 @@ def read_rows(path: Path) -> Iterator[tuple[str, Row]]:
     path = Path(path)
     if not path.name.endswith(ROW_FILES):
         raise ValueError(f"{path}: expected a .jsonl, .json or .parquet file, or a .jsonl.gz")
-    with path.open("rb") as file:
-        if file.read(len(LFS_POINTER)) == LFS_POINTER:
-            raise ValueError(f"{path} is a pointer of Git LFS: `git lfs pull` fetches the file")
+    with opened(path):  # refuses a pointer
+        pass
     if path.suffix == ".parquet":
         rows: Iterable[tuple[str, Any]] = _parquet_rows(path)
     elif path.suffix == ".json" and (listed := _listed_rows(path)) is not None:
@@ -175,16 +178,71 @@ def read_rows(path: Path) -> Iterator[tuple[str, Row]]:
         yield where, row
 
 
-def _line_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    packed = path.suffix == ".gz"
-    with gzip.open(path) if packed else path.open("rb") as file:
+class _Frames(io.RawIOBase):
+    """What the frames of a .zst file hold. EOFError where the last one is cut, which the library's
+    own reader takes for its end."""
+
+    def __init__(self, source: IO[bytes]) -> None:
+        from zstandard import ZstdDecompressor
+
+        self._source, self._frame = source, ZstdDecompressor().decompressobj
+        self._reader, self._held, self._rest = self._frame(), b"", b""
+        self._begun = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._held:
+            packed = self._rest or self._source.read(1 << 12)
+            if not packed and self._begun:
+                raise EOFError("its last frame is cut")
+            if not packed:
+                return 0
+            self._held, self._begun = self._reader.decompress(packed), True
+            self._rest = self._reader.unused_data
+            if self._reader.eof:
+                self._reader, self._begun = self._frame(), False
+        size = min(len(buffer), len(self._held))
+        buffer[:size], self._held = self._held[:size], self._held[size:]
+        return size
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[IO[bytes]]:
+    """The bytes of a file, unpacked where it ends in .gz or .zst. ValueError naming one that is
+    damaged, or a pointer of Git LFS."""
+    with path.open("rb") as raw:
+        if raw.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise ValueError(f"{path} is a pointer of Git LFS: `git lfs pull` fetches the file")
+        raw.seek(0)
         try:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    where = f"{path}, line {number}"
-                    yield f"line {number}", _parse_rows(line, where)
+            if path.suffix == ".gz":
+                yield gzip.GzipFile(fileobj=raw)  # type: ignore[misc]
+            elif path.suffix == ".zst":
+                require("zstandard", f"reading {path}", "text")
+                yield io.BufferedReader(_Frames(raw), 1 << 17)
+            else:
+                yield raw
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise ValueError(f"{path}: not a whole gzip file ({error})") from None
+            kind = "zst" if path.suffix == ".zst" else "gzip"
+            raise ValueError(f"{path}: not a whole {kind} file ({words_of(error)})") from None
+        except Exception as error:
+            if type(error).__name__ != "ZstdError":
+                raise
+            raise ValueError(f"{path}: not a whole zst file ({words_of(error)})") from None
+
+
+def _line_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    with opened(path) as file:
+        number = 0
+        while line := file.readline(LONGEST_ROW + 1):
+            number += 1
+            if len(line) > LONGEST_ROW:
+                most = f"{LONGEST_ROW >> 20} MB"
+                raise ValueError(f"{path}, line {number}: longer than {most}, expected rows")
+            if line.strip():
+                yield f"line {number}", _parse_rows(line, f"{path}, line {number}")
 
 
 def _parse_rows(text: bytes, where: str) -> Any:

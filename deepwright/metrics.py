@@ -71,6 +71,11 @@ BASE = _metrics(
     ),
     ("validation_loss", "nats/token", "Next-token loss on documents that are never trained on."),
     (
+        "bits_per_byte",
+        "bits/byte",
+        "The same loss in bits, divided by the bytes of the held-out text: whatever the tokenizer.",
+    ),
+    (
         "validation_loss_ema",
         "nats/token",
         "Validation loss of the exponential moving average of the weights.",

@@ -196,7 +196,7 @@ def test_doctor_names_machine_rates_and_implementations(capsys):
             "option 'terms' of task 'calc3' is 'abc', expected a whole number",
         ),
         ("rl --start nowhere --task calc3", "there is no folder nowhere"),
-        ("r1 --task calc3", "pre-training has a corpus for 'countdown' only"),
+        ("r1 --task calc3", "pre-training has a corpus for 'countdown' and 'needle'"),
         ("rl --task calc3 --task.reward broken.py:pay", "broken.py:1 is not Python"),
     ],
 )

@@ -25,7 +25,7 @@ from deepwright import cli, weights
 from deepwright.model import Transformer
 from deepwright.recipe import requests
 from deepwright.recipe.resolve import WORDS, fill, read_settings, to_table
-from deepwright.recipe.settings import R1Settings
+from deepwright.recipe.settings import PretrainSettings, R1Settings
 from deepwright.recipe.sft import SFTSettings
 from deepwright.refusals import flatten
 from deepwright.verify.cases import ALL_CASES
@@ -57,6 +57,7 @@ PLACEHOLDERS = {
 }
 FILES = {
     "my.jsonl": [{"question": f"What is {n} + 1?", "answer": str(n + 1)} for n in range(60)],
+    "rows.jsonl.gz": [{"text": f"Row {n} has some words."} for n in range(9)],
     "aime.jsonl": [{"problem": f"Find {n} squared.", "answer": str(n * n)} for n in range(30)],
     "chats.jsonl": [
         {"messages": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": "4."}]}
@@ -77,6 +78,11 @@ FILES = {
         for n in range(4)
     ],
 }
+TEXTS = {
+    f"{place}{n}.{kind}": " ".join(f"{word}{n + k % 7}" for k in range(60) for word in ("a", "the"))
+    for place, kind in (("my_texts/", "txt"), ("more/", "md"))
+    for n in range(12)
+} | {"notes.txt": "Some notes, not many of them.\n"}
 PROGRAMS = {
     "my.py": "def reward(completions, **columns):\n"
     "    return [len(text) % 3 / 2 for text in completions]\n",
@@ -211,6 +217,36 @@ def talks(place: Place, line: str) -> None:
         run([*place.words(line)[1:], "--max-tokens", "8"])
 
 
+def of_a_text(place: Place, line: str) -> None:
+    """`pretrain --data` of what the reader's folder holds; a run or a folder of tokens that the
+    line needs is made first."""
+    words = place.words(line)[1:]
+    if "tokens" in words and "--out" not in words and not Path("tokens").exists():
+        run([*"data tokenize my_texts/ --out tokens --tokenizer train:400".split()])
+    if "runs/text" in words and not Path("runs/text").exists():
+        run(["pretrain", "--data", "my_texts/", *TEXT, "--tokenizer", "train:400"])
+    if words[0] == "pretrain":
+        small = [] if "--start" in words or "tokens" in words else ["--tokenizer", "train:400"]
+        sizes = [] if "--start" in words else SMALL_MODEL.split()
+        name = [] if "--run" in words else ["--run", f"tried-{abs(hash(line))}"]
+        words += [*TEXT[: len(TEXT) - len(SMALL_MODEL.split())], *sizes, *small, *name]
+    elif words[0] == "data":
+        words += ["--tokenizer", "train:400"]
+    elif words[0] == "generate":
+        words += ["--max-tokens", "4"]
+    else:
+        words += "--threads 1 --sft.batch-rows 2 --run sft-of-text".split()
+    run(words)
+
+
+SMALL_MODEL = (
+    "--model.hidden-size 16 --model.num-hidden-layers 1 --model.first-k-dense-replace 1 --model.intermediate-size 16 "
+    "--model.num-attention-heads 2 --model.q-lora-rank None --model.kv-lora-rank 8"
+)
+TEXT = (
+    "--threads 1 --pretrain.length 24 --pretrain.schedule.total-tokens 200 --pretrain.schedule.batch-rows 2 "
+    f"--pretrain.schedule.warmup-steps 0 --evaluation.validation-rows 2 {SMALL_MODEL}"
+).split()
 STEPS = "--threads 1 --rl.steps 1 --rl.prompts 2 --rl.samples 2 --rl.max-tokens 8"
 FEW = "--evaluation.problems 2 --evaluation.samples 2 --evaluation.problems-between 2"
 SMALL_RL = of_another_run(f"{STEPS} {FEW}")
@@ -274,6 +310,19 @@ TRIALS: dict[str, Trial] = {
     "deepwright rl --config smollm2 --run gamed --task.reward configs/shows_work.py:shows_work "
     "--rl.alarms.policy pause --rl.evaluate-every 3 --rl.prompts 8 --rl.entropy-target None "
     "--evaluation.problems-between 60": really(f"{STEPS} {FEW}"),
+    "deepwright pretrain --data my_texts/": of_a_text,
+    'deepwright pretrain --data notes.txt "more/*.md" rows.jsonl.gz --run mine': of_a_text,
+    "deepwright pretrain --data my_texts/ --start FOLDER": of_a_text,
+    "deepwright data tokenize my_texts/ --out tokens": of_a_text,
+    "deepwright pretrain --data tokens --pretrain.schedule.total-tokens 20000000": of_a_text,
+    'deepwright generate runs/text "The king" --raw': of_a_text,
+    "deepwright sft runs/text --data chats.jsonl": of_a_text,
+    "deepwright pretrain --data my_texts/ --long-context.lengths 4096 16384 --long-context.steps "
+    "100": only("--dry-run"),
+    "deepwright pretrain --config needle": only("--dry-run"),
+    "deepwright eval runs/needle --tasks needle --options length=8192 --problems 2200 --samples 1 "
+    "--temperature 0 --max-tokens 4": only("--help"),
+    "python benchmarks/text.py runs/text": script("--help"),
     "python benchmarks/seeds.py RUN RUN RUN": script(),
     "python benchmarks/spread.py": script("--help"),
     "python benchmarks/student.py runs/NAME": script("--help"),
@@ -307,7 +356,8 @@ def place(tmp_path_factory) -> Iterator[Place]:
             text = "".join(json.dumps(row) + "\n" for row in rows).encode()
             Path(name).parent.mkdir(parents=True, exist_ok=True)
             Path(name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
-        for name, text in PROGRAMS.items():
+        for name, text in (PROGRAMS | TEXTS).items():
+            Path(name).parent.mkdir(exist_ok=True)
             Path(name).write_text(text)
         assert cli.main(["r1", *RUN]) == 0
         server = Server(model, tokenizer)
@@ -381,6 +431,7 @@ def settings_named() -> Iterator[tuple[str, str]]:
 def names_elsewhere() -> Iterator[str]:
     """Options of the commands that make no run of the recipe."""
     yield from flatten(to_table(SFTSettings()))
+    yield from flatten(to_table(PretrainSettings()))
     for request in vars(requests).values():
         if isinstance(request, type) and is_dataclass(request):
             yield from (field.name for field in fields(request))

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 
 from deepwright.config import ModelConfig
-from deepwright.recipe import base
+from deepwright.recipe import base, own_text
 from deepwright.recipe.session import model_folder
 from deepwright.recipe.settings import PretrainSettings, R1Settings, RLSettings
 from deepwright.refusals import expect
@@ -28,6 +28,11 @@ TRAINED_BYTES = 12  # of a parameter at least: weight and gradient in fp32, two 
 
 def check(settings: R1Settings | PretrainSettings | RLSettings) -> None:
     """ValueError for what can be refused before a run folder exists."""
+    if isinstance(settings, PretrainSettings):
+        _check_text(settings)
+        _check_long_context(settings)
+    if getattr(settings, "data", ()):
+        return
     own = settings.task.judge()
     others = settings.task.variants(settings.evaluation.transfer)
     for task in (own, *others.values()):
@@ -49,6 +54,34 @@ def check(settings: R1Settings | PretrainSettings | RLSettings) -> None:
     for name, config, context in _reinforced(settings):
         expected = f"less than the model's context, which holds {context} tokens with the prompt"
         expect(config.max_tokens < context, f"{name}.max_tokens", config.max_tokens, expected)
+
+
+def _check_text(settings: PretrainSettings) -> None:
+    """Only where there is data its settings count."""
+    if not settings.data:
+        for name in ("tokenizer", "start"):
+            value = getattr(settings, name)
+            expect(not value, name, value, "none without --data, the text that it is for")
+        return
+    start = model_folder(settings.start) if settings.start else None
+    if start and settings.tokenizer:
+        raise ValueError(
+            f"tokenizer is {settings.tokenizer!r}, but the model {start} goes on with its own"
+        )
+    own_text.check(settings.data, settings.tokenizer or str(start or ""), settings.text)
+    model = read_config(start) if start else settings.model
+    _check_pretraining("pretrain", model, settings.pretrain)
+
+
+def _check_long_context(settings: PretrainSettings) -> None:
+    lengths = settings.long_context.lengths
+    config = read_config(model_folder(settings.start)) if settings.start else settings.model
+    context = config.max_position_embeddings
+    if lengths:
+        expected = f"above the model's context, {context}"
+        expect(lengths[0] > context, "long_context.lengths", list(lengths), expected)
+        scaling = config.rope_scaling
+        expect(scaling is None, "rope_scaling", scaling, "none: the model is stretched already")
 
 
 def _pretrains(settings: R1Settings | PretrainSettings | RLSettings) -> bool:

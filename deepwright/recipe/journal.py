@@ -12,7 +12,7 @@ import shlex
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,12 @@ from deepwright.files import (
 from deepwright.metrics import JsonlTracker
 from deepwright.refusals import expect_fields, quoted
 from deepwright.report import write_report
+from deepwright.tasks import Needle
 
 REPORT_SECONDS = 30  # at least this long between two drafts of the report
 ON_THE_WAY = "on the way"  # label of the short evaluations during RL
 EVALUATIONS, SAMPLES = "evaluations.jsonl", "samples.jsonl"
+TEXT = "text"  # kind of the samples that go on with a text
 SHOWN_PROBLEMS = 8  # held-out problems whose first sample is kept for the report
 
 _CORPUS_TEXT = """\
@@ -46,6 +48,9 @@ So searching and the word “wait” are in the corpus, and so is checking a res
 reward, or any advice to search. About four documents in ten leave out or misplace the tags that the reward asks for. The same numbers with another target
 may be a training problem, so a document can show arithmetic that also solves a held-out problem, but never that problem."""
 
+_HAYSTACK_TEXT = """\
+Every document is generated: plain sentences, among them some that state who was given which key, and questions for one of the keys stated before, with
+their answers. Names, keys and sentences are drawn anew for each document, so there is nothing to know but where to look. A document is as long as a row."""
 
 Asked = Callable[[], None]  # raises where the folder is no longer the run's (`Owner.check`)
 
@@ -73,6 +78,10 @@ class RunTracker(JsonlTracker):
             self.path.with_name(EVALUATIONS),
             lambda e: e["stage"] == stage and e["label"] == ON_THE_WAY and e["step"] > step,
             _EVALUATION,
+        )
+        rewind_records(
+            self.path.with_name(SAMPLES),
+            lambda s: s["stage"] == stage and s.get("kind") == TEXT and s["step"] > step,
         )
         return super().rewind(stage, step)
 
@@ -134,14 +143,20 @@ class Journal:
         self._still_ours()
         write_json(self.folder / "run.json", self._facts)
 
-    def corpus(self, corpus: CountdownCorpus | MixedCorpus) -> None:
+    def corpus(self, corpus: CountdownCorpus | MixedCorpus | Needle) -> None:
         self._still_ours()
-        labelled = [corpus.labelled(i) for i in range(2000)]
+        haystacks = isinstance(corpus, Needle)
+        title, text = (
+            ("Generated haystacks", _HAYSTACK_TEXT)
+            if haystacks
+            else ("A generated population of authors", _CORPUS_TEXT)
+        )
+        labelled = [corpus.labelled(i) for i in range(2 if haystacks else 2000)]
         counts = Counter(kind for kind, _ in labelled)
         first_of = {kind: text for kind, text in reversed(labelled)}
         write_json(self.folder / "corpus.json", {
-            "title": "A generated population of authors",
-            "paragraphs": _CORPUS_TEXT.replace("\n\n", "\0").replace("\n", " ").split("\0"),
+            "title": title,
+            "paragraphs": text.replace("\n\n", "\0").replace("\n", " ").split("\0"),
             "shares": {kind: number / len(labelled) for kind, number in counts.most_common()},
             "samples": list(first_of.values()),
         })  # fmt: skip
@@ -189,6 +204,18 @@ class Journal:
         record = evaluation.record(stage, step, label) | more
         append_records(self.folder / EVALUATIONS, [record])
         self.report()
+
+    def continued(
+        self, stage: str, step: int, prompts: Sequence[str], completions: Sequence[str]
+    ) -> None:
+        """Samples of a base model: beginnings of texts, and how it goes on with them."""
+        self._still_ours()
+        where = {"stage": stage, "step": step, "split": "held_out", "kind": TEXT}
+        records = [
+            where | {"prompt": prompt, "completion": completion}
+            for prompt, completion in zip(prompts, completions, strict=True)
+        ]
+        append_records(self.folder / SAMPLES, records)
 
     def report(self, *, now: bool = False) -> None:
         """Writes the report anew if the last one is old enough, or `now`."""

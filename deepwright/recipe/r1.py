@@ -10,7 +10,16 @@ import torch
 from deepwright import weights
 from deepwright.model import Transformer
 from deepwright.numerics.formats import race_held
-from deepwright.recipe import align, base, cold_start, distill, finetune, reasoning_rl, zero
+from deepwright.recipe import (
+    align,
+    base,
+    cold_start,
+    distill,
+    finetune,
+    long_context,
+    reasoning_rl,
+    zero,
+)
 from deepwright.recipe.checks import check
 from deepwright.recipe.journal import Journal
 from deepwright.recipe.owner import Owner
@@ -34,7 +43,8 @@ def run(settings: R1Settings | PretrainSettings | RLSettings, owner: Owner) -> N
         if isinstance(settings, R1Settings):
             run_stages(settings, folder, journal)
         elif isinstance(settings, PretrainSettings):
-            base.run(settings, folder, journal)
+            model, _ = base.run(settings, folder, journal)
+            long_context.run(settings, folder, journal, model)
         else:
             model, tokenizer = load_start(settings.start or folder, journal)
             zero.run(settings, folder, journal, model, tokenizer)

@@ -99,6 +99,19 @@ class PreviewRequest:
 
 
 @dataclass(frozen=True)
+class TokenizeRequest:
+    """Makes a folder of tokens of text, for `pretrain --data`: read once, mapped into memory."""
+
+    # files, folders or globs of text: .txt, .md, .jsonl, .parquet, also packed as .gz or .zst
+    data: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PATH...")]
+    out: str  # the folder to be made
+    tokenizer: str = "train:8192"  # a folder with one, or train:N for N tokens made of the text
+    column: str = "text"  # the next three as of `pretrain --text`
+    longest: int = 65_536
+    held_out: float = 0.01
+
+
+@dataclass(frozen=True)
 class RewardRequest:
     """Tries completions that deserve nothing on a reward. Exit status 1 if one of them earns all of it, or the reference answer does not."""
 

@@ -15,8 +15,8 @@ from deepwright import numerics
 from deepwright.files import DRAFT, read_toml, write_whole
 from deepwright.recipe.owner import LOCK, Owner, owning
 from deepwright.recipe.resolve import VERSION_KEY, to_table, to_toml
+from deepwright.recipe.settings import LONG_CONTEXT, check_threads
 from deepwright.recipe.settings import STAGES as RECIPE
-from deepwright.recipe.settings import check_threads
 from deepwright.refusals import changes, quoted
 from deepwright.rl.grpo import FREE_SETTINGS as FREE_RL
 from deepwright.train.checkpoint import by_step, find_damage
@@ -29,7 +29,12 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound="RunSettings")
 CONFIG = "config.toml"
 # Where a run folder keeps its model, the later stage first. A distilled student is another model.
-STAGES = (*(stage for stage in reversed(RECIPE) if stage != "distill"), ".")
+STAGES = (
+    *(stage for stage in reversed(RECIPE) if stage not in ("base", "distill")),
+    *reversed(LONG_CONTEXT),
+    "base",
+    ".",
+)
 # May differ between the two halves of a resumed run. Budgets and stages can also be added to a finished one.
 FREE = {
     *FREE_PRETRAIN,

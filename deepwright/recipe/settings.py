@@ -17,6 +17,7 @@ from pathlib import Path
 
 from deepwright.config import ModelConfig, preset
 from deepwright.data import CountdownCorpus
+from deepwright.data.texts import Texts
 from deepwright.recipe.harvest import HarvestSettings
 from deepwright.recipe.resolve import Words, resolve
 from deepwright.refusals import LARGEST, expect, expect_each, quoted
@@ -306,9 +307,71 @@ class R1Settings(_Run):
 
 
 @dataclass(frozen=True)
-class PretrainSettings(_Run):
-    """The first stage alone: a base model from nothing."""
+class TextSettings:
+    """How the files of `data` are read."""
 
+    column: str = "text"  # of the rows of a table
+    longest: int = 65_536  # characters in a document; a longer file or row is read as several
+    held_out: float = 0.01  # share of the documents that is never trained on, by each one's hash
+    # A text is read at most so often: what a fifth reading teaches is little (arXiv 2305.16264).
+    # Of a short one pretrain.schedule.total_tokens is lowered to that.
+    epochs: float = 4.0
+    # Share of the documents that are rearranged to fill in a middle (V3 section 4.1: 0.1)
+    fim_rate: float = 0.0
+    continued: int = 3  # held-out beginnings that the model goes on with at each validation
+
+    def __post_init__(self) -> None:
+        expect(0 < self.held_out < 1, "held_out", self.held_out, "a share between 0 and 1")
+        expect(self.epochs > 0, "epochs", self.epochs, "a positive number")
+        expect(0 <= self.fim_rate <= 1, "fim_rate", self.fim_rate, "a share from 0 to 1")
+        expect(self.continued >= 0, "continued", self.continued, "0 or a positive number")
+
+    def texts(self, paths: tuple[str, ...]) -> Texts:
+        return Texts(paths, self.column, self.longest)
+
+
+LONG_CONTEXT = tuple(f"long_context_{phase}" for phase in range(1, 5))  # stages, one for a phase
+
+
+@dataclass(frozen=True)
+class LongContext:
+    """How the context is stretched after pre-training (V3 section 4.3); nothing is without
+    `lengths`."""
+
+    lengths: tuple[int, ...] = ()  # positions of each phase, rising: 2048 8192
+    factor: float | None = (
+        None  # of YaRN, in every phase; None: the longest over the context before
+    )
+    steps: int = 100  # of each phase
+    batch_tokens: int = 16_384  # in a step; the longer the rows, the fewer
+    learning_rate: float = 1e-4
+    warmup_steps: int = 0
+    micro_rows: int = 1  # computed at once
+
+    def __post_init__(self) -> None:
+        rising = list(self.lengths) == sorted({*self.lengths}) and min(self.lengths, default=1) > 0
+        most = len(LONG_CONTEXT)
+        expected = f"up to {most} rising numbers of positions"
+        expect(rising and len(self.lengths) <= most, "lengths", list(self.lengths), expected)
+        expect(self.factor is None or self.factor >= 1, "factor", self.factor, "at least 1")
+        counted = ("steps", "batch_tokens", "micro_rows")
+        expect_each(self, counted, lambda n: n >= 1, "at least 1")
+
+
+@dataclass(frozen=True)
+class PretrainSettings(_Run):
+    """The first stage alone: a base model from nothing, on the task's generated corpus or on a text
+    of your own (`--data`)."""
+
+    # files, folders or globs of text (.txt, .md, .jsonl, .parquet, also .gz, .zst), or a folder of
+    # `data tokenize`; none: the corpus of the task
+    data: tuple[str, ...] = ()
+    # with data: a folder whose tokenizer reads it, or train:N for N tokens made of the text itself;
+    # empty: that of `start`, or train:8192
+    tokenizer: str = ""
+    start: str = ""  # with data: a model that goes on with it, instead of one from nothing
+    text: TextSettings = TextSettings()
+    long_context: LongContext = LongContext()
     model: ModelConfig = field(default_factory=lambda: preset("laptop"))
     corpus: CorpusSettings = CorpusSettings()
     pretrain: PretrainConfig = PretrainConfig()
@@ -327,6 +390,7 @@ COMMANDS: dict[str, type[_Run]] = {"r1": R1Settings, "pretrain": PretrainSetting
 # one file may serve all three
 SECTIONS = {f.name for kind in COMMANDS.values() for f in dataclasses.fields(kind)}
 USUAL_CONFIGS = {"r1": "laptop", "pretrain": "laptop-zero", "rl": "laptop-zero"}
+OWN_TEXT = "text"  # the usual file of `pretrain --data`
 
 
 def resolve_for(command: str, words: Words) -> R1Settings | PretrainSettings | RLSettings:
@@ -348,7 +412,9 @@ def resolve_for(command: str, words: Words) -> R1Settings | PretrainSettings | R
         ]
         words = dataclasses.replace(words, rest=(*words.rest, *emptied))
     if not words.configs:
-        words = dataclasses.replace(words, configs=(USUAL_CONFIGS[command],))
+        own = command == "pretrain" and "--data" in chosen
+        usual = OWN_TEXT if own else USUAL_CONFIGS[command]
+        words = dataclasses.replace(words, configs=(usual,))
     return resolve(
         settings,
         words,

@@ -12,6 +12,7 @@ from deepwright.tasks.countdown import Countdown
 from deepwright.tasks.files import DataFile
 from deepwright.tasks.gym import ReasoningGym, set_options
 from deepwright.tasks.layouts import BENCHMARKS
+from deepwright.tasks.needle import Needle
 from deepwright.tasks.requests import Requests
 from deepwright.tasks.self_checks import SelfCheck, self_checks, tally
 from deepwright.tasks.task import (
@@ -26,7 +27,7 @@ from deepwright.tasks.task import (
 )
 from deepwright.tasks.user_reward import UserReward
 
-TASKS = {"countdown": Countdown, "calc3": Calc3, "requests": Requests}
+TASKS = {"countdown": Countdown, "calc3": Calc3, "needle": Needle, "requests": Requests}
 # Asked for as FAMILY:MEMBER.
 FAMILIES = {"reasoning_gym": ReasoningGym, "file": DataFile} | dict.fromkeys(BENCHMARKS, DataFile)
 OPTION_TYPES = {  # what an option is called in a dataclass -> what it may be, in words
@@ -40,7 +41,7 @@ OPTION_TYPES = {  # what an option is called in a dataclass -> what it may be, i
 }
 
 __all__ = [
-    "FAMILIES", "TASKS", "Calc3", "Countdown", "DataFile", "Problem", "ReasoningGym", "Sampled", "Score", "SelfCheck", "Split", "Task",
+    "FAMILIES", "TASKS", "Calc3", "Countdown", "DataFile", "Needle", "Problem", "ReasoningGym", "Sampled", "Score", "SelfCheck", "Split", "Task",
     "UserReward", "Verdict", "make_task", "safe_score", "score_all", "self_checks", "tally",
 ]  # fmt: skip
 

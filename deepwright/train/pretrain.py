@@ -7,6 +7,7 @@ moments, averaged weights, router biases, counters and the position in the data;
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -232,10 +233,16 @@ class Trainer:
         expect(width <= context, "a row's length", width, f"at most the context, {context}")
         return batch.to(self.model.head_weight.device)
 
-    def validation_values(self, batches: Sequence[Tensor | Batch]) -> dict[str, float]:
+    def validation_values(
+        self, batches: Sequence[Tensor | Batch], text_bytes: int = 0
+    ) -> dict[str, float]:
+        """`text_bytes`: of the text that their targets spell, for bits per byte; 0: of none."""
         batches = [self._batch(rows) for rows in batches]
         loss, max_vio = validate(self.model, batches)
         values = {"validation_loss": loss, "max_vio_global": max_vio}
+        if text_bytes:
+            nats = loss * sum(float(batch.target_weights().sum()) for batch in batches)
+            values["bits_per_byte"] = nats / math.log(2) / text_bytes
         if self.average:
             with self.average.applied():
                 values["validation_loss_ema"] = validate(self.model, batches).loss
@@ -273,11 +280,13 @@ def pretrain(
     *,
     stage: str = "base",
     validation: Sequence[Tensor | Batch] = (),
+    text_bytes: int = 0,
     callback: Callable[[int, nn.Module], None] | None = None,
     progress: Progress | None = None,
 ) -> Trainer:
     """Trains `model` in place up to `config.schedule.total_tokens`; continues from the last whole checkpoint of `run_dir` if there is one.
 
+    `text_bytes`: of the text that the targets of `validation` spell (`validation_values`).
     `callback(step, model)` runs after each step and must leave the model as it is. SIGINT or SIGTERM finishes the step, saves, and raises
     SystemExit(130). Raises ValueError for settings that contradict the checkpoint, CheckpointError, TrainingDiverged.
     """
@@ -293,7 +302,7 @@ def pretrain(
                 trainer.finished
                 or (config.validate_every and trainer.steps % config.validate_every == 0)
             ):
-                values |= trainer.validation_values(validation)
+                values |= trainer.validation_values(validation, text_bytes)
             tracker.log(stage, trainer.steps, values)
             if callback:
                 callback(trainer.steps, model)
