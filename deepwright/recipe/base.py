@@ -98,7 +98,7 @@ def run(
         stage=stage, validation=list(validation.split(16)), callback=lambda step, model: journal.report(),
     )  # fmt: skip
     drafts = stage == STAGE and len(model.mtp) and settings.pretrain.length >= _DRAFTED_TOKENS
-    if drafts and "mtp_acceptance" not in journal.known:
+    if drafts and journal.known.get("base_step") != trainer.steps:  # not done, or it has grown
         journal.facts(
             mtp_acceptance=acceptance_rate(model, validation[:_DRAFTED_ROWS, :-1]),
             base_step=trainer.steps,
