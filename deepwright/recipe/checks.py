@@ -8,10 +8,11 @@ from collections.abc import Iterator
 
 from deepwright.config import ModelConfig
 from deepwright.recipe import base
-from deepwright.recipe.session import model_folder
+from deepwright.recipe.session import model_folder, own_base
 from deepwright.recipe.settings import PretrainSettings, R1Settings, RLSettings
 from deepwright.refusals import expect
 from deepwright.rl.config import GRPOConfig
+from deepwright.tasks import Task, UserReward
 from deepwright.train.pretrain import PretrainConfig
 from deepwright.weights import read_config
 
@@ -43,12 +44,18 @@ def check(settings: R1Settings | PretrainSettings | RLSettings) -> None:
     if _pretrains(settings):
         base.corpus_of(settings, settings.seed)
     else:
-        settings.task.make()
+        _try_reward(settings.task.make())
     for name, model, config in _from_nothing(settings):
         _check_pretraining(name, model, config)
     for name, config, context in _reinforced(settings):
         expected = f"less than the model's context, which holds {context} tokens with the prompt"
         expect(config.max_tokens < context, f"{name}.max_tokens", config.max_tokens, expected)
+
+
+def _try_reward(task: Task) -> None:
+    """A reward of the user's that cannot be called is refused while nothing is loaded yet."""
+    if isinstance(task, UserReward):
+        task.try_once()
 
 
 def _pretrains(settings: R1Settings | PretrainSettings | RLSettings) -> bool:
@@ -110,10 +117,10 @@ def _reinforced(
     if isinstance(settings, PretrainSettings):
         return
     if isinstance(settings, RLSettings):
-        started = model_folder(settings.start or settings.folder, ("base", "."))
+        started = model_folder(settings.start) if settings.start else own_base(settings.folder)
         yield "rl", settings.rl, read_config(started).max_position_embeddings
         return
-    started = read_config(model_folder(settings.start, ("base", "."))) if settings.start else None
+    started = read_config(model_folder(settings.start)) if settings.start else None
     large, small = started or settings.model, started or settings.distill.model
     for stage, name, config, model in (
         ("zero", "rl", settings.rl, large),
