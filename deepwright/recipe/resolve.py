@@ -245,6 +245,23 @@ def to_table(settings: Any) -> Any:
     return NONE if settings is None else str(settings) if isinstance(settings, Path) else settings
 
 
+def written(value: Any) -> str:
+    """One value as TOML has it."""
+    return tomli_w.dumps({"it": to_table(value)}).partition(" = ")[2].strip()
+
+
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """{"rl.steps": 3} -> {"rl": {"steps": 3}}, as TOML values: the inverse of `flatten`."""
+    tree: dict[str, Any] = {}
+    for name, value in flat.items():
+        *sections, last = name.split(".")
+        place = tree
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[last] = to_table(value)
+    return tree
+
+
 def to_toml(settings: Any) -> str:
     """The resolved settings, with the version that resolved them. `fill` reads them back into an equal tree."""
     return tomli_w.dumps({VERSION_KEY: deepwright.__version__, **to_table(settings)})
