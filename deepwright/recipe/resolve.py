@@ -11,6 +11,7 @@ import dataclasses
 import enum
 import io
 import itertools
+import json
 import math
 import os
 import re
@@ -246,8 +247,8 @@ def to_table(settings: Any) -> Any:
 
 
 def written(value: Any) -> str:
-    """One value as TOML has it."""
-    return tomli_w.dumps({"it": to_table(value)}).partition(" = ")[2].strip()
+    """One value as TOML has it, on one line."""
+    return json.dumps(to_table(value), ensure_ascii=False)
 
 
 def nested(flat: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What is chosen where nothing is named: rates of a model's size, work that fits the machine, names that win and are followed, and always settings that run."""
 
+import tomllib
 from dataclasses import replace
 from itertools import product
 
@@ -16,7 +17,7 @@ from deepwright.recipe.choices import (
     rl_choices,
     sft_choices,
 )
-from deepwright.recipe.resolve import fill, nested
+from deepwright.recipe.resolve import fill, nested, to_table, written
 from deepwright.recipe.settings import EvaluationSettings, RLSettings
 from deepwright.recipe.sft import SFTSettings
 from deepwright.rl.config import GRPOConfig
@@ -162,3 +163,10 @@ def test_fine_tuning_goes_by_documents_and_size():
     found = chosen(sft_choices, rows, {"sft.batch_rows"}, SMOLLM2, DataFacts(400, 300), TWO_CORES)
     assert "sft.batch_rows" not in found and found["sft.learning_rate"] == 2 * some.learning_rate
     assert chosen(sft_choices, SFT, (), LARGE, DataFacts(9, 9999), TWO_CORES)["sft.micro_rows"] == 1
+
+
+def test_a_choice_is_written_on_one_line_that_toml_reads():
+    found = rl_choices(RL, (), SMOLLM2, SHOWN, TWO_CORES)
+    for one in [*found, *sft_choices(SFT, (), SMOLLM2, DataFacts(9, 99), TWO_CORES)]:
+        line = f"it = {written(one.value)}"
+        assert "\n" not in line and tomllib.loads(line)["it"] == to_table(one.value)
