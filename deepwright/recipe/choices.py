@@ -208,8 +208,8 @@ def sft_choices(
     tokens = _memory(take, "sft", model, machine)
     take(
         "sft.micro_rows",
-        max(1, tokens // data.longest),
-        f"about {tokens:,} tokens at once; the longest document has {data.longest:,}",
+        min(rows, max(1, tokens // data.longest)),
+        f"about {tokens:,} tokens at once, or all; the longest document has {data.longest:,}",
     )
     return take.choices
 

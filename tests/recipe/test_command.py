@@ -15,7 +15,7 @@ from deepwright.recipe import command, facts
 from deepwright.recipe.choices import Machine
 from deepwright.recipe.command import prepare
 from deepwright.recipe.resolve import split_words
-from deepwright.recipe.session import CONFIG, model_folder
+from deepwright.recipe.session import BASE_FIRST, CONFIG, model_folder, with_start
 from deepwright.recipe.settings import R1Settings, resolve_for
 from deepwright.rl.config import GRPOConfig
 from deepwright.verify.cases import ALL_CASES
@@ -220,6 +220,16 @@ def test_a_run_is_started_from_its_last_model_and_says_which(begun, model, tmp_p
         assert cli.main([*rl(begun, run, "--rl.steps", 1), "--resume"]) == 0
     finally:
         shutil.rmtree(further)
+
+
+def test_the_whole_recipe_starts_from_a_run_s_base_where_it_has_one(begun, tmp_path):
+    settings = R1Settings(start=str(begun))
+    assert with_start(settings, False, order=BASE_FIRST)[0].start == str(model_folder(begun))
+    both = shutil.copytree(begun, tmp_path / "both")
+    base = shutil.copytree(model_folder(begun), both / "base/checkpoints/step-7")
+    settings = R1Settings(start=str(both))
+    assert with_start(settings, False, order=BASE_FIRST)[0].start == str(base)
+    assert with_start(settings, False)[0].start == str(model_folder(both)) != str(base)
 
 
 def test_facts_are_those_of_prompts_and_references(model):
