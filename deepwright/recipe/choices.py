@@ -175,7 +175,9 @@ def _judging(take: Taking, seconds: float, small: bool, task: TaskFacts, machine
     problems = take(
         "evaluation.problems",
         max(1, min(many, task.held_out)),
-        f"an evaluation of about {EVALUATION_SECONDS:g} s on {machine.words}, of 40 to 200 problems",
+        f"all {task.held_out} that are held out"
+        if task.held_out <= many
+        else f"an evaluation of about {EVALUATION_SECONDS:g} s on {machine.words}, of 40 to 200 problems",
     )
     if not small:
         take("evaluation.samples", 4, "of each, for pass@1 and pass@4")

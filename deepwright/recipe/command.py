@@ -58,22 +58,20 @@ class Prepared:
 
     settings: RunSettings
     choices: Sequence[Choice]
-    work: Callable[[bool], Any]
+    work: Callable[[bool, Sequence[str]], Any]  # is told whether to resume, and what to say first
 
     def run(self, resume: bool) -> None:
-        if self.choices:
-            print("Chosen here; what you name wins:")
-            print("\n".join(f"  {line}" for line in self.lines))
-        self.work(resume)
+        self.work(resume, self.lines)
 
     @property
     def lines(self) -> list[str]:
-        return [f"{one.setting} = {written(one.value)}: {one.reason}" for one in self.choices]
+        """What was chosen and why, for a person; none where nothing was."""
+        lines = [f"  {one.setting} = {written(one.value)}: {one.reason}" for one in self.choices]
+        return ["Chosen here; what you name wins:", *lines] if lines else []
 
     def toml(self) -> str:
         """The resolved settings, what was chosen with its reasons before them, as comments."""
-        head = ["Chosen here; what you name wins:", *self.lines] if self.choices else []
-        return "".join(f"# {line}\n" for line in head) + to_toml(self.settings)
+        return "".join(f"# {line}\n" for line in self.lines) + to_toml(self.settings)
 
 
 def prepare(command: str, words: Words) -> Prepared:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -83,15 +84,18 @@ def run_stages(settings: R1Settings, folder: Path, journal: Journal) -> None:
             module.run(recipe)
 
 
-def run_checked(settings: R1Settings | PretrainSettings | RLSettings, resume: bool) -> None:
-    """`run` in the run folder that the settings name, which is made only when nothing is left to refuse."""
+def run_checked(
+    settings: R1Settings | PretrainSettings | RLSettings, resume: bool, notes: Sequence[str] = ()
+) -> None:
+    """`run` in the run folder that the settings name, which is made only when nothing is left to refuse; what is to be said first is said then."""
     use_threads(settings.threads)
     if not isinstance(settings, PretrainSettings):
         order = BASE_FIRST if isinstance(settings, R1Settings) else STAGES
         settings, said = with_start(settings, resume, order=order)
-        if said:
-            print(said)
+        notes = [*notes, said] if said else notes
     check(settings)
+    for note in notes:
+        print(note, flush=True)
     settings = with_formats(settings, resume)
     with open_run(settings, resume) as owner:
         run(settings, owner)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -94,6 +94,7 @@ def read_material(settings: SFTSettings, folder: str) -> Material:
 def run_sft(
     settings: SFTSettings,
     resume: bool,
+    notes: Sequence[str] = (),
     say: Callable[[str], None] = print,
     material: Material | None = None,
 ) -> Path:
@@ -101,7 +102,7 @@ def run_sft(
     use_threads(settings.threads)
     settings, started = with_start(settings, resume, field="model")
     material = material or read_material(settings, settings.model)
-    for note in [started] * bool(started) + material.notes:
+    for note in (*notes, *[started] * bool(started), *material.notes):
         say(note)
     say(describe(material.documents, settings.sft))
     model, _ = weights.load(model_folder(settings.model), torch.float32)

@@ -123,7 +123,7 @@ class UserReward:
         odd = [] if why else [one for one in answer["rewards"] if isinstance(one, str)]
         why = why or (f"gave {odd[0]} as a reward" if odd else "")
         if why:
-            there = ", ".join((*GIVEN, *columns(problems)))
+            there = ", ".join(dict.fromkeys((*GIVEN, *columns(problems))))
             raise ValueError(
                 f"{self.function}: {why}, when it was called on {TRIED} reference answers. It is"
                 f" called by name with those of these that its signature has: {there}; lists have"

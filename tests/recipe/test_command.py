@@ -75,7 +75,7 @@ def test_a_dry_run_shows_what_was_chosen_and_why_and_reads_as_toml(model, capsys
     assert (
         table["rl"]["learning_rate"] == 0.5 and table["run"] == "rl" and table["rl"]["pack_groups"]
     )
-    assert "# rl.pack_groups = true: prompts of " in shown and "# rl.learning_rate" not in shown
+    assert "#   rl.pack_groups = true: prompts of " in shown and "#   rl.learning_rate" not in shown
     reasons = [one for one in shown.splitlines() if one.startswith("# ")][1:]
     assert len(reasons) > 8 and all(": " in one and " = " in one for one in reasons)
 

@@ -128,7 +128,7 @@ def test_a_toml_file_and_a_dry_run(base, data, tmp_path, capsys):
     assert cli.main(["sft", str(base), "--data", str(data), "--dry-run"]) == 0
     shown = capsys.readouterr().out
     assert tomllib.loads(shown)["sft"]["batch_rows"] == 4
-    assert "# sft.batch_rows = 4: 60 updates or more of 10 documents" in shown
+    assert "#   sft.batch_rows = 4: 60 updates or more of 10 documents" in shown
 
 
 def shown(base, data, **options) -> str:
