@@ -54,22 +54,15 @@ def train(name: str, args: list[str]) -> int:
 
 
 def _train(name: str, args: list[str]) -> int:
-    from deepwright.recipe.resolve import split_words, to_toml
+    from deepwright.recipe.command import prepare
+    from deepwright.recipe.resolve import split_words
 
     words = split_words(args)
-    if name == "sft":
-        from deepwright.recipe.sft import resolve_sft, run_sft
-
-        settings, run_settings = resolve_sft(words), run_sft
-    else:
-        from deepwright.recipe.r1 import run_checked as run_settings
-        from deepwright.recipe.settings import resolve_for
-
-        settings = resolve_for(name, words)
+    prepared = prepare(name, words)
     if words.dry_run:
-        print(to_toml(settings), end="")
+        print(prepared.toml(), end="")
     else:
-        run_settings(settings, words.resume)
+        prepared.run(words.resume)
     return 0
 
 

@@ -168,3 +168,8 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str
     return [
         (name, old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)
     ]
+
+
+def grew(old: object, new: object) -> bool:
+    """Whether a count of the settings was raised: what was done up to the old one still stands."""
+    return holds(old, int) and holds(new, int) and new > old

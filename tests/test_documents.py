@@ -174,6 +174,18 @@ def of_another_run(more: str) -> Trial:
     return trial
 
 
+def goes_on(first: str, more: str = "") -> Trial:
+    """After a first run, which may be there already."""
+
+    def trial(place: Place, line: str) -> None:
+        words = place.words(first)
+        if not (place.folder / "runs" / words[words.index("--run") + 1]).exists():
+            run(words)
+        run([*place.words(line)[1:], *shlex.split(more)])
+
+    return trial
+
+
 def made(place: Place, line: str) -> None:
     """What make would do: its own commands are there, and those of ours resolve."""
     if not shutil.which("make"):
@@ -289,6 +301,12 @@ TRIALS: dict[str, Trial] = {
     "deepwright rl --start models/smollm2 --config smollm2": SMALL_RL,
     "deepwright rl --start FOLDER --task reasoning_gym:chain_sum": SMALL_RL,
     "deepwright rl --start FOLDER --task file:my.jsonl --task.reward my.py:reward": SMALL_RL,
+    "deepwright rl --run rl --resume --rl.steps 150": goes_on(
+        f"rl --start FOLDER --task file:my.jsonl --run rl {STEPS} {FEW}", "--rl.steps 2"
+    ),
+    "deepwright sft --run sft --resume --sft.epochs 4": goes_on(
+        "sft FOLDER --data chats.jsonl --threads 1 --run sft --sft.epochs 3"
+    ),
     "deepwright rl --start FOLDER --sampler.url http://gpu:8000/v1 --sampler.reload "
     '"ssh gpu reload {folder}"': SMALL_RL,
     "deepwright eval http://gpu:8000/v1 --tokenizer FOLDER --tasks file:aime.jsonl --samples 64 "
@@ -296,7 +314,7 @@ TRIALS: dict[str, Trial] = {
     "deepwright eval FOLDER --budgets 16 32 64 128": really(ASKED),
     "deepwright reward test my.py:reward": really(codes=(0, 1)),  # 1: it pays what deserves nothing
     "deepwright reward test": really("my.py:reward", codes=(0, 1)),
-    "deepwright sft FOLDER --data chats.jsonl": really("--threads 1 --sft.batch-rows 2"),
+    "deepwright sft FOLDER --data chats.jsonl": of_another_run("--threads 1 --sft.batch-rows 2"),
     "deepwright data preview chats.jsonl --model FOLDER": really(),
     # docs
     "deepwright eval FOLDER --tasks gsm8k:gsm8k/main humaneval:HumanEval.jsonl.gz": really(ASKED),

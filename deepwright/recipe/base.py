@@ -159,7 +159,7 @@ def run(
         journal.corpus(source.corpus)
     model, trainer = train(settings, source, folder, journal, stage)
     drafts = stage == STAGE and len(model.mtp) and settings.pretrain.length >= _DRAFTED_TOKENS
-    if drafts and "mtp_acceptance" not in journal.known:
+    if drafts and journal.known.get("base_step") != trainer.steps:  # not done, or it has grown
         journal.facts(
             mtp_acceptance=acceptance_rate(model, source.validation[:_DRAFTED_ROWS, :-1]),
             base_step=trainer.steps,

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 
 from deepwright.config import ModelConfig
 from deepwright.recipe import base, own_text
-from deepwright.recipe.session import model_folder
+from deepwright.recipe.session import model_folder, own_base
 from deepwright.recipe.settings import PretrainSettings, R1Settings, RLSettings
 from deepwright.refusals import expect
 from deepwright.rl.config import GRPOConfig
+from deepwright.tasks import Task, UserReward
 from deepwright.train.pretrain import PretrainConfig
 from deepwright.weights import read_config
 
@@ -48,7 +49,7 @@ def check(settings: R1Settings | PretrainSettings | RLSettings) -> None:
     if _pretrains(settings):
         base.corpus_of(settings, settings.seed)
     else:
-        settings.task.make()
+        _try_reward(settings.task.make())
     for name, model, config in _from_nothing(settings):
         _check_pretraining(name, model, config)
     for name, config, context in _reinforced(settings):
@@ -82,6 +83,12 @@ def _check_long_context(settings: PretrainSettings) -> None:
         expect(lengths[0] > context, "long_context.lengths", list(lengths), expected)
         scaling = config.rope_scaling
         expect(scaling is None, "rope_scaling", scaling, "none: the model is stretched already")
+
+
+def _try_reward(task: Task) -> None:
+    """A reward of the user's that cannot be called is refused while nothing is loaded yet."""
+    if isinstance(task, UserReward):
+        task.try_once()
 
 
 def _pretrains(settings: R1Settings | PretrainSettings | RLSettings) -> bool:
@@ -143,10 +150,10 @@ def _reinforced(
     if isinstance(settings, PretrainSettings):
         return
     if isinstance(settings, RLSettings):
-        started = model_folder(settings.start or settings.folder, ("base", "."))
+        started = model_folder(settings.start) if settings.start else own_base(settings.folder)
         yield "rl", settings.rl, read_config(started).max_position_embeddings
         return
-    started = read_config(model_folder(settings.start, ("base", "."))) if settings.start else None
+    started = read_config(model_folder(settings.start)) if settings.start else None
     large, small = started or settings.model, started or settings.distill.model
     for stage, name, config, model in (
         ("zero", "rl", settings.rl, large),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -23,7 +25,16 @@ from deepwright.recipe import (
 from deepwright.recipe.checks import check
 from deepwright.recipe.journal import Journal
 from deepwright.recipe.owner import Owner
-from deepwright.recipe.session import model_folder, open_run, use_threads, with_formats
+from deepwright.recipe.session import (
+    BASE_FIRST,
+    STAGES,
+    model_folder,
+    open_run,
+    own_base,
+    use_threads,
+    with_formats,
+    with_start,
+)
 from deepwright.recipe.settings import PretrainSettings, R1Settings, RLSettings
 from deepwright.recipe.stage import Recipe
 from deepwright.recipe.use import with_error
@@ -46,7 +57,7 @@ def run(settings: R1Settings | PretrainSettings | RLSettings, owner: Owner) -> N
             model, _ = base.run(settings, folder, journal)
             long_context.run(settings, folder, journal, model)
         else:
-            model, tokenizer = load_start(settings.start or folder, journal)
+            model, tokenizer = load_start(settings.start or own_base(folder), journal)
             zero.run(settings, folder, journal, model, tokenizer)
     except BaseException:
         with contextlib.suppress(OSError, ValueError):  # what ended the run is to be said, not that
@@ -60,7 +71,7 @@ def run(settings: R1Settings | PretrainSettings | RLSettings, owner: Owner) -> N
 
 def load_start(start: str | Path, journal: Journal) -> tuple[Transformer, Tokenizer]:
     """A model to start from, with fp32 masters whatever the folder holds."""
-    model, tokenizer = weights.load(model_folder(start, stages=("base", ".")), torch.float32)
+    model, tokenizer = weights.load(model_folder(start), torch.float32)
     journal.start(model.config)
     return model, tokenizer
 
@@ -72,7 +83,7 @@ def run_stages(settings: R1Settings, folder: Path, journal: Journal) -> None:
     elif "base" in settings.stages:
         model, tokenizer = base.run(settings, folder, journal)
     else:
-        model, tokenizer = load_start(folder, journal)
+        model, tokenizer = load_start(own_base(folder), journal)
     recipe = Recipe(settings, folder, journal, tokenizer)
     if "zero" in settings.stages:
         recipe.judged(base.STAGE, 0, model)
@@ -83,10 +94,17 @@ def run_stages(settings: R1Settings, folder: Path, journal: Journal) -> None:
             module.run(recipe)
 
 
-def run_checked(settings: R1Settings | PretrainSettings | RLSettings, resume: bool) -> None:
-    """`run` in the run folder that the settings name, which is made only when nothing is left to refuse."""
+def run_checked(
+    settings: R1Settings | PretrainSettings | RLSettings, resume: bool, notes: Sequence[str] = ()
+) -> None:
+    """`run` in the run folder that the settings name, which is made only when nothing is left to refuse; what is to be said first is said then."""
     use_threads(settings.threads)
+    order = BASE_FIRST if isinstance(settings, R1Settings) else STAGES
+    settings, said = with_start(settings, resume, order=order)
+    notes = [*notes, said] if said else notes
     check(settings)
+    for note in notes:
+        print(note, flush=True)
     settings = with_formats(settings, resume)
     with open_run(settings, resume) as owner:
         run(settings, owner)
@@ -99,7 +117,10 @@ def summary(journal: Journal) -> list[str]:
         lines.append(
             f"MTP drafts of the base model: {drafted['greedy']:.0%} equal its own greedy choice, {drafted['sampled']:.0%} would be accepted at T = 1"
         )
-    for e in journal.full_evaluations():
+    full = journal.full_evaluations()
+    often = Counter(e["label"] for e in full)  # more than once where a finished run went on
+    for e in full:
+        name = e["label"] + (f", step {e['step']}" if often[e["label"]] > 1 else "")
         votes = "".join(
             f", cons@{k} {value:.3f}"
             for k, value in e["cons_at_k"].items()
@@ -112,7 +133,7 @@ def summary(journal: Journal) -> list[str]:
         interval = None if error else e.get("intervals", {}).get("pass@1")
         pass_at_1 = with_error(e["pass_at_1"], error, interval)
         lines.append(
-            f"{e['label']:<12} held-out pass@1 {pass_at_1}{votes}, mean length {e['mean_length']:.0f}{checks}"
+            f"{name:<12} held-out pass@1 {pass_at_1}{votes}, mean length {e['mean_length']:.0f}{checks}"
         )
         if "decomposition" in e and e["label"] == e["stage"] not in ("base", "student"):
             lines.append(f"{'':<12} {e['decomposition']['sentence']}")

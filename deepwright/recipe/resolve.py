@@ -11,6 +11,7 @@ import dataclasses
 import enum
 import io
 import itertools
+import json
 import math
 import os
 import re
@@ -243,6 +244,23 @@ def to_table(settings: Any) -> Any:
     if isinstance(settings, enum.Enum):
         return settings.value
     return NONE if settings is None else str(settings) if isinstance(settings, Path) else settings
+
+
+def written(value: Any) -> str:
+    """One value as TOML has it, on one line."""
+    return json.dumps(to_table(value), ensure_ascii=False)
+
+
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """{"rl.steps": 3} -> {"rl": {"steps": 3}}, as TOML values: the inverse of `flatten`."""
+    tree: dict[str, Any] = {}
+    for name, value in flat.items():
+        *sections, last = name.split(".")
+        place = tree
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[last] = to_table(value)
+    return tree
 
 
 def to_toml(settings: Any) -> str:

@@ -4,10 +4,11 @@ a folder that it is given."""
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -17,7 +18,7 @@ from deepwright.recipe.owner import LOCK, Owner, owning
 from deepwright.recipe.resolve import VERSION_KEY, to_table, to_toml
 from deepwright.recipe.settings import LONG_CONTEXT, check_threads
 from deepwright.recipe.settings import STAGES as RECIPE
-from deepwright.refusals import changes, quoted
+from deepwright.refusals import changes, grew, quoted
 from deepwright.rl.grpo import FREE_SETTINGS as FREE_RL
 from deepwright.train.checkpoint import by_step, find_damage
 from deepwright.train.pretrain import FREE_SETTINGS as FREE_PRETRAIN
@@ -35,6 +36,8 @@ STAGES = (
     "base",
     ".",
 )
+# Which of a run that is to stand for a pre-trained base: that, or else the last.
+BASE_FIRST = (*reversed(LONG_CONTEXT), "base", *STAGES)
 # May differ between the two halves of a resumed run. Budgets and stages can also be added to a finished one.
 FREE = {
     *FREE_PRETRAIN,
@@ -72,7 +75,7 @@ def open_run(settings: RunSettings, resume: bool) -> Iterator[Owner]:
                 raise ValueError(
                     f"the run {folder} exists: --resume goes on with it, --run NAME starts another"
                 )
-            check_same(folder, read_toml(folder / CONFIG), to_table(settings))
+            check_same(folder, read_toml(folder / CONFIG), to_table(settings), settings.grows)
         write_whole(folder / CONFIG, written)
         yield owner
 
@@ -103,17 +106,42 @@ def _is_leftover(folder: Path) -> bool:
 def with_formats(settings: T, resume: bool) -> T:
     """The settings with every number format decided: of a run that is gone on with as it began,
     wherever it goes on; else by what is faster here."""
-    kept = None
-    with contextlib.suppress(OSError, ValueError):  # which `open_run` refuses
-        kept = read_toml(settings.folder / CONFIG) if resume else None
-    return numerics.settled(settings, kept)
+    return numerics.settled(settings, kept_settings(settings.folder) if resume else None)
 
 
-def check_same(folder: Path, before: dict, asked: dict) -> None:
+def kept_settings(folder: Path) -> dict[str, Any]:
+    """The table of the settings that a run began with; empty where there is none to be read, which
+    `open_run` refuses."""
+    with contextlib.suppress(OSError, ValueError):
+        return read_toml(folder / CONFIG)
+    return {}
+
+
+def with_start(
+    settings: T, resume: bool, field: str = "start", order: tuple[str, ...] = STAGES
+) -> tuple[T, str]:
+    """The settings with the model that they start from as the folder of one (of a run its last
+    one, or the first there is in `order`), and what to say of it: "" where it was named as it is.
+
+    A run that is gone on with keeps the one it began from, also where that one's run has gone on."""
+    named = getattr(settings, field)
+    if not named:
+        return settings, ""
+    kept = kept_settings(settings.folder).get(field) if resume else None
+    if isinstance(kept, str) and Path(kept).is_relative_to(named):
+        return dataclasses.replace(settings, **{field: kept}), ""
+    found = model_folder(named, order)
+    if found == Path(named):
+        return settings, ""
+    return dataclasses.replace(settings, **{field: str(found)}), f"{field}: {found} (of {named})"
+
+
+def check_same(folder: Path, before: dict, asked: dict, grows: Collection[str] = ()) -> None:
+    """ValueError naming the first setting in which a run differs from what is asked for now, but
+    those in FREE, and those of `grows` that were raised."""
     for name, old, new in changes(before, asked):
-        if name != VERSION_KEY and not any(
-            name == free or name.endswith(f".{free}") for free in FREE
-        ):
+        free = any(name == one or name.endswith(f".{one}") for one in (*FREE, VERSION_KEY))
+        if not free and not (name in grows and grew(old, new)):
             raise ValueError(
                 f"the run {folder} was started with {quoted(name)[1:-1]} = {quoted(old)}, asked for"
                 f" now is {quoted(new)}: go on with the old value, which stands in its {CONFIG}, or"
@@ -145,3 +173,8 @@ def model_folder(folder: str | Path, stages: tuple[str, ...] = STAGES) -> Path:
     raise ValueError(
         f"{folder} holds no model: expected a config.json in it, or a run folder with a whole checkpoint"
     )
+
+
+def own_base(folder: str | Path) -> Path:
+    """The base model in a run folder, from which its other stages start."""
+    return model_folder(folder, ("base", "."))

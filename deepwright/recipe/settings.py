@@ -191,6 +191,11 @@ class RunSettings:
     def folder(self) -> Path:
         return Path(self.run) if "/" in self.run else Path("runs") / self.run
 
+    @property
+    def grows(self) -> tuple[str, ...]:
+        """Counts that may be raised when the run is gone on with: it then goes on from where it is, on the schedule of the new length."""
+        return ()
+
 
 @dataclass(frozen=True)
 class _Run(RunSettings):
@@ -279,7 +284,8 @@ STAGES = ("base", "zero", "cold_start", "reasoning_rl", "finetune", "align", "di
 class R1Settings(_Run):
     """The whole recipe: a small model from nothing, R1-Zero, and R1's stages up to a distilled student; each stage is skipped where it is done."""
 
-    start: str = ""  # a base model instead of pre-training: a Hugging Face folder
+    # a base model instead of pre-training: a Hugging Face folder, or a run folder (its base stage, else its last model)
+    start: str = ""
     stages: tuple[str, ...] = STAGES
     model: ModelConfig = field(default_factory=lambda: preset("laptop"))
     corpus: CorpusSettings = CorpusSettings()
@@ -297,6 +303,11 @@ class R1Settings(_Run):
         super().__post_init__()
         if not self.stages or not set(self.stages) <= set(STAGES):
             raise ValueError(f"stages is {list(self.stages)}, expected some of {list(STAGES)}")
+
+    @property
+    def grows(self) -> tuple[str, ...]:
+        later = STAGES[STAGES.index("zero") + 1 :]  # what they started from stays as it is
+        return () if any((self.folder / stage).exists() for stage in later) else ("rl.steps",)
 
     @property
     def last(self) -> str:
@@ -376,14 +387,25 @@ class PretrainSettings(_Run):
     corpus: CorpusSettings = CorpusSettings()
     pretrain: PretrainConfig = PretrainConfig()
 
+    @property
+    def grows(self) -> tuple[str, ...]:
+        return ("pretrain.schedule.total_tokens",)
+
 
 @dataclass(frozen=True)
 class RLSettings(_Run):
-    """The second stage alone: R1-Zero on a base model."""
+    """R1-Zero on any model and task. With --start or --task and no --config, what is not named is chosen for that model, task and machine and said with
+    its reason; alone it is the second stage of configs/laptop-zero.toml."""
 
-    start: str = ""  # the model to start from: a Hugging Face folder, or a run folder (its base stage); "": the base stage of the same run
+    run: str = "rl"  # name of a folder under runs/, or a path
+    # the model to start from: a Hugging Face folder, or a run folder (its last model); "": the base stage of the same run
+    start: str = ""
     rl: GRPOConfig = GRPOConfig()
     sampler: SamplerChoice = SamplerChoice()
+
+    @property
+    def grows(self) -> tuple[str, ...]:
+        return ("rl.steps",)
 
 
 COMMANDS: dict[str, type[_Run]] = {"r1": R1Settings, "pretrain": PretrainSettings, "rl": RLSettings}
@@ -393,8 +415,18 @@ USUAL_CONFIGS = {"r1": "laptop", "pretrain": "laptop-zero", "rl": "laptop-zero"}
 OWN_TEXT = "text"  # the usual file of `pretrain --data`
 
 
-def resolve_for(command: str, words: Words) -> R1Settings | PretrainSettings | RLSettings:
-    """Preset, then TOML files (that of USUAL_CONFIGS where none is named), then options."""
+def task_words(words: Words) -> Words:
+    """--task is short for --task.name; a file's options belong to the task that it names."""
+    rest = tuple(re.sub(r"^--task(?==|$)", "--task.name", word) for word in words.rest)
+    chosen = [word.partition("=")[0] for word in rest]
+    names = ("--task.options", "--evaluation.transfer") if "--task.name" in chosen else ()
+    return dataclasses.replace(words, rest=(*rest, *(name for name in names if name not in chosen)))
+
+
+def resolve_for(
+    command: str, words: Words, usual: bool = True
+) -> R1Settings | PretrainSettings | RLSettings:
+    """Preset, then TOML files (where none is named that of USUAL_CONFIGS, if `usual`), then options."""
     settings = COMMANDS[command]()
     if words.preset:
         if not hasattr(settings, "model"):
@@ -402,19 +434,11 @@ def resolve_for(command: str, words: Words) -> R1Settings | PretrainSettings | R
                 f"--preset {words.preset} chooses a model, but {command} takes the one that it is given"
             )
         settings = dataclasses.replace(settings, model=preset(words.preset))
-    words = dataclasses.replace(
-        words, rest=tuple(re.sub(r"^--task(?==|$)", "--task.name", word) for word in words.rest)
-    )
-    chosen = [word.partition("=")[0] for word in words.rest]
-    if "--task.name" in chosen:  # a file's options belong to the task that it names
-        emptied = [
-            name for name in ("--task.options", "--evaluation.transfer") if name not in chosen
-        ]
-        words = dataclasses.replace(words, rest=(*words.rest, *emptied))
-    if not words.configs:
-        own = command == "pretrain" and "--data" in chosen
-        usual = OWN_TEXT if own else USUAL_CONFIGS[command]
-        words = dataclasses.replace(words, configs=(usual,))
+    words = task_words(words)
+    if usual and not words.configs:
+        own = command == "pretrain" and any(word.startswith("--data") for word in words.rest)
+        name = OWN_TEXT if own else USUAL_CONFIGS[command]
+        words = dataclasses.replace(words, configs=(name,))
     return resolve(
         settings,
         words,

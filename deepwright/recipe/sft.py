@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -17,18 +17,26 @@ from rich.text import Text
 from deepwright import weights
 from deepwright.data.conversations import Document, Turns, read_documents
 from deepwright.data.layouts import Layout
+from deepwright.recipe.estimate import fine_tuning
 from deepwright.recipe.journal import RunTracker
 from deepwright.recipe.requests import PreviewRequest
-from deepwright.recipe.resolve import Words, resolve
-from deepwright.recipe.session import model_folder, open_run, use_threads, with_formats
+from deepwright.recipe.session import (
+    model_folder,
+    open_run,
+    use_threads,
+    with_formats,
+    with_start,
+)
 from deepwright.recipe.settings import RunSettings
 from deepwright.text import Tokenizer
+from deepwright.train.checkpoint import by_step
 from deepwright.train.sft import SFTConfig, describe, sft
 
 
 @dataclass(frozen=True)
 class SFTSettings(RunSettings):
-    """Fine-tunes a model on conversations; the loss is on what the assistant says alone."""
+    """Fine-tunes a model on conversations; the loss is on what the assistant says alone. What is not named of rate, epochs, batch and format is chosen
+    for the model, the documents and the machine, and said with its reason."""
 
     # the model: a checkpoint, or a run folder
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")] = ""
@@ -42,14 +50,23 @@ class SFTSettings(RunSettings):
     run: str = "sft"  # name of a folder under runs/, or a path
     sft: SFTConfig = SFTConfig()
 
+    @property
+    def grows(self) -> tuple[str, ...]:
+        return ("sft.epochs",)
 
-def resolve_sft(words: Words) -> SFTSettings:
-    """TOML files, then options."""
-    if words.preset:
-        raise ValueError(
-            f"--preset {words.preset} chooses a model, but sft takes the one that it is given"
-        )
-    settings = resolve(SFTSettings(), words, "deepwright sft", SFTSettings.__doc__ or "")
+
+@dataclass(frozen=True)
+class Material:
+    """What a fine-tuning reads: documents to train on, held-out ones, and what to say of the files."""
+
+    tokenizer: Tokenizer
+    documents: list[Document]
+    held_out: list[Document]
+    notes: list[str]
+
+
+def require_named(settings: SFTSettings) -> SFTSettings:
+    """ValueError where there is no model or no data."""
     for name, what in (("model", "the folder of one"), ("data", "a file of conversations")):
         if not getattr(settings, name):
             raise ValueError(
@@ -58,28 +75,50 @@ def resolve_sft(words: Words) -> SFTSettings:
     return settings
 
 
-def run_sft(settings: SFTSettings, resume: bool, say: Callable[[str], None] = print) -> Path:
-    """Trains and returns the folder of the last checkpoint. Data and model are read before the run folder is made."""
-    use_threads(settings.threads)
-    model, tokenizer = weights.load(model_folder(settings.model), torch.float32)
+def read_material(settings: SFTSettings, folder: str) -> Material:
+    """The files, in the tokens of the model in `folder`, whose weights are not read."""
+    place = model_folder(folder)
+    config, tokenizer = weights.read_config(place), Tokenizer.load(place)
     tokenizer = tokenizer.also_stopping_at(settings.end) if settings.end else tokenizer
-    length = min(settings.sft.length, model.config.max_position_embeddings)
+    length = min(settings.sft.length, config.max_position_embeddings)
+    notes: list[str] = []
     documents, held_out = (
-        _read(file, tokenizer, length, settings.turns, settings.layout, say) if file else []
+        _read(file, tokenizer, length, settings.turns, settings.layout, notes.append)
+        if file
+        else []
         for file in (settings.data, settings.validation)
     )
-    say(describe(documents, settings.sft))
+    return Material(tokenizer, documents, held_out, notes)
+
+
+def run_sft(
+    settings: SFTSettings,
+    resume: bool,
+    notes: Sequence[str] = (),
+    say: Callable[[str], None] = print,
+    material: Material | None = None,
+) -> Path:
+    """Trains and returns the folder of the last checkpoint. Data and model are read before the run folder is made; data that was read is handed in."""
+    use_threads(settings.threads)
+    settings, started = with_start(settings, resume, field="model")
+    material = material or read_material(settings, settings.model)
+    for note in (*notes, *[started] * bool(started), *material.notes):
+        say(note)
+    say(describe(material.documents, settings.sft))
+    model, _ = weights.load(model_folder(settings.model), torch.float32)
     settings = with_formats(settings, resume)
     with open_run(settings, resume) as owner:
+        if not by_step(owner.folder):
+            say(fine_tuning(settings.sft, model, material.documents))
         trainer = sft(
             settings.sft,
             model,
-            tokenizer,
-            documents,
+            material.tokenizer,
+            material.documents,
             owner.folder,
             RunTracker(owner.folder, owner.check),
             seed=settings.seed,
-            validation=held_out,
+            validation=material.held_out,
         )
     done = settings.folder / "checkpoints" / f"step-{trainer.steps}"
     say(f"The model: {done}")

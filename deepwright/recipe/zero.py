@@ -9,6 +9,7 @@ from pathlib import Path
 
 from deepwright.model import Transformer
 from deepwright.numerics import compute_dtype
+from deepwright.recipe.estimate import expected
 from deepwright.recipe.journal import Journal
 from deepwright.recipe.judge import Judge, reinforce, sampler_of
 from deepwright.recipe.settings import RLSettings
@@ -34,7 +35,10 @@ def run(
         settings.seed,
         transfer=task.variants(asked.transfer),
     )
+    paid = settings.task.make()
     with model.computing(compute_dtype(settings.rl.compute)[0]):
+        if not settings.sampler.url and journal.find("base", 0, "base") is None:
+            print(expected(settings, model, tokenizer, paid), flush=True)
         judge.in_full("base", 0)
-        reinforce(STAGE, settings.rl, model, settings.task.make(), judge, folder)
+        reinforce(STAGE, settings.rl, model, paid, judge, folder)
         judge.in_full(STAGE, settings.rl.steps, last=True)

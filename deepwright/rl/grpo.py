@@ -26,7 +26,7 @@ from deepwright.metrics import Tracker
 from deepwright.model import Transformer
 from deepwright.rl.alarms import AlarmConfig, Alarms
 from deepwright.rl.config import GRPOConfig
-from deepwright.rl.measures import rollout_metrics
+from deepwright.rl.measures import VerifierFailed, failures, rollout_metrics
 from deepwright.rl.rollout import (
     admitted,
     mini_batches,
@@ -63,6 +63,8 @@ FREE_SETTINGS = (
 )
 # who was told of an alarm may go on with another policy
 FREE_SETTINGS += tuple(f"alarms.{field.name}" for field in fields(AlarmConfig))
+# May be raised: a finished run goes on, at the rates that a run of the new length has there.
+GROWING_SETTINGS = ("steps",)
 LOSSES = ("loss",)
 REFERENCE = "reference."  # prefix of the reference's tensors in a checkpoint
 MOST_CHECKED = 20_000  # training problems whose prompts are measured before the first step
@@ -189,7 +191,7 @@ class Learner:
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Takes over weights, moments, reference and counters. ValueError when the run was started with other settings."""
-        check_settings(checkpoint, asdict(self.config), FREE_SETTINGS)
+        check_settings(checkpoint, asdict(self.config), FREE_SETTINGS, GROWING_SETTINGS)
         checkpoint.load_model_into(self.model)
         reference = {
             name.removeprefix(REFERENCE): t
@@ -227,8 +229,8 @@ def train_grpo(
     `sampler` must sample from `model` itself as it changes. `evaluate(step, model)` may return metrics for that step's record and must leave the model as
     it is; after a resume or a roll-back it may be called again for a step it has seen. `samples_path` defaults to run_dir/samples.jsonl. SIGINT or
     SIGTERM finishes the round, saves, and raises SystemExit(130); an alarm whose policy is to pause does the same with SystemExit(3). Alarms are
-    appended to run_dir/alarms.jsonl. Raises ValueError (settings that contradict the checkpoint; a verifier that always fails), CheckpointError,
-    TrainingDiverged.
+    appended to run_dir/alarms.jsonl. The first failure of the verifier is said at once; VerifierFailed, with the steps before saved, where it fails on all
+    that a round asks. Raises ValueError (settings that contradict the checkpoint), CheckpointError, TrainingDiverged.
     """
     learner, values, task = Learner(config, model), {}, paid(task)
     samples_path = Path(samples_path or Path(run_dir) / "samples.jsonl")
@@ -239,10 +241,18 @@ def train_grpo(
     _rewind_alarms(learner, run_dir)
     if config.alarms.policy == "roll_back" and not learner.step:
         saved = _save(learner, run_dir, tokenizer, tracker)  # somewhere to go back to
-    paused = False
+    paused, told = False, False
     with StopRequest() as stop, progress:
         while not (learner.finished or stop.asked or paused):
-            groups, values = collect(learner.now, task, tokenizer, sampler, learner.round)
+            try:
+                groups, values = collect(learner.now, task, tokenizer, sampler, learner.round)
+            except VerifierFailed as error:
+                if saved != learner.step:
+                    saved = _save(learner, run_dir, tokenizer, tracker)
+                raise _ended(error, stage, saved, run_dir) from None
+            if not told and (failure := failures(groups)):
+                progress.say(f"{stage}, step {learner.step + 1}: {failure}")
+                told = True
             begun = time.perf_counter()
             values |= learner.learn(groups)
             values["update_seconds"] = time.perf_counter() - begun
@@ -277,6 +287,15 @@ def train_grpo(
             )
             raise SystemExit(INTERRUPTED if stop.asked else PAUSED)
     return learner
+
+
+def _ended(error: VerifierFailed, stage: str, saved: int, run_dir: str | Path) -> VerifierFailed:
+    """The same, and where the run stands."""
+    kept = f"; step {saved} is saved in {run_dir}" if saved else ""
+    return VerifierFailed(
+        f"{stage} stops after step {saved}, for nothing can be learned: {error}{kept}; put it right and"
+        " go on with --resume"
+    )
 
 
 def check_prompts(task: Task, tokenizer: Tokenizer, context: int) -> None:

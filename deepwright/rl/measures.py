@@ -12,15 +12,33 @@ from deepwright.tasks import Task
 
 MORE_PARTS = ("language", "helpful", "safe")  # of a reward, where a task or a stage pays them
 RUN = 8  # tokens; shorter runs recur in any text
+LEAST_JUDGED = 16  # one completion in so many must have been judged before a round counts as lost
+
+
+class VerifierFailed(ValueError):
+    """The verifier failed on every completion that a round asked it about."""
+
+
+def failures(groups: Sequence[Group]) -> str:
+    """On how many completions the verifier failed, and how on the first; "" where on none."""
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    failed = [rollout for rollout in rollouts if not rollout.scored]
+    if not failed:
+        return ""
+    return f"the verifier failed on {len(failed)} of {len(rollouts)} completions: {failed[0].score.detail}"
 
 
 def rollout_metrics(task: Task, groups: Sequence[Group]) -> dict[str, float]:
-    """Means over the rollouts whose verifier did not fail. ValueError if that is none: a run without rewards must not look like a bad model."""
+    """Means over the rollouts whose verifier did not fail. VerifierFailed where it failed on all that it was asked about (those that were cut it never
+    sees), unless that was next to none: a run without rewards must not look like a bad model."""
     everything = [rollout for group in groups for rollout in group.rollouts]
     scored = [rollout for rollout in everything if rollout.scored]
-    if not scored:
-        raise ValueError(
-            f"the verifier of task {task.name!r} failed on all {len(everything)} completions: {everything[0].score.detail}"
+    failed = [rollout for rollout in everything if not rollout.scored]
+    judged = any(rollout.scored and not rollout.truncated for rollout in everything)
+    if failed and not judged and LEAST_JUDGED * len(failed) >= len(everything):
+        cut = f" that were not cut, of {len(everything)}" if scored else ""
+        raise VerifierFailed(
+            f"the verifier of task {task.name!r} failed on all {len(failed)} completions{cut}: {failed[0].score.detail}"
         )
     rewards = [rollout.score.value for rollout in scored]
     lengths = [rollout.length for rollout in everything]

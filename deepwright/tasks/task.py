@@ -181,6 +181,13 @@ def framed(layout: Layout, thought: str, answer: str) -> str:
     return f"{thought} \\boxed{{{answer}}}".lstrip()
 
 
+def reference_completion(task: Task, problem: Problem) -> str:
+    """The reference answer in the layout that the task asks for, as a worked example would show it."""
+    if isinstance(task, ChatTask):
+        return framed(task.layout, "Answer:", problem.answer)
+    return framed("tags", problem.answer, problem.answer)  # word lists may have no other word
+
+
 def paid(task: Task) -> Task:
     """The task as a reward: completions are read strictly, unless it says how they are read."""
     undecided = isinstance(task, ChatTask) and task.reading is None

@@ -24,7 +24,28 @@ from deepwright.refusals import expect, quoted
 from deepwright.tasks.code_tests import Tests
 from deepwright.tasks.plain import Plain, encode
 from deepwright.tasks.pool import shared_pool
-from deepwright.tasks.task import Problem, Sampled, Score, Task, Verdict, failed
+from deepwright.tasks.task import (
+    Problem,
+    Sampled,
+    Score,
+    Task,
+    Verdict,
+    failed,
+    reference_completion,
+)
+
+TRIED = 2  # reference answers: with one a wrong count of rewards would not show
+# What a function may take by name, beside the columns of the rows.
+GIVEN = (
+    "completions",
+    "prompts",
+    "completion_ids",
+    "answer",
+    "kind",
+    "trainer_state",
+    "log_extra",
+    "log_metric",
+)
 
 
 @dataclass(frozen=True)
@@ -64,6 +85,15 @@ class UserReward:
         self, problems: Sequence[Problem], completions: Sequence[str], sampled: Sampled | None
     ) -> list[Score]:
         """Where nothing was sampled (None) the bytes of a completion stand for its tokens."""
+        answer, why = self._called(problems, completions, sampled)
+        if why:
+            return [failed(f"{self.function}: {why}")] * len(completions)
+        return [self._score(*one) for one in zip(answer["rewards"], answer["logged"])]
+
+    def _called(
+        self, problems: Sequence[Problem], completions: Sequence[str], sampled: Sampled | None
+    ) -> tuple[Any, str]:
+        """What the function answered, and how the call broke the contract, "" where it did not."""
         path, _, name = self.function.rpartition(":")
         path = str(Path(path).resolve())
         job = {"path": path, "name": name, "columns": columns(problems)}
@@ -80,9 +110,26 @@ class UserReward:
             found = len(answer["rewards"])
             many = found if found < len(completions) else f"more than {found - 1}"
             why = f"returned {many} rewards for {len(completions)} completions"
+        return answer, why
+
+    def try_once(self) -> None:
+        """Calls the function on the reference answers of a few training problems, before anything
+        is loaded. ValueError that says the contract where the call breaks it; what it pays is its
+        own affair, and None is an answer."""
+        size = max(1, self.task.size("train"))
+        problems = [self.task.problem(i % size, "train") for i in range(TRIED)]
+        completions = [reference_completion(self.task, problem) for problem in problems]
+        answer, why = self._called(problems, completions, None)
+        odd = [] if why else [one for one in answer["rewards"] if isinstance(one, str)]
+        why = why or (f"gave {odd[0]} as a reward" if odd else "")
         if why:
-            return [failed(f"{self.function}: {why}")] * len(completions)
-        return [self._score(*one) for one in zip(answer["rewards"], answer["logged"])]
+            there = ", ".join(dict.fromkeys((*GIVEN, *columns(problems))))
+            raise ValueError(
+                f"{self.function}: {why}, when it was called on {TRIED} reference answers. It is"
+                f" called by name with those of these that its signature has: {there}; lists have"
+                " one entry for each completion, and it returns a list with a finite number for"
+                " each, or None where it does not apply"
+            )
 
     def _score(self, reward: float | str | None, logged: dict[str, Any]) -> Score:
         if not isinstance(reward, float):

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from deepwright import weights
 from deepwright.files import DRAFT, read_json
 from deepwright.model.finite import first_bad
-from deepwright.refusals import changes, expect, expect_fields, quoted, words_of
+from deepwright.refusals import changes, expect, expect_fields, grew, quoted, words_of
 
 TENSORS, STATE = "trainer/tensors.safetensors", "trainer/state.json"
 MANIFEST = "trainer/manifest.json"
@@ -267,11 +267,17 @@ def _reason(error: Exception) -> str:
     return "no space left on the disk" if no_space else str(error)
 
 
-def check_settings(checkpoint: Checkpoint, asked: Mapping[str, Any], free: Collection[str]) -> None:
+def check_settings(
+    checkpoint: Checkpoint,
+    asked: Mapping[str, Any],
+    free: Collection[str],
+    growing: Collection[str] = (),
+) -> None:
     """Raises CheckpointError naming the first setting, but those in `free`, in which the saved run
-    differs from the one asked for now."""
+    differs from the one asked for now. Those in `growing` may have been raised: the run goes on
+    from where it is, on the schedule of the new length."""
     for name, old, new in changes(checkpoint.state["settings"], json.loads(json.dumps(asked))):
-        if name not in free:
+        if name not in free and not (name in growing and grew(old, new)):
             raise CheckpointError(
                 f"{checkpoint.folder} was trained with {quoted(name)[1:-1]} {quoted(old)}, now it"
                 f" is {quoted(new)}; set it back or use a new run folder"

@@ -58,6 +58,8 @@ FREE_SETTINGS = (
     "load_every",
     "validate_every",
 )
+# May be raised: a finished run goes on, at the rates that a run of the new length has there.
+GROWING_SETTINGS = ("schedule.total_tokens",)
 
 
 LOSSES = ("total_loss", "validation_loss")  # a model that gives none is neither saved nor done
@@ -257,7 +259,7 @@ class Trainer:
 
     def resume(self, checkpoint: Checkpoint, stream: Stream) -> None:
         """Takes over weights, moments, counters and data position. ValueError when the run was started with other settings."""
-        check_settings(checkpoint, asdict(self.config), FREE_SETTINGS)
+        check_settings(checkpoint, asdict(self.config), FREE_SETTINGS, GROWING_SETTINGS)
         checkpoint.load_model_into(self.model)
         tensors, counters = checkpoint.tensors, checkpoint.state["counters"]
         average = {name: tensor for name, tensor in tensors.items() if name.startswith("average.")}

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 
 import pytest
 import torch
@@ -147,6 +148,18 @@ def test_a_model_goes_on_with_a_text(run, text, tmp_path):
     )
 
 
+def test_how_a_model_goes_on_is_chosen_for_it_and_said(run, text, tmp_path, capsys):
+    words = ["pretrain", "--data", str(text), "--start", str(run), "--run", str(tmp_path / "on")]
+    assert cli.main([*words, "--pretrain.length", "24", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    settings = tomllib.loads(said)
+    rate = settings["pretrain"]["schedule"]["learning_rate"]
+    assert rate == 4e-4 and f"pretrain.schedule.learning_rate = {rate}: " in said
+    assert settings["pretrain"]["length"] == 24 and "# " + "  pretrain.length" not in said
+    assert settings["pretrain"]["compute"] == "auto" and settings["start"] == str(run)
+    assert settings["pretrain"]["optimizer"]["name"] == "adamw"
+
+
 def test_a_short_text_shortens_the_schedule(text, tmp_path, capsys):
     words = ["pretrain", "--data", str(text), *SMALL, "--run", str(tmp_path / "run")]
     assert (
@@ -233,8 +246,6 @@ def test_what_cannot_be_read_is_one_sentence_and_no_run(
 
 def test_the_usual_settings_are_those_of_a_text(text, capsys):
     assert cli.main(["pretrain", "--data", str(text), "--dry-run"]) == 0
-    import tomllib
-
     settings = tomllib.loads(capsys.readouterr().out)
     assert settings["run"] == "text" and settings["model"]["hidden_size"] == 256
     assert settings["data"] == [str(text)]

@@ -44,8 +44,16 @@ def changed(settings: R1Settings, **rl) -> R1Settings:
 
 def test_resume_with_other_settings_is_refused_by_name(settings):
     open_run(settings, resume=False)
-    with pytest.raises(ValueError, match=r"was started with rl.steps = 150, asked for now is 151"):
-        open_run(changed(settings, steps=151), resume=True)
+    with pytest.raises(ValueError, match=r"was started with rl.steps = 150, asked for now is 149"):
+        open_run(changed(settings, steps=149), resume=True)
+
+
+def test_a_run_may_grow_but_not_below_what_stands_on_it(settings):
+    folder = open_run(settings, resume=False)
+    open_run(changed(settings, steps=151), resume=True)
+    (folder / "cold_start").mkdir()
+    with pytest.raises(ValueError, match=r"was started with rl.steps = 151, asked for now is 152"):
+        open_run(changed(settings, steps=152), resume=True)
 
 
 def test_votes_are_part_of_a_finished_figure_and_stay(settings):

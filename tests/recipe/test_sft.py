@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import tomllib
 
 import pytest
 import torch
@@ -10,10 +11,11 @@ from rich.console import Console
 
 from deepwright import cli, weights
 from deepwright.files import read_records
+from deepwright.recipe.command import prepare
 from deepwright.recipe.requests import PreviewRequest
 from deepwright.recipe.resolve import split_words
 from deepwright.recipe.session import model_folder
-from deepwright.recipe.sft import preview, resolve_sft
+from deepwright.recipe.sft import preview
 from tests.text import family as families
 from tests.train.tiny import MODEL, make_model
 
@@ -80,8 +82,12 @@ def test_sft_trains_saves_and_resumes(base, data, tmp_path, capsys):
     assert cli.main([*words, "--sft.epochs", "2", "--resume"]) == 0
     assert len(read_records(tmp_path / "run" / "metrics.jsonl")) == 5
     capsys.readouterr()
-    assert cli.main([*words, "--sft.epochs", "3", "--resume"]) == 2
-    assert "was started with sft.epochs = 2, asked for now is 3" in capsys.readouterr().err
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    assert cli.main(["sft", "--run", str(tmp_path / "run"), "--sft.epochs", "3", "--resume"]) == 0
+    after = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    assert after.startswith(before) and after.count(b"\n") == 8  # half a step more of each epoch
+    assert cli.main([*words, "--sft.epochs", "2", "--resume"]) == 2
+    assert "was started with sft.epochs = 3, asked for now is 2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -111,14 +117,18 @@ def test_a_bad_row_leaves_no_run_behind(base, tmp_path, capsys):
     assert "bad.jsonl, line 1" in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
-def test_a_toml_file_and_a_dry_run(tmp_path, capsys):
-    (tmp_path / "a.toml").write_text('model = "m"\ndata = "d"\n[sft]\nepochs = 7\n')
-    settings = resolve_sft(
-        split_words(["--config", str(tmp_path / "a.toml"), "--sft.optimizer.name", "muon"])
-    )
-    assert (settings.model, settings.sft.epochs, settings.sft.optimizer.name) == ("m", 7, "muon")
-    assert cli.main(["sft", "m", "--data", "d", "--dry-run"]) == 0
-    assert 'model = "m"' in capsys.readouterr().out
+def test_a_toml_file_and_a_dry_run(base, data, tmp_path, capsys):
+    asked = f'model = "{base}"\ndata = "{data}"\n[sft]\nepochs = 7\n'
+    (tmp_path / "a.toml").write_text(asked)
+    words = ["--config", str(tmp_path / "a.toml"), "--sft.optimizer.name", "muon"]
+    prepared = prepare("sft", split_words(words))
+    settings, chosen = prepared.settings, {one.setting for one in prepared.choices}
+    assert (settings.model, settings.sft.epochs) == (str(base), 7)
+    assert settings.sft.optimizer.name == "muon" and "sft.epochs" not in chosen
+    assert cli.main(["sft", str(base), "--data", str(data), "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert tomllib.loads(shown)["sft"]["batch_rows"] == 4
+    assert "#   sft.batch_rows = 4: 60 updates or more of 10 documents" in shown
 
 
 def shown(base, data, **options) -> str:

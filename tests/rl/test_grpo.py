@@ -282,3 +282,89 @@ def test_a_prompt_that_leaves_no_room_is_refused_before_any_step(tmp_path):
 def test_states_are_json(tmp_path):
     learner = run(tmp_path, replace(ONE_UPDATE, steps=1, checkpoint_every=1))
     assert json.loads(json.dumps(learner.state()))["counters"]["step"] == 1
+
+
+def test_more_steps_go_on_and_fewer_are_another_run(tmp_path):
+    """What was done stays; from there on rates are those of a run of the new length."""
+    short, long = (replace(ONE_UPDATE, steps=n, checkpoint_every=1) for n in (3, 6))
+    run(tmp_path, short)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    assert run(tmp_path, long).step == 6
+    assert (tmp_path / "metrics.jsonl").read_bytes().startswith(before)
+    rates = [record["learning_rate"] for record in curve(tmp_path)]
+    wanted = [(short if step < 4 else long).learning_rate_at(step) for step in range(1, 7)]
+    assert rates == pytest.approx(wanted)
+    assert "was trained with steps 6, now it is 5" in refusal(tmp_path, replace(long, steps=5))
+
+
+def refusal(folder: Path, config) -> str:
+    try:
+        run(folder, config)
+    except ValueError as error:
+        return str(error)
+    raise AssertionError("it was taken")
+
+
+# ---- a verifier that fails
+
+
+class FailsFrom:
+    """SayYes, whose check raises after its call number `first`, there at every `every`th."""
+
+    name, problem, size = SayYes.name, SayYes().problem, SayYes().size
+
+    def __init__(self, first: int, every: int = 1) -> None:
+        self.first, self.every, self.asked = first, every, 0
+
+    def score(self, problem, completion):
+        self.asked += 1
+        if self.asked > self.first and self.asked % self.every == 0:
+            raise RuntimeError(f"no compiler here, at {self.asked}")
+        return SayYes().score(problem, completion)
+
+
+def trained(folder: Path, task: Task) -> None:
+    model = make_model()
+    tracker = JsonlTracker(folder / "metrics.jsonl")
+    config = replace(ONE_UPDATE, steps=4, checkpoint_every=100)
+    train_grpo(config, model, TOKENIZER, task, FakeSampler(model), folder / "zero", tracker)
+
+
+def check_lost_rounds(folder: Path) -> None:
+    """Some completions are cut and never judged: the round is lost all the same. What was done before is saved."""
+    one, other = folder / "one", folder / "other"
+    trained(one, counted := FailsFrom(10**9))
+    assert 0 < counted.asked < 4 * 24  # some were cut
+    records = read_records(one / "metrics.jsonl")
+    cut = [round(24 * record["truncated_rate"]) for record in records]
+    judged = sum(24 - n for n in cut[:2])  # of the first two rounds
+    try:
+        trained(other, FailsFrom(judged))
+    except ValueError as error:
+        said = str(error)
+    else:
+        raise AssertionError("the run went on to its end")
+    assert said.startswith("zero stops after step 2, for nothing can be learned: the verifier of")
+    assert f"all {24 - cut[2]} completions that were not cut, of 24: " in said
+    assert f"no compiler here, at {judged + 1}" in said and f"saved in {other / 'zero'}" in said
+    assert (other / "zero/checkpoints/step-2").is_dir()
+    trained(other, SayYes())  # put right, it goes on to the same end
+    assert [record["step"] for record in read_records(other / "metrics.jsonl")] == [1, 2, 3, 4]
+    assert same(_saved(one), _saved(other))
+
+
+def _saved(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "zero/checkpoints/step-4/model.safetensors")
+
+
+def test_a_round_whose_every_check_fails_ends_the_run_where_it_stood(tmp_path):
+    check_lost_rounds(tmp_path)
+
+
+def test_the_first_failure_is_said_at_once_and_once(tmp_path, capsys):
+    trained(tmp_path, FailsFrom(0, every=3))
+    said = [line for line in capsys.readouterr().err.splitlines() if "verifier failed" in line]
+    assert len(said) == 1 and said[0].startswith("zero, step 1: the verifier failed on ")
+    assert said[0].endswith("RuntimeError: no compiler here, at 3")
