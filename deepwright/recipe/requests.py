@@ -1,4 +1,4 @@
-"""What `eval`, `generate`, `chat`, `data preview` and `reward test` can be asked: one flat frozen dataclass for each command. No torch."""
+"""What `eval`, `generate`, `chat`, `data preview`, `reward test` and `runs` can be asked: one flat frozen dataclass for each command. No torch."""
 
 from __future__ import annotations
 
@@ -137,3 +137,17 @@ class GetRequest:
     type: Literal["f32", "bf16"] | None = (
         None  # of the numbers; None: the fp32 numbers that the quantised ones stand for
     )
+
+
+@dataclass(frozen=True)
+class RunsRequest:
+    """Lists the runs in a folder; of one run its figures; of two or more a page that holds them side by side."""
+
+    # folders, or names of runs under runs/; none: all of runs/
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = ()
+    # FILE.html of the comparison (empty: beside the first run), or of the report of one run, written anew
+    page: str = ""
+    csv: str = (
+        ""  # FILE.csv that gets all records of one run: a row for each, a column for each metric
+    )
+    tensorboard: str = ""  # FOLDER that gets them as TensorBoard reads them (extra tensorboard); --track writes them live
