@@ -16,6 +16,7 @@ from deepwright.inference.draft import acceptance_rate
 from deepwright.model import Transformer
 from deepwright.recipe.journal import Journal
 from deepwright.recipe.settings import PretrainSettings, R1Settings
+from deepwright.recipe.times import TRAINING
 from deepwright.tasks import Countdown
 from deepwright.tasks.requests import Requests
 from deepwright.text import Tokenizer, number_tokenizer
@@ -93,10 +94,11 @@ def run(
         corpus, tokenizer, settings.pretrain.length, seed=settings.seed, carry=False
     )
     validation = validation_rows(settings, tokenizer)
-    trainer = pretrain(
-        settings.pretrain, model, stream, tokenizer, folder / stage, journal.tracker,
-        stage=stage, validation=list(validation.split(16)), callback=lambda step, model: journal.report(),
-    )  # fmt: skip
+    with journal.times.of(stage, TRAINING):
+        trainer = pretrain(
+            settings.pretrain, model, stream, tokenizer, folder / stage, journal.tracker,
+            stage=stage, validation=list(validation.split(16)), callback=lambda step, model: journal.report(),
+        )  # fmt: skip
     drafts = stage == STAGE and len(model.mtp) and settings.pretrain.length >= _DRAFTED_TOKENS
     if drafts and "mtp_acceptance" not in journal.known:
         journal.facts(

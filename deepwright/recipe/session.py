@@ -36,6 +36,7 @@ FREE = {
     *FREE_RL,
     "run",
     "threads",
+    "track",
     "sampler.url",
     "sampler.reload",
     "evaluation.budgets",

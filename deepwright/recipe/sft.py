@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -17,13 +17,19 @@ from rich.text import Text
 from deepwright import weights
 from deepwright.data.conversations import Document, Turns, read_documents
 from deepwright.data.layouts import Layout
-from deepwright.recipe.journal import RunTracker
+from deepwright.inference.engine import Engine
+from deepwright.model import Transformer
+from deepwright.recipe.journal import Journal, keeping
 from deepwright.recipe.requests import PreviewRequest
 from deepwright.recipe.resolve import Words, resolve
 from deepwright.recipe.session import model_folder, open_run, use_threads, with_formats
 from deepwright.recipe.settings import RunSettings
+from deepwright.recipe.times import SAMPLING, TRAINING
+from deepwright.sampler import Sampling
 from deepwright.text import Tokenizer
-from deepwright.train.sft import SFTConfig, describe, sft
+from deepwright.train.sft import STAGE, SFTConfig, describe, require_ends, require_fit, sft
+
+SHOWN_DOCUMENTS, SHOWN_TOKENS = 4, 96  # asked before and after, and how long an answer may be
 
 
 @dataclass(frozen=True)
@@ -69,21 +75,64 @@ def run_sft(settings: SFTSettings, resume: bool, say: Callable[[str], None] = pr
         for file in (settings.data, settings.validation)
     )
     say(describe(documents, settings.sft))
+    require_ends(documents, tokenizer)  # before a run folder is made
+    require_fit([*documents, *held_out], model.config)
     settings = with_formats(settings, resume)
-    with open_run(settings, resume) as owner:
-        trainer = sft(
-            settings.sft,
-            model,
-            tokenizer,
-            documents,
-            owner.folder,
-            RunTracker(owner.folder, owner.check),
-            seed=settings.seed,
-            validation=held_out,
-        )
+    with open_run(settings, resume) as owner, keeping(owner, settings.track) as journal:
+        journal.start(model.config)
+        journal.greet(f"fine-tuning on {settings.data}")
+        shown = Shown(journal, tokenizer, (held_out or documents)[:SHOWN_DOCUMENTS])
+        shown.answer(model, 0)
+        with journal.times.of(STAGE, TRAINING):
+            trainer = sft(
+                settings.sft,
+                model,
+                tokenizer,
+                documents,
+                owner.folder,
+                journal.tracker,
+                seed=settings.seed,
+                validation=held_out,
+                callback=lambda step, model: journal.report(),
+            )
+        shown.answer(model, trainer.steps)
     done = settings.folder / "checkpoints" / f"step-{trainer.steps}"
     say(f"The model: {done}")
     return done
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Conversations whose first answer is asked of the model before and after, for the report; nothing is measured on them."""
+
+    journal: Journal
+    tokenizer: Tokenizer
+    documents: Sequence[Document]
+
+    def answer(self, model: Transformer, step: int) -> None:
+        """Writes the likeliest answers, once for each step."""
+        asked = [self._prompt(document) for document in self.documents]
+        if not asked or self.journal.has_samples(STAGE, step):
+            return
+        stops = self.tokenizer.stop_ids
+        sampling = Sampling(SHOWN_TOKENS, 0.0, stop_ids=stops)
+        with self.journal.times.of(STAGE, SAMPLING):
+            found = Engine(model, self.tokenizer).sample([prompt for prompt, _ in asked], sampling)
+        self.journal.samples([
+            {"stage": STAGE, "step": step, "prompt": self._text(prompt), "completion": self._text(one.token_ids),
+             "length": len(one.token_ids), "answer": self._text(answer)}
+            for (prompt, answer), (one,) in zip(asked, found, strict=True)
+        ])  # fmt: skip
+
+    def _prompt(self, document: Document) -> tuple[list[int], list[int]]:
+        """What stands before the first token that is trained on, and the first answer."""
+        ids, targets = document.ids_T.tolist(), document.targets_T.tolist()
+        start = max(targets.index(True), 1)
+        end = next((i for i in range(start, len(ids)) if not targets[i]), len(ids))
+        return ids[:start], ids[start:end]
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(ids, specials=True)
 
 
 def _read(
