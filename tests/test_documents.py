@@ -47,6 +47,7 @@ PLACEHOLDERS = {
     "FOLDER": "models/smollm2",
     "RUN RUN RUN": "runs/r1 runs/r1 runs/r1",
     "runs/NAME": "runs/r1",
+    "r1-seed1": "r1",
     "step-40": "step-2",
     "configs/shows_work.py": str(ROOT / "configs" / "shows_work.py"),
     "--samples 64": "--samples 2",
@@ -211,6 +212,11 @@ def talks(place: Place, line: str) -> None:
         run([*place.words(line)[1:], "--max-tokens", "8"])
 
 
+def tracked(place: Place, line: str) -> None:
+    pytest.importorskip("tensorboard")
+    run(place.words(line)[1:])
+
+
 STEPS = "--threads 1 --rl.steps 1 --rl.prompts 2 --rl.samples 2 --rl.max-tokens 8"
 FEW = "--evaluation.problems 2 --evaluation.samples 2 --evaluation.problems-between 2"
 SMALL_RL = of_another_run(f"{STEPS} {FEW}")
@@ -239,6 +245,15 @@ TRIALS: dict[str, Trial] = {
     "deepwright chat runs/r1": talks,
     'deepwright generate runs/r1 "nums 3 7 1 make 20 :" --n 4': really("--max-tokens 8"),
     "deepwright eval runs/r1 --tasks countdown --samples 16": really("--max-tokens 4"),
+    "deepwright runs": really(),
+    "deepwright runs r1 r1-seed1": really(),
+    "deepwright runs r1 --csv r1.csv": really(),
+    "deepwright runs r1": really(),
+    "deepwright runs r1 --page r1.html": really(),
+    "deepwright runs r1 --tensorboard board": tracked,
+    "deepwright r1 --track tensorboard": lambda place, line: (
+        tracked(place, f"{line} --dry-run")
+    ),
     "deepwright r1 --help": really(),
     "deepwright r1 --rl.steps 50 --dry-run": really(),
     "deepwright verify": really(),
