@@ -212,6 +212,12 @@ def talks(place: Place, line: str) -> None:
         run([*place.words(line)[1:], "--max-tokens", "8"])
 
 
+def writes_anew(place: Place, line: str) -> None:
+    (place.folder / "docs").mkdir(exist_ok=True)
+    run(place.words(line)[1:])
+    assert (place.folder / "docs" / "recipe-report.html").is_file()
+
+
 def tracked(place: Place, line: str) -> None:
     pytest.importorskip("tensorboard")
     run(place.words(line)[1:])
@@ -251,6 +257,7 @@ TRIALS: dict[str, Trial] = {
     "deepwright runs r1": really(),
     "deepwright runs r1 --page r1.html": really(),
     "deepwright runs r1 --tensorboard board": tracked,
+    "deepwright runs r1 --page docs/recipe-report.html": writes_anew,
     "deepwright r1 --track tensorboard": lambda place, line: (
         tracked(place, f"{line} --dry-run")
     ),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from deepwright.recipe.owner import is_owned
 from deepwright.recipe.requests import RunsRequest
+from deepwright.refusals import expect
 from deepwright.report import write_report
 from deepwright.report.comparison import write_comparison
 from deepwright.report.listing import Glance, glance, is_run, listed, runs_under
@@ -28,6 +29,8 @@ def answer(asked: RunsRequest) -> list[str]:
     ):
         if getattr(asked, option) and not fits:
             raise ValueError(f"--{option} is for {expected}, asked for was {_names(folders)}")
+        above = Path(getattr(asked, option)).parent
+        expect(above.is_dir(), f"--{option}", getattr(asked, option), "a file in a folder that is there")  # fmt: skip
     if several:
         return _compared(folders, asked.page)
     return _one(folders[0], asked) if one else _list(folders[0])
@@ -60,8 +63,6 @@ def _compared(folders: list[Path], page: str) -> list[str]:
             raise ValueError(f"{folder} is no run: expected a folder with config.toml or run.json")
     names = "-".join(folder.resolve().name for folder in folders)[:120]
     path = Path(page) if page else folders[0].resolve().parent / f"comparison-{names}.html"
-    if not path.parent.is_dir():
-        raise ValueError(f"--page is {page!r}, but there is no folder {path.parent}")
     write_comparison([read_run(folder) for folder in folders], path)
     lines = listed([_glance(folder, folder.name) for folder in folders])
     return [*lines, f"The comparison: {path}"]

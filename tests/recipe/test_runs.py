@@ -167,7 +167,8 @@ def test_exports(runs, capsys):
         (["--csv", "x.csv"], "--csv is for one run, asked for was runs"),
         (["whole", "sft", "--csv", "x.csv"], "--csv is for one run"),
         (["--page", "x.html"], "--page is for one run or more"),
-        (["whole", "sft", "--page", "no/x.html"], "there is no folder no"),
+        (["whole", "sft", "--page", "no/x.html"], "--page is 'no/x.html', expected a file in a"),
+        (["whole", "--csv", "no/x.csv"], "--csv is 'no/x.csv', expected a file in a folder"),
     ],
 )
 def test_what_cannot_be_asked(runs, capsys, words, said):
