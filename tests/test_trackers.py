@@ -34,7 +34,7 @@ def logged(path, stage: str) -> Points:
     found: Points = {}
     for record in read_records(path):
         for name, value in record.items() if record["stage"] == stage else ():
-            if name in GLOSSARY and isinstance(value, (int, float)):
+            if name.partition("/")[0] in GLOSSARY and isinstance(value, (int, float)):
                 found.setdefault(name, []).append((record["step"], value))
     return found
 

@@ -26,10 +26,10 @@ TITLES = {
     "base": "pre-training from nothing",
     "zero": "R1-Zero, reinforcement learning alone",
     "cold_start": "fine-tuning on readable samples of R1-Zero",
-    "reasoning_rl": "reinforcement learning with a reward for one language, and without it",
-    "finetune": "fine-tuning on rejection samples and general answers",
+    "reasoning_rl": "reinforcement learning, with and without a reward for one language",
+    "finetune": "fine-tuning on kept samples and general answers",
     "align": "R1, reinforcement learning for all scenarios",
-    "distill": "a small student, taught by samples and by reinforcement learning alone",
+    "distill": "a small student, by samples and by reinforcement learning alone",
 }
 
 

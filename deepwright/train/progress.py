@@ -16,8 +16,8 @@ from types import FrameType, TracebackType
 from typing import Any, Self, TextIO
 
 INTERRUPTED = 130  # exit code, by the shell's custom: 128 + SIGINT
-
-
+WIDTH = 16  # columns of a bar
+AROUND = WIDTH + 10  # of a line, those of its bar, its percentage and the blanks between
 SLOW = 1.0  # seconds a step from which on they are shown instead of a rate
 Whole = Callable[[float, float], float | None]
 
@@ -41,7 +41,10 @@ class Progress:
         whole: Whole = lambda left, done: None,
     ) -> None:
         self.total, self.label, self.unit = total, label, unit
-        self.stream = _Patient(stream or sys.stderr)
+        # while a bar is shown, rich has put something of its own in the place of sys.stderr
+        outer = next((one.stream for one in reversed(_SHOWN) if one.usual), None)
+        self.usual = stream is None
+        self.stream = outer if self.usual and outer else _Patient(stream or sys.stderr)
         self.seconds = seconds  # between two plain lines
         self.brief, self.whole = brief, whole
         self.done = self._begun_at = self._calls = 0
@@ -87,18 +90,30 @@ class Progress:
         now = time.monotonic()
         last = self.done >= self.total and not self.brief
         if self._bar:
-            self._bar.update(
-                self._task,
-                completed=self.done,
-                left=self._left(now),
-                rate=self._pace(now),
-                text=text,
-            )
+            done = self.done >= self.total
+            left = f"in {clock(now - self._begun)}" if done else self._left(now)
+            self._draw(left, self._pace(now), text)
         elif last or now - self._shown >= self.seconds:
             self._shown = now
             self.say(
                 f"{self.label} {self.done:,}/{self.total:,} {self.unit} | {self._pace(now)} | {self._left(now)} | {text}"
             )
+
+    def _draw(self, left: str, rate: str, text: str) -> None:
+        """The line of a bar, its text cut to what the terminal leaves beside the widest of all lines."""
+        others = [one for one in self._bar.tasks if one.id != self._task]
+        wide = sum(
+            max(map(len, (own, *theirs)))
+            for own, theirs in (
+                (self.label, [one.description for one in others]),
+                (left, [one.fields["left"] for one in others]),
+                (rate, ()),
+            )
+        )
+        room = max(0, self._bar.console.width - AROUND - wide)
+        self._bar.update(
+            self._task, completed=self.done, left=left, rate=rate, text=text[:room].rstrip()
+        )
 
     def say(self, sentence: str) -> None:
         """A line that stays."""
@@ -126,9 +141,7 @@ class Progress:
             return "? left"
         seconds = max(0, self.total - self.done) / max(self._rate(now), 1e-9)
         whole = self.whole(seconds, self.done / max(self.total, 1))
-        return f"{clock(seconds)} left" + (
-            "" if whole is None else f" (about {clock(whole)} of all)"
-        )
+        return f"{clock(seconds)} left" + ("" if whole is None else f" (all: {clock(whole)})")
 
 
 _SHOWN: list[Progress] = []  # bars on terminals, the innermost last
@@ -177,7 +190,7 @@ def _make_bar(stream: TextIO, transient: bool):
 
     columns = (
         progress.TextColumn("{task.description}"),
-        progress.BarColumn(bar_width=16),
+        progress.BarColumn(bar_width=WIDTH),
         progress.TaskProgressColumn(),
         progress.TextColumn("{task.fields[left]}", style="progress.remaining"),
         progress.TextColumn("{task.fields[rate]} {task.fields[text]}"),

@@ -84,20 +84,32 @@ def test_the_time_left_of_the_whole_is_told_where_it_is_known():
             progress.advance(1)
     lines = said.getvalue().splitlines()
     assert asked == [0.25, 0.5, 0.75, 1.0]
-    assert "of all" not in lines[1] and "(about 0:01:00 of all)" in lines[3]
+    assert "all:" not in lines[1] and "0:00:00 left (all: 0:01:00)" in lines[3]
 
 
-def test_a_bar_within_a_bar_is_shown_below_it_and_leaves():
+def test_a_bar_within_a_bar_is_shown_below_it_and_leaves(monkeypatch):
     said = Terminal()
-    with Progress(4, "zero", "steps", stream=said) as outer:
+    monkeypatch.setattr("sys.stderr", said)
+    with Progress(4, "zero", "steps") as outer:
         outer.advance(1)
-        with Progress(8, "asking zero", "answers", stream=said, brief=True) as inner:
+        with Progress(8, "asking zero", "answers", brief=True) as inner:
             assert inner._bar is outer._bar
             inner.advance(8, "4 running")
             say("a line above")
         assert [task.description for task in outer._bar.tasks] == ["zero"]
         outer.advance(3)
     assert "a line above" in plain(said.getvalue()) and "100%" in plain(said.getvalue())
+
+
+def test_a_line_of_a_terminal_is_never_wider_than_it(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    said = Terminal()
+    with Progress(4, "reasoning_rl", "steps", stream=said, whole=lambda left, _: 3600.0) as bar:
+        bar._begun -= 8.0
+        bar.advance(1, "accuracy 0.123 | format 0.99 | length 123 | self-checks 0.45")
+    shown = [line for line in re.split(r"[\r\n]+", plain(said.getvalue())) if line.strip()]
+    assert max(map(len, shown)) <= 80
+    assert "reasoning_rl ━" in shown[-1] and "0:00:24 left (all: 1:00:00) 8.0 s a step" in shown[-1]
 
 
 def test_what_is_brief_says_nothing_where_there_is_no_terminal():
