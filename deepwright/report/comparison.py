@@ -20,6 +20,7 @@ from deepwright.report.figures import (
     duration,
     escape,
     number,
+    percent_with_error,
 )
 from deepwright.report.frame import LANGUAGES, document, footer, grid, paragraph, section, table
 from deepwright.report.listing import command_of
@@ -86,7 +87,17 @@ def _opening(runs: Sequence[Run], names: Sequence[str]) -> str:
             value, error = figure
             ends = interval_in(record, "pass@1")
             low, high = ends if ends and not error else (value - (error or 0), value + (error or 0))
-            group.append(Bar(STAGES[stage], value, share(record), low, high, colour, code=name))
+            group.append(
+                Bar(
+                    STAGES[stage],
+                    value,
+                    percent_with_error(value, error or None),
+                    low,
+                    high,
+                    colour,
+                    code=name,
+                )
+            )
         groups.append(group)
     drawn = bars("Right answers to held-out problems, by stage (pass@1)", groups, _BARS)
     return f'<section id="opening">{drawn}</section>' if drawn else ""

@@ -7,7 +7,16 @@ from collections.abc import Iterator
 from deepwright.report import spread
 from deepwright.report.charts import Bar, bars
 from deepwright.report.curves import accuracy, loss
-from deepwright.report.figures import MINUS, compact, count, duration, escape, number, percent
+from deepwright.report.figures import (
+    MINUS,
+    compact,
+    count,
+    duration,
+    escape,
+    number,
+    percent,
+    percent_with_error,
+)
 from deepwright.report.frame import not_yet
 from deepwright.report.records import STAGES, STUDENTS, Run, interval_in
 from deepwright.report.stages import Figure, figure_of, share
@@ -47,7 +56,9 @@ def _bar(run: Run, stage: str, measured: spread.Spread | None) -> Bar:
     colour = {"base": BASE, "student": BASE, "align": LAST}.get(stage, LARGE)
     colour = SMALL if stage in STUDENTS[1:] else colour
     band = measured.stages.get(stage) if measured else None
-    return Bar(STAGES[stage], value, share(record), low, high, colour, band)
+    return Bar(
+        STAGES[stage], value, percent_with_error(value, error or None), low, high, colour, band
+    )
 
 
 def _tiles(run: Run) -> Iterator[str]:

@@ -14,7 +14,7 @@ import pytest
 from deepwright.report import write_report
 from deepwright.report.comparison import write_comparison
 from deepwright.report.records import read_run
-from tests.report.fabricated import make_recipe
+from tests.report.fabricated import make_recipe, write_lines
 from tests.report.test_opening import make_alone
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -22,16 +22,19 @@ PHONE, SCREEN = 390, 1200
 # what is put into a page: it notes errors from the start, and tells its frame what it measures
 WATCH = """<script>var failed = []; addEventListener('error', function (e) { failed.push(e.message); });
 addEventListener('load', function () { setTimeout(function () {
-  var root = document.documentElement, wide = [];
+  var root = document.documentElement, wide = [], out = [];
   document.querySelectorAll('main *, header *').forEach(function (one) {
     if (one.getBoundingClientRect().right > innerWidth + 1 && !one.closest('.scroll, .sample, svg, .plot')) wide.push(one.tagName + '.' + one.className);
+  });
+  document.querySelectorAll('.chart b, .chart span, .tile *').forEach(function (one) {
+    if (one.getBoundingClientRect().right > one.closest('.chart, .tile').getBoundingClientRect().right + 1) out.push(one.textContent);
   });
   var held = [].slice.call(document.querySelectorAll('.scroll')).filter(function (one) { return one.scrollWidth > one.clientWidth + 1; }).map(function (one) {
     one.scrollLeft = 200;
     var first = one.querySelector('td, th').getBoundingClientRect().left - one.getBoundingClientRect().left;
     return Math.abs(first) < 2;
   });
-  parent.postMessage({name: NAME, width: root.scrollWidth, room: innerWidth, failed: failed, wide: wide.slice(0, 5), held: held,
+  parent.postMessage({name: NAME, width: root.scrollWidth, room: innerWidth, failed: failed, wide: wide.slice(0, 5), out: out, held: held,
     language: root.lang, title: document.querySelector('h2').textContent}, '*');
 }, 100); });</script>"""
 HOST = """<!doctype html><body>{frames}<pre id="found"></pre><script>var found = [];
@@ -68,6 +71,18 @@ def measured(folder: Path, pages: dict[str, tuple[Path, str, int]]) -> dict[str,
 def check_pages(folder: Path) -> None:
     browser()
     whole, tuned = make_recipe(folder / "whole"), folder / "tuned"
+    path = whole / "evaluations.jsonl"
+    none = '"label": "student", "task": "countdown"'
+    lines = [
+        json.loads(line)
+        | (
+            {"pass_at_1": 0.0, "pass_at_1_se": 0.0, "intervals": {"pass@1": [0, 0.138]}}
+            if none in line
+            else {}
+        )
+        for line in path.read_text().splitlines()
+    ]
+    write_lines(path, lines)
     tuned.mkdir()
     make_alone(tuned, "sft")
     both = write_comparison([read_run(whole), read_run(tuned)], folder / "both.html")
@@ -84,6 +99,7 @@ def check_pages(folder: Path) -> None:
         assert one["width"] <= one["room"], (
             f"{name}: {one['width']} of {one['room']}, {one['wide']}"
         )
+        assert one["out"] == [], f"{name}: beyond its frame: {one['out']}"
         assert all(one["held"]), f"{name}: a first column scrolls out of sight"
         assert one["language"] == name.split("-")[1]
     assert any(one["held"] for one in found.values()), "no table is wider than a phone"
