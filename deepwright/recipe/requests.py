@@ -145,9 +145,6 @@ class RunsRequest:
 
     # folders, or names of runs under runs/; none: all of runs/
     runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = ()
-    # FILE.html of the comparison (empty: beside the first run), or of the report of one run, written anew
-    page: str = ""
-    csv: str = (
-        ""  # FILE.csv that gets all records of one run: a row for each, a column for each metric
-    )
-    tensorboard: str = ""  # FOLDER that gets them as TensorBoard reads them (extra tensorboard); --track writes them live
+    page: str = ""  # FILE.html: the comparison (else it is beside the first run), or the report of one run anew
+    csv: str = ""  # FILE.csv: all records of one run, a row for each, a column for each metric
+    tensorboard: str = ""  # FOLDER: the same for TensorBoard (--track writes it live)

@@ -181,7 +181,8 @@ class RunSettings:
     run: str = "r1"  # name of a folder under runs/, or a path
     seed: int = 0  # of weights, documents, rollouts and samples
     threads: int = 0  # CPU threads; 0: as many as torch takes
-    track: str = "none"  # none | tensorboard: its files in the run's folder, live (metrics.jsonl is written in any case)
+    # none | tensorboard: its files in the run's folder, live; metrics.jsonl is written in any case
+    track: str = "none"
 
     def __post_init__(self) -> None:
         check_name(self.run)
