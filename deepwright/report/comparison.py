@@ -118,7 +118,7 @@ def _facts(runs: Sequence[Run], names: Sequence[str]) -> str:
         for run, name in zip(runs, names, strict=True)
     ]
     head = ["run", "command", "status", "seed", "parameters", "started", "wall time", "machine"]
-    return section("runs", "Runs", table(head, rows, numeric=9))
+    return section("runs", "Runs", table(head, rows))
 
 
 def _figures(runs: Sequence[Run], names: Sequence[str]) -> str:

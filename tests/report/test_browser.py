@@ -29,6 +29,9 @@ addEventListener('load', function () { setTimeout(function () {
   document.querySelectorAll('.chart b, .chart span, .tile *').forEach(function (one) {
     if (one.getBoundingClientRect().right > one.closest('.chart, .tile').getBoundingClientRect().right + 1) out.push(one.textContent);
   });
+  document.querySelectorAll('td:first-child').forEach(function (one) {
+    if (one.offsetParent && one.textContent.length > 6 && one.offsetWidth < 40) out.push(one.textContent);
+  });
   var held = [].slice.call(document.querySelectorAll('.scroll')).filter(function (one) { return one.scrollWidth > one.clientWidth + 1; }).map(function (one) {
     one.scrollLeft = 200;
     var first = one.querySelector('td, th').getBoundingClientRect().left - one.getBoundingClientRect().left;
@@ -99,7 +102,7 @@ def check_pages(folder: Path) -> None:
         assert one["width"] <= one["room"], (
             f"{name}: {one['width']} of {one['room']}, {one['wide']}"
         )
-        assert one["out"] == [], f"{name}: beyond its frame: {one['out']}"
+        assert one["out"] == [], f"{name}: beyond its frame, or a letter a line: {one['out']}"
         assert all(one["held"]), f"{name}: a first column scrolls out of sight"
         assert one["language"] == name.split("-")[1]
     assert any(one["held"] for one in found.values()), "no table is wider than a phone"
