@@ -97,7 +97,7 @@ def run(
     with journal.times.of(stage, TRAINING):
         trainer = pretrain(
             settings.pretrain, model, stream, tokenizer, folder / stage, journal.tracker,
-            stage=stage, validation=list(validation.split(16)), callback=lambda step, model: journal.report(),
+            stage=stage, validation=list(validation.split(16)),
         )  # fmt: skip
     drafts = stage == STAGE and len(model.mtp) and settings.pretrain.length >= _DRAFTED_TOKENS
     if drafts and "mtp_acceptance" not in journal.known:

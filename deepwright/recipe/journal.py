@@ -14,6 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,19 @@ _FACTS = {
 _EVALUATION = {"stage": str, "step": int, "label": str, "decomposition": dict | None}
 
 
+@dataclass(frozen=True)
+class _Redrawn:
+    """Draws the report anew while records come in, of whatever stage."""
+
+    draw: Callable[[], None]
+
+    def add(self, record: dict[str, Any]) -> None:
+        self.draw()
+
+    def rewrite(self, stage: str, records: Sequence[dict[str, Any]]) -> None:
+        """The next record will do."""
+
+
 class Journal:
     """The files of one run folder that a person reads. ValueError naming one that is damaged."""
 
@@ -102,7 +116,7 @@ class Journal:
         self, folder: Path, still_ours: Asked = lambda: None, mirrors: Sequence[Mirror] = ()
     ) -> None:
         self.folder, self._still_ours = folder, still_ours
-        self.tracker = RunTracker(folder, still_ours, mirrors)
+        self.tracker = RunTracker(folder, still_ours, [*mirrors, _Redrawn(self.report)])
         for name in (EVALUATIONS, SAMPLES):
             cut_torn_line(folder / name)
         self._written = 0.0

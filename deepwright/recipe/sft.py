@@ -93,7 +93,6 @@ def run_sft(settings: SFTSettings, resume: bool, say: Callable[[str], None] = pr
                 journal.tracker,
                 seed=settings.seed,
                 validation=held_out,
-                callback=lambda step, model: journal.report(),
             )
         shown.answer(model, trainer.steps)
     done = settings.folder / "checkpoints" / f"step-{trainer.steps}"

@@ -226,3 +226,14 @@ def test_answers_are_watched_while_they_are_sampled_and_no_longer(tmp_path):
     judge.on_the_way("align", 2)
     assert judge.sampler.watch == judge.sampler.nobody and len(judge.sampler.told) > 10
     assert judge.journal.times.table().keys() == {"align"}
+
+
+def test_the_report_is_drawn_anew_while_any_stage_goes_on(tmp_path, monkeypatch):
+    journal, drawn = Journal(tmp_path), []
+    monkeypatch.setattr("deepwright.recipe.journal.write_report", drawn.append)
+    journal.tracker.log("align", 1, {"reward": 0.5})
+    journal.tracker.log("align", 2, {"reward": 0.5})
+    assert drawn == [tmp_path], "at once, and then when it is old enough"
+    journal._written -= 60
+    journal.tracker.log("reward_safe", 1, {"reward_model_loss": 0.5})
+    assert len(drawn) == 2
