@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from deepwright.files import append_records, cut_torn_line, naming, read_records, rewind_records
+from deepwright.files import append_records, cut_torn_line, naming, rewind_records
 
 
 @dataclass(frozen=True)
@@ -301,8 +301,8 @@ class Mirror(Protocol):
 
     def add(self, record: dict[str, Any]) -> None: ...
 
-    def rewrite(self, stage: str, records: Sequence[dict[str, Any]]) -> None:
-        """The records of a stage are these now: some were taken back."""
+    def rewind(self, stage: str, step: int) -> None:
+        """The records of a stage after this step were taken back."""
         ...
 
 
@@ -336,10 +336,8 @@ class JsonlTracker:
         gone = rewind_records(
             self.path, lambda record: record["stage"] == stage and record["step"] > step
         )
-        if gone and self.mirrors:
-            left = [record for record in read_records(self.path) if record["stage"] == stage]
-            for mirror in self.mirrors:
-                mirror.rewrite(stage, left)
+        for mirror in self.mirrors if gone else ():
+            mirror.rewind(stage, step)
         return gone
 
 

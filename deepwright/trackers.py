@@ -1,7 +1,8 @@
 """A run's records for other tools: TensorBoard, live or afterwards, and CSV.
 
-metrics.jsonl stays what counts; the rest follows from it. An event file can only be added to, so where a run takes records back (a resume, a roll-back)
-the events of that stage are written anew, and a TensorBoard that is looking drops what it had: no step stands there twice. Lists (the load of every
+metrics.jsonl stays what counts; the rest follows from it. An event file can only be added to, and a TensorBoard that looks at one does not find its way
+from a file that is gone. So where a run takes records back (a roll-back) the file says from which step on what it has said counts no longer, and where
+a run is gone on with, a new file says so of all files before it and tells the records again: no step is shown twice. Lists (the load of every
 expert) stay in metrics.jsonl. No torch; TensorBoard's own package writes its format.
 """
 
@@ -12,8 +13,8 @@ import io
 import os
 import platform
 import time
-from collections.abc import Iterable, Sequence
-from itertools import count, groupby
+from collections.abc import Iterable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -46,19 +47,24 @@ class EventFile:
 
     def __init__(self, folder: Path) -> None:
         require("tensorboard", "writing TensorBoard's files", "tensorboard")
-        from tensorboard.compat.proto.event_pb2 import SessionLog
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        name = f"{int(time.time())}.{platform.node()}.{os.getpid()}.{next(_NUMBERS)}"
+        # read in the order of their names
+        name = f"{int(time.time())}.{platform.node()}.{os.getpid():08d}.{next(_NUMBERS):06d}"
         folder.mkdir(parents=True, exist_ok=True)
         self.path, self._named = folder / (PREFIX + name), set[str]()
         with naming(self.path):
             self._file = self.path.open("wb")
         self._records = RecordWriter(self._file)
         self._write(file_version="brain.Event:2")
-        # what a reader has of an earlier file, from step 0 on, is no longer so
-        self._write(step=0, session_log=SessionLog(status=SessionLog.START))
+        self.forget(0)
         self.flush()
+
+    def forget(self, step: int) -> None:
+        """What was said of this step and those after it, in this file and earlier ones, counts no longer."""
+        from tensorboard.compat.proto.event_pb2 import SessionLog
+
+        self._write(step=step, session_log=SessionLog(status=SessionLog.START))
 
     def add(self, record: Record) -> None:
         """The numbers of a record, each with what the glossary says about it when it comes first."""
@@ -99,7 +105,7 @@ class EventFile:
 
 
 class TensorBoard:
-    """A folder with one event file for each stage, which TensorBoard shows as one run each. Opening it writes the stages of `records` anew.
+    """A folder with a folder for each stage, which TensorBoard shows as one run each. Opening it tells `records` anew, in place of all that was told before.
 
     ValueError where the package is missing; OSError names a file that cannot be written."""
 
@@ -107,28 +113,28 @@ class TensorBoard:
         self.folder = folder
         self._files: dict[str, EventFile] = {}
         require("tensorboard", "writing TensorBoard's files", "tensorboard")
-        by_stage = sorted(records, key=lambda record: record["stage"])  # stable
-        for stage, of_stage in groupby(by_stage, key=lambda record: record["stage"]):
-            self.rewrite(stage, list(of_stage))
+        for record in records:
+            self._file(record["stage"]).add(record)
+        for file in self._files.values():
+            file.flush()
 
     def add(self, record: Record) -> None:
-        stage = record["stage"]
-        if stage not in self._files:
-            self.rewrite(stage, ())
-        self._files[stage].add(record)
-        self._files[stage].flush()
-
-    def rewrite(self, stage: str, records: Sequence[Record]) -> None:
-        """The events of a stage are those of `records`, and no others. ValueError for a stage that is no name of a folder."""
-        expect(Path(stage).name == stage, "a record's stage", stage, "the name of a stage")
-        if stage in self._files:
-            self._files.pop(stage).close()
-        for old in (self.folder / stage).glob(f"{PREFIX}*"):
-            old.unlink()
-        file = self._files[stage] = EventFile(self.folder / stage)
-        for record in records:
-            file.add(record)
+        file = self._file(record["stage"])
+        file.add(record)
         file.flush()
+
+    def rewind(self, stage: str, step: int) -> None:
+        """The records of a stage after `step` were taken back."""
+        if stage in self._files:
+            self._files[stage].forget(step + 1)
+            self._files[stage].flush()
+
+    def _file(self, stage: str) -> EventFile:
+        """ValueError for a stage that is no name of a folder."""
+        if stage not in self._files:
+            expect(Path(stage).name == stage, "a record's stage", stage, "the name of a stage")
+            self._files[stage] = EventFile(self.folder / stage)
+        return self._files[stage]
 
     def close(self) -> None:
         for file in self._files.values():

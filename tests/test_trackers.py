@@ -81,6 +81,31 @@ def test_a_point_is_there_as_soon_as_it_is_logged(tmp_path):
         assert points(tmp_path / "zero")["reward"][-1] == (step, step / 2)
 
 
+def test_a_reader_who_looks_on_sees_records_taken_back(tmp_path):
+    """The reader of a TensorBoard that runs, which goes on where it stopped reading."""
+    readers = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+
+    def record(step: int, value: float) -> dict:
+        return {"stage": "zero", "step": step, "time": 1.5e9, "reward": value}
+
+    board = TensorBoard(tmp_path)
+    for step in range(1, 6):
+        board.add(record(step, 0.5))
+    looking = readers.EventAccumulator(str(tmp_path / "zero"), size_guidance={"scalars": 0})
+
+    def seen() -> list[tuple[int, float]]:
+        looking.Reload()
+        return [(event.step, event.value) for event in looking.Scalars("reward")]
+
+    assert len(seen()) == 5
+    board.rewind("zero", 3)
+    board.add(record(4, 8.0))
+    assert seen() == [(1, 0.5), (2, 0.5), (3, 0.5), (4, 8.0)]
+    again = TensorBoard(tmp_path, [record(step, 0.5) for step in (1, 2)])  # another process
+    again.add(record(3, 9.0))
+    assert seen() == [(1, 0.5), (2, 0.5), (3, 9.0)]
+
+
 def test_a_run_writes_its_events_live_and_after_a_resume_they_are_its_records(tmp_path):
     pytest.importorskip("tensorboard")
     run = tmp_path / "run"

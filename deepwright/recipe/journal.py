@@ -105,7 +105,7 @@ class _Redrawn:
     def add(self, record: dict[str, Any]) -> None:
         self.draw()
 
-    def rewrite(self, stage: str, records: Sequence[dict[str, Any]]) -> None:
+    def rewind(self, stage: str, step: int) -> None:
         """The next record will do."""
 
 

@@ -42,9 +42,7 @@ def rest_of_everything(original):
 
 def only_added_to(original):
     """As an event file is: what was taken back stays in it."""
-    return lambda self, stage, records: (
-        None if stage in self._files else original(self, stage, records)
-    )
+    return lambda self, step: None
 
 
 def claims_of_any_run(original):
@@ -72,7 +70,7 @@ TWINS = [
     (page.the_rows_add_up_to_the_wall_time, timing, "unassigned", rest_forgotten),
     (page.the_rows_add_up_to_the_wall_time, timing, "unassigned", rest_of_everything),
     (page.a_quick_run_claims_nothing, stages, "_QUICK", claims_of_any_run),
-    (events.every_step_stands_once_after_records_were_taken_back, trackers.TensorBoard, "rewrite", only_added_to),
+    (events.every_step_stands_once_after_records_were_taken_back, trackers.EventFile, "forget", only_added_to),
     (runs.figures_stand_beside_each_other, comparison, "difference", first_less_second),
     (runs.figures_stand_beside_each_other, comparison, "difference", errors_added),
     (pages.check_pages, frame, "STYLE", tables_as_wide_as_they_are),
