@@ -15,7 +15,7 @@ from deepwright.numerics import compute_dtype
 from deepwright.recipe.journal import ON_THE_WAY, Journal
 from deepwright.recipe.settings import STUDENTS, EvaluationSettings, SamplerChoice
 from deepwright.recipe.times import EVALUATION, TRAINING
-from deepwright.recipe.watching import watched
+from deepwright.recipe.watching import rounds, watched
 from deepwright.report.figures import percent_with_error
 from deepwright.rl.config import GRPOConfig
 from deepwright.rl.grpo import train_grpo
@@ -161,7 +161,8 @@ def reinforce(
 
     computing = model.computing(compute_dtype(config.compute)[0])
     progress = Progress(config.steps, stage, unit="steps", whole=whole)
-    with judge.journal.times.of(stage, TRAINING), computing:
+    shown = rounds(judge.sampler, config.prompts * config.samples)
+    with judge.journal.times.of(stage, TRAINING), computing, shown:
         train_grpo(
             dataclasses.replace(config, seed=judge.seed), model, judge.tokenizer, task, judge.sampler, folder / stage, judge.journal.tracker,
             stage=stage, evaluate=between, samples_path=folder / "samples.jsonl", progress=progress,

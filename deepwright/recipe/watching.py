@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 
 from deepwright.evaluate import Budgeted
 from deepwright.sampler import Sampler, Watchable
 from deepwright.train.progress import Progress
+
+PATIENCE = 3.0  # seconds that a round of sampling may take before it has a bar of its own
+BETWEEN_LINES = 60.0  # seconds, where there is no terminal
 
 
 @contextlib.contextmanager
@@ -48,3 +52,44 @@ def telling(sampler: Sampler) -> Iterator[Callable[[Callable[[int, int], None]],
         yield tell
     finally:
         sampler.watch = before
+
+
+@contextlib.contextmanager
+def rounds(
+    sampler: Sampler, answers: int, clock: Callable[[], float] = time.monotonic
+) -> Iterator[None]:
+    """While a training goes on inside, each of its rounds of so many answers is shown, where it takes long."""
+    now = _Round(answers, clock)
+    with telling(sampler) as tell:
+        tell(now.told)
+        try:
+            yield
+        finally:
+            now.end()
+
+
+class _Round:
+    def __init__(self, answers: int, clock: Callable[[], float]) -> None:
+        self.answers, self.clock = answers, clock
+        self.done, self.begun = 0, 0.0
+        self.bar: Progress | None = None
+
+    def told(self, ended: int, running: int) -> None:
+        self.begun = self.begun or self.clock()
+        self.done += ended
+        if self.done >= self.answers:
+            self.end()
+        elif self.bar is None and self.clock() - self.begun > PATIENCE:
+            bar = Progress(
+                self.answers, "sampling", unit="answers", brief=True, seconds=BETWEEN_LINES
+            )
+            bar.start_at(self.done)
+            self.bar = bar.__enter__()
+            bar.advance(0, f"{running} running")
+        elif self.bar is not None:
+            self.bar.advance(ended, f"{running} running")
+
+    def end(self) -> None:
+        if self.bar is not None:
+            self.bar.__exit__(None, None, None)
+        self.done, self.begun, self.bar = 0, 0.0, None
