@@ -32,7 +32,7 @@ def reinforcement(run: Run) -> str:
         "zero",
         "Reinforcement learning, step by step",
         paragraph(_averaging(run), "soft"),
-        grid(accuracy(run), _smooth(run, "mean_length", "Answer length"), _smooth(run, "self_check_rate", "Self-check rate"),
+        grid(accuracy(run) if run.beyond_zero else "", _smooth(run, "mean_length", "Answer length"), _smooth(run, "self_check_rate", "Self-check rate"),
              _smooth(run, "self_checks_per_answer", "Self-checks per answer"),
              _several(run, "Self-check: righter or not?", _SELF_CHECK, "Accuracy among the completions that check themselves at least once, "
                       "and among the others.", unit="fraction"),

@@ -67,7 +67,10 @@ def _tiles(run: Run) -> Iterator[str]:
     for stage, title, how in _JUDGED:
         record = run.labelled(stage)
         if figure := figure_of(record, "pass_at_1"):
-            yield tile(title, share(record), how + _over(figure, base))
+            alone = "start" in run.config and "stages" not in run.config  # `rl` on any model
+            yield tile(
+                "Right answers" if alone else title, share(record), how + _over(figure, base)
+            )
     if base and not any(run.labelled(stage) for stage, *_ in _JUDGED):
         yield tile("Base", share(run.labelled("base")), "pass@1 before any reward")
     if not base:

@@ -48,7 +48,7 @@ def test_the_tiles_have_the_end_of_the_recipe_first(tmp_path):
     [
         ("pretrain", ["Training loss", "Read", "Time"]),
         ("sft", ["Validation loss", "Read", "Time"]),
-        ("rl", ["R1-Zero", "Time", "Answer length"]),
+        ("rl", ["Right answers", "Time", "Answer length"]),
     ],
 )
 def test_other_commands_have_their_own(tmp_path, kind, expected):
@@ -56,6 +56,8 @@ def test_other_commands_have_their_own(tmp_path, kind, expected):
     text, _ = report_of(tmp_path)
     assert [title for title, _ in tiles_of(text)][:3] == expected
     assert text.split('<section id="about">')[0].count("<figure") == 1
+    titles = re.findall("<figcaption><b>(.*?)</b>", text)
+    assert titles.count("Accuracy") + titles.count("Loss") == 1, "what opens the page, once"
 
 
 def make_alone(folder, kind):
