@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from deepwright.refusals import changes
 from deepwright.report import stages
 from deepwright.report.figures import MINUS, PLUS_MINUS, duration
-from deepwright.report.records import Run, read_run, table_in
+from deepwright.report.records import STAGES, Run, read_run, table_in
 from deepwright.report.spread import FREE
-from deepwright.report.stages import COMPARISONS, STAGES, Comparison, Figure
+from deepwright.report.stages import COMPARISONS, Comparison, Figure
 
 FIGURES = {  # title: (what follows the stage in the label of the evaluation, name in it)
     "pass@1": ("", "pass_at_1"),

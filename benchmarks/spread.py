@@ -18,8 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deepwright.report import spread
-from deepwright.report.records import read_run
-from deepwright.report.stages import STAGES
+from deepwright.report.records import STAGES, read_run
 
 ONE = ("--threads", "1")  # thread: two such runs side by side take less time than one by one
 BLOCKS = ("--pretrain.compute", "--distill.pretrain.compute")

@@ -118,6 +118,14 @@ def ask(prompt: str) -> str:
         return ""
 
 
+def runs(args: list[str]) -> int:
+    asked = request("RunsRequest", "runs", args)
+    from deepwright.recipe.runs import answer
+
+    print("\n".join(answer(asked)))
+    return 0
+
+
 def verify(args: list[str]) -> int:
     part = None if not args or args[0].startswith("-") else args.pop(0)
     refuse_arguments(args, "verify")
@@ -219,6 +227,9 @@ COMMANDS = {
     ),
     "generate": Command("FOLDER PROMPT", "continue one prompt", generate),
     "chat": Command("FOLDER", "talk to a model on the terminal", chat),
+    "runs": Command(
+        "[RUN] [RUN]", "list runs, show one, or compare several in a page; export to CSV", runs
+    ),
     "reward": Command("test TASK|FILE", "attack a reward and say what earns it undeserved", reward),
     "convert": Command(
         "IN OUT", "a Hugging Face folder to a .gguf file for llama.cpp, or back", convert

@@ -315,16 +315,35 @@ def read_records(path: str | Path, fields: Mapping[str, Any] = {}) -> list[Row]:
     if not path.exists():
         return []
     lines = enumerate(path.read_bytes().split(b"\n")[:-1], 1)
-    return [_record(path, number, line, fields) for number, line in lines if line.strip()]
+    return [_record(path, f"line {n}", line, fields) for n, line in lines if line.strip()]
 
 
-def _record(path: Path, number: int, line: bytes, fields: Mapping[str, Any]) -> Row:
-    where = f"{path}, line {number}"
+def _record(path: Path, place: str, line: bytes, fields: Mapping[str, Any]) -> Row:
+    where = f"{path}, {place}"
     record = parse_json(line, where, constants="float")  # standard errors of one problem
     if not isinstance(record, dict):
         raise ValueError(f"{where}: expected one JSON object, found {quoted(line, 60)}")
     expect_fields(record, where, fields)
     return record
+
+
+def last_record(path: str | Path, fields: Mapping[str, Any] = {}) -> Row | None:
+    """The last whole record of a JSONL file, found from its end, so that a long file is not read;
+    None where there is none. ValueError where that line is no such record."""
+    path = Path(path)
+    if not path.exists():
+        return None
+    size, reach = path.stat().st_size, 1 << 16
+    with path.open("rb") as file:
+        while True:
+            file.seek(max(0, size - reach))
+            lines = file.read(reach).split(b"\n")[:-1]
+            whole = lines if reach >= size else lines[1:]
+            if found := [line for line in whole if line.strip()]:
+                return _record(path, "the last line", found[-1], fields)
+            if reach >= size:
+                return None
+            reach *= 4
 
 
 def append_records(

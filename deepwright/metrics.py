@@ -2,7 +2,7 @@
 
 A record is one JSON line {"stage", "step", "time", <metric>: <value>, ...}. A name that is not in the glossary is refused, so nobody has to
 guess what a number means. JSON has no NaN: a value that is not finite is written as null and counted in the record as "not_finite".
-Left out: TensorBoard and the like, which are a `Tracker` of a few lines over these records. No torch here.
+Other tools are told of each record by a `Mirror` (trackers.py: TensorBoard). No torch here.
 """
 
 from __future__ import annotations
@@ -301,13 +301,23 @@ class Tracker(Protocol):
     def flush(self) -> None: ...
 
 
+class Mirror(Protocol):
+    """Who is told of every record as well, for another tool; trackers.py has one."""
+
+    def add(self, record: dict[str, Any]) -> None: ...
+
+    def rewind(self, stage: str, step: int) -> None:
+        """The records of a stage after this step were taken back."""
+        ...
+
+
 class JsonlTracker:
     """Appends one JSON line for each record; it is on its way to disk before `log` returns. A torn
     last line is cut off when opening. The file is opened for each record: one that is deleted, or
     whose disk is full, is an OSError that names it."""
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, mirrors: Sequence[Mirror] = ()) -> None:
+        self.path, self.mirrors = Path(path), tuple(mirrors)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         cut_torn_line(self.path)
         append_records(self.path, ())
@@ -319,6 +329,8 @@ class JsonlTracker:
         record |= {name: _clean(name, value, lost) for name, value in values.items()}
         record |= {"not_finite": len(lost)} if lost else {}
         append_records(self.path, [record], plain=True)
+        for mirror in self.mirrors:
+            mirror.add(record)
 
     def flush(self) -> None:
         with naming(self.path), self.path.open("rb") as file:
@@ -326,9 +338,12 @@ class JsonlTracker:
 
     def rewind(self, stage: str, step: int) -> int:
         """Drops this stage's records after `step`, as a resume from that step will write them again. Returns how many went."""
-        return rewind_records(
+        gone = rewind_records(
             self.path, lambda record: record["stage"] == stage and record["step"] > step
         )
+        for mirror in self.mirrors if gone else ():
+            mirror.rewind(stage, step)
+        return gone
 
 
 def _clean(name: str, value: Any, lost: list[str]) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from deepwright.refusals import LARGEST, expect, quoted
 
@@ -79,3 +79,10 @@ class Sampler(Protocol):
     ) -> list[list[Completion]]:
         """Returns [P][n] completions for P prompts. NotFinite where a model gives no numbers."""
         ...
+
+
+@runtime_checkable
+class Watchable(Protocol):
+    """A sampler that tells of its work."""
+
+    watch: Watch

@@ -47,6 +47,7 @@ PLACEHOLDERS = {
     "FOLDER": "models/smollm2",
     "RUN RUN RUN": "runs/r1 runs/r1 runs/r1",
     "runs/NAME": "runs/r1",
+    "r1-seed1": "r1",
     "step-40": "step-2",
     "configs/shows_work.py": str(ROOT / "configs" / "shows_work.py"),
     "--samples 64": "--samples 2",
@@ -259,6 +260,19 @@ TEXT = (
     "--threads 1 --pretrain.length 24 --pretrain.schedule.total-tokens 200 --pretrain.schedule.batch-rows 2 "
     f"--pretrain.schedule.warmup-steps 0 --evaluation.validation-rows 2 {SMALL_MODEL}"
 ).split()
+
+
+def writes_anew(place: Place, line: str) -> None:
+    (place.folder / "docs").mkdir(exist_ok=True)
+    run(place.words(line)[1:])
+    assert (place.folder / "docs" / "recipe-report.html").is_file()
+
+
+def tracked(place: Place, line: str) -> None:
+    pytest.importorskip("tensorboard")
+    run(place.words(line)[1:])
+
+
 STEPS = "--threads 1 --rl.steps 1 --rl.prompts 2 --rl.samples 2 --rl.max-tokens 8"
 FEW = "--evaluation.problems 2 --evaluation.samples 2 --evaluation.problems-between 2"
 SMALL_RL = of_another_run(f"{STEPS} {FEW}")
@@ -287,6 +301,16 @@ TRIALS: dict[str, Trial] = {
     "deepwright chat runs/r1": talks,
     'deepwright generate runs/r1 "nums 3 7 1 make 20 :" --n 4': really("--max-tokens 8"),
     "deepwright eval runs/r1 --tasks countdown --samples 16": really("--max-tokens 4"),
+    "deepwright runs": really(),
+    "deepwright runs r1 r1-seed1": really(),
+    "deepwright runs r1 --csv r1.csv": really(),
+    "deepwright runs r1": really(),
+    "deepwright runs r1 --page r1.html": really(),
+    "deepwright runs r1 --tensorboard board": tracked,
+    "deepwright runs r1 --page docs/recipe-report.html": writes_anew,
+    "deepwright r1 --track tensorboard": lambda place, line: (
+        tracked(place, f"{line} --dry-run")
+    ),
     "deepwright r1 --help": really(),
     "deepwright r1 --rl.steps 50 --dry-run": really(),
     "deepwright verify": really(),

@@ -22,7 +22,7 @@ PACKAGE = "deepwright"
 # The rows of the layout, from the ground up. A module imports only from rows below its own, or from its own package.
 ROWS: tuple[tuple[str, ...], ...] = (
     ("config", "sampler", "metrics", "seeds", "intervals"),
-    ("numerics", "text", "report"),
+    ("numerics", "text", "report", "trackers"),
     ("model", "data", "tasks"),
     ("weights",),
     ("train", "evaluate"),
@@ -50,6 +50,8 @@ WITHOUT_TORCH = (
     "deepwright.metrics",
     "deepwright.cli",
     "deepwright.report",
+    "deepwright.trackers",
+    "deepwright.recipe.runs",
 )
 
 # Things that only mean something on the machine of whoever wrote them.

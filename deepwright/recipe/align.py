@@ -19,6 +19,8 @@ from deepwright.files import write_records
 from deepwright.model import Transformer
 from deepwright.recipe.harvest import UNREADABLE, read_samples, readable
 from deepwright.recipe.stage import Recipe
+from deepwright.recipe.times import EVALUATION, REWARD_MODELS
+from deepwright.recipe.watching import watched
 from deepwright.refusals import expect
 from deepwright.rl.reward_model import Labelled, Pair, RewardModel, train_reward_model
 from deepwright.sampler import Sampler, Sampling
@@ -127,11 +129,17 @@ def run(recipe: Recipe) -> None:
     if recipe.requests is None:
         recipe.reinforce(STAGE, model, task, settings.rl)
         return
-    models = {name: _reward_model(recipe, model, name, recipe.requests) for name in (HELPFUL, SAFE)}
+    with recipe.journal.times.of(STAGE, REWARD_MODELS):
+        models = {
+            name: _reward_model(recipe, model, name, recipe.requests) for name in (HELPFUL, SAFE)
+        }
     requests, judge = recipe.requests, recipe.judge(model, task=recipe.requests)
 
     def answers() -> Evaluation:
-        return judge.measure(requests.size("held_out"), HELD_OUT_SAMPLES, 1.0)
+        with recipe.journal.times.of(STAGE, EVALUATION):
+            return judge.measure(
+                requests.size("held_out"), HELD_OUT_SAMPLES, 1.0, label="align win rate"
+            )
 
     before = answers()
     paid = ModelReward(recipe.requests, models[HELPFUL], models[SAFE], recipe.tokenizer)
@@ -215,9 +223,10 @@ def own_pairs(
     problems = [requests.problem(i, split) for i in range(requests.size(split))]
     asked = Sampling(max_tokens, stop_ids=tokenizer.stop_ids, n=COMPARED_SAMPLES, seed=seed)
     found: list[Preferred] = []
-    for i, group in enumerate(
-        sampler.sample([prompt_ids(tokenizer, problem) for problem in problems], asked)
-    ):
+    prompts = [prompt_ids(tokenizer, problem) for problem in problems]
+    with watched(sampler, len(prompts) * asked.n, f"sampling pairs, {split.replace('_', ' ')}"):
+        sampled = sampler.sample(prompts, asked)
+    for i, group in enumerate(sampled):
         texts = dict.fromkeys(completion_text(tokenizer, one) for one in group)
         worth = {
             text: preference(problems[i].columns["request"], text)

@@ -28,6 +28,7 @@ from deepwright.recipe import own_text
 from deepwright.recipe.journal import Journal
 from deepwright.recipe.session import model_folder
 from deepwright.recipe.settings import PretrainSettings, R1Settings
+from deepwright.recipe.times import TRAINING
 from deepwright.refusals import LARGEST
 from deepwright.sampler import Sampling
 from deepwright.tasks import Countdown, Needle
@@ -184,13 +185,13 @@ def train(
         every = config.validate_every
         if source.beginnings and every and step % every == 0:
             journal.continued(stage, step, *_continued(source, model, settings.seed))
-        journal.report()
 
-    return model, pretrain(
-        config, model, source.stream, source.tokenizer, folder / stage, journal.tracker,
-        stage=stage, validation=[Batch(rows) for rows in source.validation.split(16)], text_bytes=source.text_bytes,
-        callback=watch,
-    )  # fmt: skip
+    with journal.times.of(stage, TRAINING):
+        return model, pretrain(
+            config, model, source.stream, source.tokenizer, folder / stage, journal.tracker,
+            stage=stage, validation=[Batch(rows) for rows in source.validation.split(16)],
+            text_bytes=source.text_bytes, callback=watch,
+        )  # fmt: skip
 
 
 def _shortened(config: PretrainConfig, most: int) -> PretrainConfig:

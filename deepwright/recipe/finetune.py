@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from deepwright.recipe import rejection
 from deepwright.recipe.stage import Recipe
+from deepwright.recipe.times import SAMPLING
 
 STAGE = "finetune"
 
 
 def run(recipe: Recipe) -> None:
-    recipe.fine_tune(
-        STAGE, recipe.model_of("base", STAGE), rejection.run(recipe), recipe.settings.finetune
-    )
+    with recipe.journal.times.of(STAGE, SAMPLING):
+        kept = rejection.run(recipe)
+    recipe.fine_tune(STAGE, recipe.model_of("base", STAGE), kept, recipe.settings.finetune)

@@ -15,6 +15,7 @@ from typing import Any
 from deepwright.data.conversations import Document, documents_of
 from deepwright.evaluate.scoring import prompt_ids
 from deepwright.files import read_json, read_rows, write_json, write_records
+from deepwright.recipe.watching import watched
 from deepwright.refusals import expect, expect_each, expect_fields
 from deepwright.rl.measures import repeated_share
 from deepwright.rl.rollout import score_rollouts
@@ -59,7 +60,9 @@ def harvest(
     asked = Sampling(
         max_tokens, settings.temperature, stop_ids=tokenizer.stop_ids, n=settings.samples, seed=seed
     )
-    groups = score_rollouts(task, tokenizer, problems, prompts, sampler.sample(prompts, asked))
+    with watched(sampler, len(prompts) * settings.samples, f"sampling for {folder.name}"):
+        sampled = sampler.sample(prompts, asked)
+    groups = score_rollouts(task, tokenizer, problems, prompts, sampled)
     rows, reasons = [], Counter[str]()
     for group in groups:
         kept = 0

@@ -6,6 +6,7 @@ when a killed run is gone on with.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shlex
@@ -13,6 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from deepwright.config import ModelConfig
 from deepwright.data import CountdownCorpus, MixedCorpus
 from deepwright.evaluate import Evaluation
 from deepwright.files import (
+    STEPS,
     append_records,
     cut_torn_line,
     read_json,
@@ -28,14 +31,20 @@ from deepwright.files import (
     rewind_records,
     write_json,
 )
-from deepwright.metrics import JsonlTracker
+from deepwright.metrics import JsonlTracker, Mirror
+from deepwright.recipe.owner import Owner
+from deepwright.recipe.times import Times
 from deepwright.refusals import expect_fields, quoted
 from deepwright.report import write_report
+from deepwright.report.records import read_run
+from deepwright.report.summary import summary
 from deepwright.tasks import Needle
+from deepwright.trackers import FOLDER, TensorBoard
+from deepwright.train.progress import say
 
 REPORT_SECONDS = 30  # at least this long between two drafts of the report
 ON_THE_WAY = "on the way"  # label of the short evaluations during RL
-EVALUATIONS, SAMPLES = "evaluations.jsonl", "samples.jsonl"
+METRICS, EVALUATIONS, SAMPLES = "metrics.jsonl", "evaluations.jsonl", "samples.jsonl"
 TEXT = "text"  # kind of the samples that go on with a text
 SHOWN_PROBLEMS = 8  # held-out problems whose first sample is kept for the report
 
@@ -60,8 +69,8 @@ class RunTracker(JsonlTracker):
     are of another policy after a roll-back. `still_ours` is asked first: every stage logs its steps
     and flushes before a checkpoint, so none writes on where the run folder is gone."""
 
-    def __init__(self, folder: Path, still_ours: Asked) -> None:
-        super().__init__(folder / "metrics.jsonl")
+    def __init__(self, folder: Path, still_ours: Asked, mirrors: Sequence[Mirror] = ()) -> None:
+        super().__init__(folder / METRICS, mirrors)
         self._still_ours = still_ours
 
     def log(self, stage: str, step: int, values: Mapping[str, float | list]) -> None:
@@ -91,16 +100,32 @@ _FACTS = {
     "seconds": float | None,
     "base_step": int | None,
     "mtp_acceptance": dict | None,
+    "times": dict[str, dict[str, float]] | None,
 }
 _EVALUATION = {"stage": str, "step": int, "label": str, "decomposition": dict | None}
+
+
+@dataclass(frozen=True)
+class _Redrawn:
+    """Draws the report anew while records come in, of whatever stage."""
+
+    draw: Callable[[], None]
+
+    def add(self, record: dict[str, Any]) -> None:
+        self.draw()
+
+    def rewind(self, stage: str, step: int) -> None:
+        """The next record will do."""
 
 
 class Journal:
     """The files of one run folder that a person reads. ValueError naming one that is damaged."""
 
-    def __init__(self, folder: Path, still_ours: Asked = lambda: None) -> None:
+    def __init__(
+        self, folder: Path, still_ours: Asked = lambda: None, mirrors: Sequence[Mirror] = ()
+    ) -> None:
         self.folder, self._still_ours = folder, still_ours
-        self.tracker = RunTracker(folder, still_ours)
+        self.tracker = RunTracker(folder, still_ours, [*mirrors, _Redrawn(self.report)])
         for name in (EVALUATIONS, SAMPLES):
             cut_torn_line(folder / name)
         self._written = 0.0
@@ -110,6 +135,7 @@ class Journal:
         if drafted := self._facts.get("mtp_acceptance"):
             expect_fields(drafted, f"{facts}: mtp_acceptance", {"greedy": float, "sampled": float})
         self._seconds_before = self._facts.get("seconds") or 0.0
+        self.times = Times(self._facts.get("times") or {})
         self._begun = time.monotonic()
 
     def start(self, config: ModelConfig | None) -> None:
@@ -139,9 +165,26 @@ class Journal:
 
     def facts(self, **known: Any) -> None:
         self._facts |= {name: value for name, value in known.items() if value is not None}
-        self._facts["seconds"] = round(self._seconds_before + time.monotonic() - self._begun, 1)
+        self._facts |= {"times": self.times.table(), "seconds": self.seconds}
         self._still_ours()
         write_json(self.folder / "run.json", self._facts)
+
+    def greet(self, what: str) -> None:
+        """The first lines of a run, and a report that can be opened from then on."""
+        self.start(None)
+        self.report(now=True)
+        say(f"{self.folder}: {what}")
+        say(f"its report can be opened now: {self.folder / 'report.html'}")
+
+    def summary(self) -> list[str]:
+        """The figures that the run has reached, as lines. ValueError where the records are damaged."""
+        self.full_evaluations()
+        return summary(read_run(self.folder))
+
+    @property
+    def seconds(self) -> float:
+        """Wall time so far, that of earlier processes of the run counted."""
+        return round(self._seconds_before + time.monotonic() - self._begun, 1)
 
     def corpus(self, corpus: CountdownCorpus | MixedCorpus | Needle) -> None:
         self._still_ours()
@@ -217,6 +260,15 @@ class Journal:
         ]
         append_records(self.folder / SAMPLES, records)
 
+    def samples(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Answers that a reader is shown."""
+        self._still_ours()
+        append_records(self.folder / SAMPLES, records)
+
+    def has_samples(self, stage: str, step: int) -> bool:
+        found = read_records(self.folder / SAMPLES, STEPS)
+        return any((one["stage"], one["step"]) == (stage, step) for one in found)
+
     def report(self, *, now: bool = False) -> None:
         """Writes the report anew if the last one is old enough, or `now`."""
         if now or time.monotonic() - self._written >= REPORT_SECONDS:
@@ -227,6 +279,27 @@ class Journal:
     def finish(self, status: str) -> None:
         self.facts(status=status)
         self.report(now=True)
+
+
+@contextlib.contextmanager
+def keeping(owner: Owner, track: str = "none") -> Iterator[Journal]:
+    """The journal of a run while it goes on. What ends it marks it as stopped; its end as finished, and says what came out."""
+    journal = Journal(owner.folder, owner.check, mirrors(owner.folder, track))
+    try:
+        yield journal
+    except BaseException:
+        with contextlib.suppress(OSError, ValueError):  # what ended the run is to be said, not that
+            journal.finish("stopped")  # its folder is gone or the disk full
+        raise
+    journal.finish("finished")
+    for line in journal.summary():
+        print(line)
+    print(f"The report: {owner.folder / 'report.html'}")
+
+
+def mirrors(folder: Path, track: str) -> list[Mirror]:
+    """Who is told of a run's records besides metrics.jsonl, by the setting `track`."""
+    return [TensorBoard(folder / FOLDER, read_records(folder / METRICS))] if track == "tensorboard" else []  # fmt: skip
 
 
 def _shown(stage: str, step: int, evaluation: Evaluation) -> Iterator[dict[str, Any]]:

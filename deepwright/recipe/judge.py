@@ -14,12 +14,16 @@ from deepwright.model import Transformer
 from deepwright.numerics import compute_dtype
 from deepwright.recipe.journal import ON_THE_WAY, Journal
 from deepwright.recipe.settings import STUDENTS, EvaluationSettings, SamplerChoice
+from deepwright.recipe.times import EVALUATION, TRAINING
+from deepwright.recipe.watching import rounds, watched
+from deepwright.report.figures import percent_with_error
 from deepwright.rl.config import GRPOConfig
 from deepwright.rl.grpo import train_grpo
 from deepwright.rl.outside import KEY, Handover, OutsideSampler
 from deepwright.sampler import Sampler
 from deepwright.tasks import Task
 from deepwright.text import Tokenizer
+from deepwright.train.progress import Progress, Whole, say
 
 
 @dataclass(frozen=True)
@@ -41,12 +45,21 @@ class Judge:
     )  # by the options that tell them from `task`
 
     def measure(
-        self, problems: int, samples: int, temperature: float, ks: Sequence[int] | None = None
+        self,
+        problems: int,
+        samples: int,
+        temperature: float,
+        ks: Sequence[int] | None = None,
+        *,
+        label: str = "",
     ) -> Evaluation:
-        return evaluate(
-            self.sampler, self.tokenizer, self.task, problems=min(problems, self.task.size("held_out")), samples=samples,
-            max_tokens=self.max_tokens, temperature=temperature, top_p=self.asked.top_p, seed=self.seed, ks=ks,
-        )  # fmt: skip
+        """`label` says to who watches what is asked."""
+        problems = min(problems, self.task.size("held_out"))
+        with watched(self.sampler, problems * samples, f"asking {label}".rstrip()) as judged:
+            return evaluate(
+                self.sampler, self.tokenizer, self.task, problems=problems, samples=samples, max_tokens=self.max_tokens,
+                temperature=temperature, top_p=self.asked.top_p, seed=self.seed, ks=ks, judged=judged,
+            )  # fmt: skip
 
     def in_full(self, stage: str, step: int, *, last: bool = False) -> None:
         """At the evaluation temperature and, with fewer samples, at the other ones; each once in a run. `last`: with as many samples as votes are
@@ -101,24 +114,33 @@ class Judge:
         first = STUDENTS[0] if own else "base"
         label, of_first = (f"{which}{self.suffix}{name}" for which in (stage, first))
         if self.journal.find(stage, step, label) is None:
-            found, before = (
-                self.measure(self.asked.problems, samples, temperature, ks),
-                self.journal.find(first, 0, of_first),
-            )
+            with self.journal.times.of(stage, EVALUATION):
+                found = self.measure(self.asked.problems, samples, temperature, ks, label=label)
+            before = self.journal.find(first, 0, of_first)
             more = (
                 {}
                 if before is None or self.suffix
                 else {"decomposition": decompose(before, found).record()}
             )
             self.journal.evaluation(stage, step, label, found, samples=label == stage, **more)
+            if label == stage:
+                say(f"{stage}: {_in_words(found)}")
 
     def on_the_way(self, stage: str, step: int) -> dict[str, float]:
         """A short evaluation, for the loop's alarms as well."""
         found = self.journal.find(stage, step, ON_THE_WAY)
         if found is None:
-            found = self.measure(self.asked.problems_between, 1, self.asked.temperature)
+            problems, at = self.asked.problems_between, self.asked.temperature
+            with self.journal.times.of(stage, EVALUATION):
+                found = self.measure(problems, 1, at, label=f"{stage}, step {step}")
             self.journal.evaluation(stage, step, ON_THE_WAY, found)
         return {"pass_at_1": found.pass_at_1}
+
+
+def _in_words(found: Evaluation) -> str:
+    interval = found.intervals.get("pass@1")
+    share = percent_with_error(found.pass_at_1, found.pass_at_1_se, interval=interval)
+    return f"{share} right (pass@1), {found.problems} held-out problems, {found.samples} samples each"  # fmt: skip
 
 
 def reinforce(
@@ -129,17 +151,21 @@ def reinforce(
     judge: Judge,
     folder: Path,
     watch: Callable[[], dict[str, float]] = dict,
+    whole: Whole = lambda left, done: None,
 ) -> None:
     """Trains `model` by GRPO on `task` as stage `stage` of the run in `folder`, judged now and then. `watch` measures what else the alarms
-    are to see."""
+    are to see; `whole` as Progress takes it."""
 
     def between(step: int, _: Transformer) -> dict[str, float] | None:
         return judge.on_the_way(stage, step) | watch() if step < config.steps else None
 
-    with model.computing(compute_dtype(config.compute)[0]):
+    computing = model.computing(compute_dtype(config.compute)[0])
+    progress = Progress(config.steps, stage, unit="steps", whole=whole)
+    shown = rounds(judge.sampler, config.prompts * config.samples)
+    with judge.journal.times.of(stage, TRAINING), computing, shown:
         train_grpo(
             dataclasses.replace(config, seed=judge.seed), model, judge.tokenizer, task, judge.sampler, folder / stage, judge.journal.tracker,
-            stage=stage, evaluate=between, samples_path=folder / "samples.jsonl",
+            stage=stage, evaluate=between, samples_path=folder / "samples.jsonl", progress=progress,
         )  # fmt: skip
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +21,7 @@ from deepwright.recipe import (
     zero,
 )
 from deepwright.recipe.checks import check
-from deepwright.recipe.journal import Journal
+from deepwright.recipe.journal import Journal, keeping
 from deepwright.recipe.owner import Owner
 from deepwright.recipe.session import (
     BASE_FIRST,
@@ -35,38 +33,47 @@ from deepwright.recipe.session import (
     with_formats,
     with_start,
 )
+from deepwright.recipe.settings import STAGES as RECIPE
 from deepwright.recipe.settings import PretrainSettings, R1Settings, RLSettings
 from deepwright.recipe.stage import Recipe
-from deepwright.recipe.use import with_error
 from deepwright.text import Tokenizer
+from deepwright.train.progress import clock, say
 
 AFTER_ZERO = {
     module.STAGE: module for module in (cold_start, reasoning_rl, finetune, align, distill)
+}
+TITLES = {
+    "base": "pre-training from nothing",
+    "zero": "R1-Zero, reinforcement learning alone",
+    "cold_start": "fine-tuning on readable samples of R1-Zero",
+    "reasoning_rl": "reinforcement learning, with and without a reward for one language",
+    "finetune": "fine-tuning on kept samples and general answers",
+    "align": "R1, reinforcement learning for all scenarios",
+    "distill": "a small student, by samples and by reinforcement learning alone",
 }
 
 
 def run(settings: R1Settings | PretrainSettings | RLSettings, owner: Owner) -> None:
     """Runs what the settings ask for in the folder owned. An interrupted run is marked as such and
     can be gone on with."""
-    folder, journal = owner.folder, Journal(owner.folder, owner.check)
-    journal.facts(number_format=race_held())
-    try:
+    folder = owner.folder
+    with keeping(owner, settings.track) as journal:
+        journal.facts(number_format=race_held())
         if isinstance(settings, R1Settings):
+            journal.greet(f"the R1 recipe on {settings.task.name}")
             run_stages(settings, folder, journal)
         elif isinstance(settings, PretrainSettings):
+            journal.greet(
+                "pre-training from nothing"
+                if not settings.start
+                else f"pre-training of {settings.start}"
+            )
             model, _ = base.run(settings, folder, journal)
             long_context.run(settings, folder, journal, model)
         else:
+            journal.greet(f"reinforcement learning alone on {settings.task.name}")
             model, tokenizer = load_start(settings.start or own_base(folder), journal)
             zero.run(settings, folder, journal, model, tokenizer)
-    except BaseException:
-        with contextlib.suppress(OSError, ValueError):  # what ended the run is to be said, not that
-            journal.finish("stopped")  # its folder is gone or the disk full
-        raise
-    journal.finish("finished")
-    for line in summary(journal):
-        print(line)
-    print(f"The report: {folder / 'report.html'}")
 
 
 def load_start(start: str | Path, journal: Journal) -> tuple[Transformer, Tokenizer]:
@@ -78,20 +85,34 @@ def load_start(start: str | Path, journal: Journal) -> tuple[Transformer, Tokeni
 
 def run_stages(settings: R1Settings, folder: Path, journal: Journal) -> None:
     """The stages that are asked for, in the order of the recipe."""
+    asked = [stage for stage in RECIPE if stage in settings.stages]
     if settings.start:
         model, tokenizer = load_start(settings.start, journal)
     elif "base" in settings.stages:
+        announce("base", asked, journal)
         model, tokenizer = base.run(settings, folder, journal)
     else:
         model, tokenizer = load_start(own_base(folder), journal)
     recipe = Recipe(settings, folder, journal, tokenizer)
     if "zero" in settings.stages:
+        announce("zero", asked, journal, recipe.plan.left("zero"))
         recipe.judged(base.STAGE, 0, model)
         recipe.reinforce(zero.STAGE, model, recipe.task, settings.rl)
     del model
     for name, module in AFTER_ZERO.items():
         if name in settings.stages:
+            first = "student" if name == "distill" and not settings.start else name
+            announce(name, asked, journal, recipe.plan.left(first))
             module.run(recipe)
+
+
+def announce(stage: str, asked: list[str], journal: Journal, left: float | None = None) -> None:
+    """One line at the beginning of a stage: which of how many, what it does, how long the run has taken and still takes."""
+    place = asked.index(stage)
+    times = [f"{clock(journal.seconds)} so far"] if place else []
+    times += [f"about {clock(left)} left"] if left is not None else []
+    said = f" ({', '.join(times)})" if times else ""
+    say(f"stage {place + 1} of {len(asked)}: {stage}, {TITLES[stage]}{said}")
 
 
 def run_checked(
@@ -108,33 +129,3 @@ def run_checked(
     settings = with_formats(settings, resume)
     with open_run(settings, resume) as owner:
         run(settings, owner)
-
-
-def summary(journal: Journal) -> list[str]:
-    """MTP's drafts, then held-out figures, one line for each full evaluation."""
-    lines = []
-    if drafted := journal.known.get("mtp_acceptance"):
-        lines.append(
-            f"MTP drafts of the base model: {drafted['greedy']:.0%} equal its own greedy choice, {drafted['sampled']:.0%} would be accepted at T = 1"
-        )
-    full = journal.full_evaluations()
-    often = Counter(e["label"] for e in full)  # more than once where a finished run went on
-    for e in full:
-        name = e["label"] + (f", step {e['step']}" if often[e["label"]] > 1 else "")
-        votes = "".join(
-            f", cons@{k} {value:.3f}"
-            for k, value in e["cons_at_k"].items()
-            if k == max(e["cons_at_k"], key=int)
-        )
-        checks = (
-            "" if e["self_check_rate"] is None else f", self-checks in {e['self_check_rate']:.0%}"
-        )
-        error = e["pass_at_1_se"]
-        interval = None if error else e.get("intervals", {}).get("pass@1")
-        pass_at_1 = with_error(e["pass_at_1"], error, interval)
-        lines.append(
-            f"{name:<12} held-out pass@1 {pass_at_1}{votes}, mean length {e['mean_length']:.0f}{checks}"
-        )
-        if "decomposition" in e and e["label"] == e["stage"] not in ("base", "student"):
-            lines.append(f"{'':<12} {e['decomposition']['sentence']}")
-    return lines

@@ -1,4 +1,4 @@
-"""What `eval`, `generate`, `chat`, `data preview` and `reward test` can be asked: one flat frozen dataclass for each command. No torch."""
+"""What `eval`, `generate`, `chat`, `data preview`, `reward test` and `runs` can be asked: one flat frozen dataclass for each command. No torch."""
 
 from __future__ import annotations
 
@@ -150,3 +150,14 @@ class GetRequest:
     type: Literal["f32", "bf16"] | None = (
         None  # of the numbers; None: the fp32 numbers that the quantised ones stand for
     )
+
+
+@dataclass(frozen=True)
+class RunsRequest:
+    """Lists the runs in a folder; of one run its figures; of two or more a page that holds them side by side."""
+
+    # folders, or names of runs under runs/; none: all of runs/
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = ()
+    page: str = ""  # FILE.html: the comparison (else it is beside the first run), or the report of one run anew
+    csv: str = ""  # FILE.csv: all records of one run, a row for each, a column for each metric
+    tensorboard: str = ""  # FOLDER: the same for TensorBoard (--track writes it live)

@@ -44,6 +44,7 @@ FREE = {
     *FREE_RL,
     "run",
     "threads",
+    "track",
     "sampler.url",
     "sampler.reload",
     "evaluation.budgets",

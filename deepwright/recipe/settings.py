@@ -20,7 +20,7 @@ from deepwright.data import CountdownCorpus
 from deepwright.data.texts import Texts
 from deepwright.recipe.harvest import HarvestSettings
 from deepwright.recipe.resolve import Words, resolve
-from deepwright.refusals import LARGEST, expect, expect_each, quoted
+from deepwright.refusals import LARGEST, expect, expect_each, quoted, require
 from deepwright.rl.config import GRPOConfig
 from deepwright.rl.outside import WEB, reload_words
 from deepwright.rl.reward_model import RewardModelConfig
@@ -154,6 +154,7 @@ class SamplerChoice:
 
 
 LONGEST_NAME = 200  # bytes of a part of a run's path, of the 255 that file systems take
+TRACKERS = ("none", "tensorboard")
 
 
 def check_name(run: str) -> None:
@@ -181,9 +182,14 @@ class RunSettings:
     run: str = "r1"  # name of a folder under runs/, or a path
     seed: int = 0  # of weights, documents, rollouts and samples
     threads: int = 0  # CPU threads; 0: as many as torch takes
+    # none | tensorboard: its files in the run's folder, live; metrics.jsonl is written in any case
+    track: str = "none"
 
     def __post_init__(self) -> None:
         check_name(self.run)
+        expect(self.track in TRACKERS, "track", self.track, "'none' or 'tensorboard'")
+        if self.track == "tensorboard":
+            require("tensorboard", "--track tensorboard", "tensorboard")
         expect(0 <= self.seed < LARGEST, "seed", self.seed, "a whole number from 0 to 2^63 - 1")
         check_threads(self.threads)
 

@@ -17,8 +17,10 @@ from rich.text import Text
 from deepwright import weights
 from deepwright.data.conversations import Document, Turns, read_documents
 from deepwright.data.layouts import Layout
+from deepwright.inference.engine import Engine
+from deepwright.model import Transformer
 from deepwright.recipe.estimate import fine_tuning
-from deepwright.recipe.journal import RunTracker
+from deepwright.recipe.journal import Journal, keeping
 from deepwright.recipe.requests import PreviewRequest
 from deepwright.recipe.session import (
     model_folder,
@@ -28,9 +30,13 @@ from deepwright.recipe.session import (
     with_start,
 )
 from deepwright.recipe.settings import RunSettings
+from deepwright.recipe.times import SAMPLING, TRAINING
+from deepwright.sampler import Sampling
 from deepwright.text import Tokenizer
 from deepwright.train.checkpoint import by_step
-from deepwright.train.sft import SFTConfig, describe, sft
+from deepwright.train.sft import STAGE, SFTConfig, describe, require_ends, require_fit, sft
+
+SHOWN_DOCUMENTS, SHOWN_TOKENS = 4, 96  # asked before and after, and how long an answer may be
 
 
 @dataclass(frozen=True)
@@ -104,25 +110,68 @@ def run_sft(
     material = material or read_material(settings, settings.model)
     for note in (*notes, *[started] * bool(started), *material.notes):
         say(note)
-    say(describe(material.documents, settings.sft))
+    documents, held_out = material.documents, material.held_out
+    say(describe(documents, settings.sft))
     model, _ = weights.load(model_folder(settings.model), torch.float32)
+    require_ends(documents, material.tokenizer)  # before a run folder is made
+    require_fit([*documents, *held_out], model.config)
     settings = with_formats(settings, resume)
-    with open_run(settings, resume) as owner:
+    with open_run(settings, resume) as owner, keeping(owner, settings.track) as journal:
+        journal.start(model.config)
+        journal.greet(f"fine-tuning on {settings.data}")
         if not by_step(owner.folder):
-            say(fine_tuning(settings.sft, model, material.documents))
-        trainer = sft(
-            settings.sft,
-            model,
-            material.tokenizer,
-            material.documents,
-            owner.folder,
-            RunTracker(owner.folder, owner.check),
-            seed=settings.seed,
-            validation=material.held_out,
-        )
+            say(fine_tuning(settings.sft, model, documents))
+        shown = Shown(journal, material.tokenizer, (held_out or documents)[:SHOWN_DOCUMENTS])
+        shown.answer(model, 0)
+        with journal.times.of(STAGE, TRAINING):
+            trainer = sft(
+                settings.sft,
+                model,
+                material.tokenizer,
+                documents,
+                owner.folder,
+                journal.tracker,
+                seed=settings.seed,
+                validation=held_out,
+            )
+        shown.answer(model, trainer.steps)
     done = settings.folder / "checkpoints" / f"step-{trainer.steps}"
     say(f"The model: {done}")
     return done
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Conversations whose first answer is asked of the model before and after, for the report; nothing is measured on them."""
+
+    journal: Journal
+    tokenizer: Tokenizer
+    documents: Sequence[Document]
+
+    def answer(self, model: Transformer, step: int) -> None:
+        """Writes the likeliest answers, once for each step."""
+        asked = [self._prompt(document) for document in self.documents]
+        if not asked or self.journal.has_samples(STAGE, step):
+            return
+        stops = self.tokenizer.stop_ids
+        sampling = Sampling(SHOWN_TOKENS, 0.0, stop_ids=stops)
+        with self.journal.times.of(STAGE, SAMPLING):
+            found = Engine(model, self.tokenizer).sample([prompt for prompt, _ in asked], sampling)
+        self.journal.samples([
+            {"stage": STAGE, "step": step, "prompt": self._text(prompt), "completion": self._text(one.token_ids),
+             "length": len(one.token_ids), "answer": self._text(answer)}
+            for (prompt, answer), (one,) in zip(asked, found, strict=True)
+        ])  # fmt: skip
+
+    def _prompt(self, document: Document) -> tuple[list[int], list[int]]:
+        """What stands before the first token that is trained on, and the first answer."""
+        ids, targets = document.ids_T.tolist(), document.targets_T.tolist()
+        start = max(targets.index(True), 1)
+        end = next((i for i in range(start, len(ids)) if not targets[i]), len(ids))
+        return ids[:start], ids[start:end]
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(ids, specials=True)
 
 
 def _read(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -20,8 +20,10 @@ from deepwright.numerics import compute_dtype
 from deepwright.recipe.harvest import kept_documents
 from deepwright.recipe.journal import Journal
 from deepwright.recipe.judge import Judge, reinforce, sampler_of
+from deepwright.recipe.plan import Plan, works_of
 from deepwright.recipe.session import model_folder
 from deepwright.recipe.settings import R1Settings
+from deepwright.recipe.times import TRAINING
 from deepwright.rl.config import GRPOConfig
 from deepwright.sampler import Sampler
 from deepwright.tasks import Task
@@ -81,6 +83,12 @@ class Recipe:
             else None
         )
 
+    @cached_property
+    def plan(self) -> Plan:
+        """What the run has before it, for who watches it."""
+        asked = self.requests.size("held_out") if self.requests else 0
+        return Plan(works_of(self.settings, asked), self.journal.times)
+
     def place(self, stage: str) -> Path:
         """The folder of a stage, made before its long work: what that gives is written there or
         nowhere, should the run folder be gone by then."""
@@ -121,16 +129,17 @@ class Recipe:
         """`model` trained on the samples in a file, and judged."""
         longest = min(config.length, model.config.max_position_embeddings)
         documents = kept_documents(kept, self.tokenizer, longest)
-        trainer = sft(
-            config,
-            model,
-            self.tokenizer,
-            documents,
-            self.folder / stage,
-            self.journal.tracker,
-            seed=self.seed,
-            stage=stage,
-        )
+        with self.journal.times.of(stage, TRAINING):
+            trainer = sft(
+                config,
+                model,
+                self.tokenizer,
+                documents,
+                self.folder / stage,
+                self.journal.tracker,
+                seed=self.seed,
+                stage=stage,
+            )
         self.judged(stage, trainer.steps, model)
         return model
 
@@ -143,6 +152,7 @@ class Recipe:
         watch: Callable[[], dict[str, float]] = dict,
     ) -> Transformer:
         """`model` trained by GRPO, and judged."""
-        reinforce(stage, config, model, task, self.judge(model), self.folder, watch)
+        whole = partial(self.plan.left, stage, TRAINING)
+        reinforce(stage, config, model, task, self.judge(model), self.folder, watch, whole)
         self.judged(stage, config.steps, model)
         return model

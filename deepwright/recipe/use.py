@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,13 @@ from deepwright.recipe.requests import ChatRequest, EvalRequest, GenerateRequest
 from deepwright.recipe.resolve import fill
 from deepwright.recipe.session import CONFIG, model_folder, use_threads
 from deepwright.recipe.settings import TaskChoice
+from deepwright.recipe.watching import watched
 from deepwright.rl.outside import KEY, OutsideSampler
 from deepwright.sampler import Sampling
 from deepwright.tasks import FAMILIES, DataFile, Split, Task
 from deepwright.tasks.row_files import files_of
 from deepwright.tasks.task import ChatTask
 from deepwright.text import Tokenizer
-from deepwright.train.progress import Progress
 
 USUAL_PROBLEMS = 200
 ASK_ALL = "held_out_of=1"  # the option of a file that is asked as a whole
@@ -77,7 +76,7 @@ def evaluate_all(request: EvalRequest) -> Iterator[Evaluation]:
     generations: list[Generation] = []
     for (task, problems), (limited, budget) in itertools.product(zip(tasks, counts), limits):
         asked |= {"problems": problems, "max_tokens": budget + request.max_tokens}
-        with watched(sampler, problems * request.samples, calls=2 if budget else 1) as judged:
+        with watched(limited, problems * request.samples, brief=False) as judged:
             found = evaluate(limited, tokenizer, task, judged=judged, **asked)
         generations += found.generations
         if request.save:
@@ -88,26 +87,6 @@ def evaluate_all(request: EvalRequest) -> Iterator[Evaluation]:
 def how_many(request: EvalRequest, task: Task) -> int:
     usual = min(USUAL_PROBLEMS, task.size(request.split))
     return usual if request.problems is None else request.problems
-
-
-@contextlib.contextmanager
-def watched(
-    sampler: Engine | OutsideSampler, answers: int, calls: int = 1
-) -> Iterator[Callable[[int], None]]:
-    """Shows how many answers are sampled (in so many calls at most), then how many are judged, of
-    which what is yielded has to be told."""
-    with contextlib.ExitStack() as shown:
-        sampling = shown.enter_context(Progress(calls * answers, "sampling", unit="answers"))
-        sampler.watch = lambda ended, running: sampling.advance(ended, f"{running} running")
-        judging: list[Progress] = []
-
-        def judged(count: int) -> None:
-            if not judging:
-                shown.close()  # a terminal shows one bar at a time
-                judging.append(shown.enter_context(Progress(answers, "judging", unit="answers")))
-            judging[0].advance(count)
-
-        yield judged
 
 
 def open_sampler(request: EvalRequest) -> tuple[Engine | OutsideSampler, Tokenizer]:

@@ -74,7 +74,7 @@ def plot(
         f'{_legend(lines)}<div class="plot" {data}><div class="yticks">{ticks}</div>'
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" role="img" aria-label="{escape(title)}">'
         f'<path class="grid" d="{grid}"/>{curves}</svg></div>'
-        f'<div class="xticks"><i>step {count(x.low)}</i><i>{count(x.high)}</i></div>{_note(sentence)}</figure>'
+        f'<div class="xticks">{_step_marks(x)}</div>{_note(sentence)}</figure>'
     )
 
 
@@ -104,7 +104,7 @@ def heat_map(title: str, load: Sequence[Sequence[float]], sentence: str = "") ->
         f'<figure class="chart"><figcaption><b>{escape(title)}</b></figcaption><div class="plot heat"><div class="yticks">{ticks}</div>'
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" role="img" aria-label="{escape(title)}">'
         f"{''.join(cells)}</svg></div>"
-        f'<div class="xticks"><i>expert 1</i><i>{len(load[0])}</i></div>{_note(sentence + pooled)}</figure>'
+        f'<div class="xticks ends"><i>expert 1</i><i>{len(load[0])}</i></div>{_note(sentence + pooled)}</figure>'
     )
 
 
@@ -120,6 +120,56 @@ def whisker(marks: Sequence[tuple[float | None, float | None, int, str]], high: 
                 f'<u class="c{colour}" style="left:{100 * centre:.2f}%" title="{escape(text)}"></u>'
             )
     return f'<div class="track">{"".join(drawn)}</div>'
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A share with its error (half the width of the line over the bar's end, or both ends of an interval) and, where known, the range of other runs."""
+
+    name: str
+    value: float
+    said: str  # the value in words
+    low: float
+    high: float
+    colour: int = 1
+    band: tuple[float, float] | None = None
+    code: str = ""  # a name that is not translated
+
+
+def bars(title: str, groups: Sequence[Sequence[Bar]], sentence: str = "") -> str:
+    """A figure of horizontal bars over one axis of shares from 0, with room between the groups; "" when there is nothing to draw."""
+    every = [bar for group in groups for bar in group]
+    if not every:
+        return ""
+    reach = max(0.0, *(max(bar.high, bar.value) for bar in every))
+    ticks = nice_ticks(0.0, min(1.0, reach) or 1.0)
+    top = ticks[-1]
+    drawn = "".join(
+        f'<div class="group">{"".join(_bar(bar, top) for bar in group)}</div>'
+        for group in groups
+        if group
+    )
+    scale = "".join(f'<i style="left:{100 * t / top:.2f}%">{100 * t:.3g}%</i>' for t in ticks)
+    kind = "bars named" if any(bar.code for bar in every) else "bars"
+    return (
+        f'<figure class="chart {kind}" style="--tick:{100 / (len(ticks) - 1):.4g}%">'
+        f"<figcaption><b>{escape(title)}</b></figcaption>{drawn}"
+        f'<div class="scale"><div class="xticks">{scale}</div></div>{_note(sentence)}</figure>'
+    )
+
+
+def _bar(bar: Bar, top: float) -> str:
+    def span(low: float, high: float) -> str:
+        low, high = _within(low / top), _within(high / top)
+        return f"left:{100 * low:.2f}%;width:{100 * (high - low):.2f}%"
+
+    band = f'<u class="band" style="{span(*bar.band)}"></u>' if bar.band else ""
+    code = f"<code>{escape(bar.code)}</code>" if bar.code else ""
+    return (
+        f'<div class="bar"><span>{escape(bar.name)}{code}</span><div class="lane">'
+        f'<s class="c{bar.colour}" style="{span(0.0, bar.value)}"></s>{band}'
+        f'<u class="whisker" style="{span(bar.low, bar.high)}"></u></div><b>{escape(bar.said)}</b></div>'
+    )
 
 
 def stacked_bar(parts: Sequence[tuple[str, float]], show: Callable[[float], str]) -> str:
@@ -144,14 +194,23 @@ def stacked_bar(parts: Sequence[tuple[str, float]], show: Callable[[float], str]
 
 
 def nice_ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """At most `most` round values from at or below `low` to at or above `high`."""
+    """Three to `most` round values from at or below `low` to at or above `high`."""
     spread = (high - low) or abs(high) or 1.0
     power = 10.0 ** math.floor(math.log10(spread / most))
     for gap in (1, 2, 2.5, 5, 10, 20, 25, 50, 100):
         first, last = math.floor(low / (gap * power) + 1e-9), math.ceil(high / (gap * power) - 1e-9)
         if last - first + 1 <= most:
             break
-    return [round(place * gap * power, 12) for place in range(first, max(last, first + 1) + 1)]
+    last = max(last, first + 1)
+    if last - first == 1:  # the middle as well
+        first, last, gap = 2 * first, 2 * last, gap / 2
+    return [round(place * gap * power, 12) for place in range(first, last + 1)]
+
+
+def step_ticks(low: float, high: float) -> list[float]:
+    """Round whole steps from `low` to `high`; both ends where there are fewer than two."""
+    inside = [tick for tick in nice_ticks(low, high, 6) if low <= tick <= high and tick % 1 == 0]
+    return inside if len(inside) > 1 else [low, high]
 
 
 def thin(
@@ -172,7 +231,7 @@ def _value_axis(lines: Sequence[Line], unit: str, log: bool, zero: bool) -> Axis
     if log:
         positive = [value for value in values if value > 0] or [1.0]
         low, high = math.floor(math.log10(min(positive))), math.ceil(math.log10(max(positive)))
-        high = max(high, low + 1)
+        high = max(high, low + 2)
         every = math.ceil((high - low) / 4)
         return Axis(
             10.0**low, 10.0**high, [10.0**power for power in range(low, high + 1, every)], log=True
@@ -211,6 +270,14 @@ def _curve(line: Line, x: Axis, y: Axis, unit: str) -> str:
             f'<path class="dot c{line.colour}" d="M{left},{_down(y, value)}h0"><title>{said}</title></path>'
         )
     return "".join(drawn)
+
+
+def _step_marks(x: Axis) -> str:
+    said = [
+        f"step {count(t)}" if not i else count(t) for i, t in enumerate(step_ticks(x.low, x.high))
+    ]
+    places = (100 * x.place(tick) for tick in step_ticks(x.low, x.high))
+    return "".join(f'<i style="left:{place:.1f}%">{one}</i>' for place, one in zip(places, said))
 
 
 def _legend(lines: Sequence[Line]) -> str:

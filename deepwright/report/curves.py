@@ -1,14 +1,13 @@
-"""The curves of a report: reinforcement learning, pre-training, the stages after R1-Zero, and where the time went."""
+"""The curves of a report: reinforcement learning, pre-training, fine-tuning, the stages after R1-Zero."""
 
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 
 from deepwright.metrics import GLOSSARY
-from deepwright.report.charts import Line, heat_map, plot, stacked_bar
-from deepwright.report.figures import PLUS_MINUS, compact, count, duration, number, percent
+from deepwright.report.charts import Line, heat_map, plot
+from deepwright.report.figures import PLUS_MINUS, count, number, percent
 from deepwright.report.frame import grid, not_yet, paragraph, section
 from deepwright.report.records import Point, Run, moving_average, table_in
 
@@ -33,7 +32,7 @@ def reinforcement(run: Run) -> str:
         "zero",
         "Reinforcement learning, step by step",
         paragraph(_averaging(run), "soft"),
-        grid(_accuracy(run), _smooth(run, "mean_length", "Answer length"), _smooth(run, "self_check_rate", "Self-check rate"),
+        grid(accuracy(run) if run.beyond_zero else "", _smooth(run, "mean_length", "Answer length"), _smooth(run, "self_check_rate", "Self-check rate"),
              _smooth(run, "self_checks_per_answer", "Self-checks per answer"),
              _several(run, "Self-check: righter or not?", _SELF_CHECK, "Accuracy among the completions that check themselves at least once, "
                       "and among the others.", unit="fraction"),
@@ -62,10 +61,6 @@ def pre_training(run: Run) -> str:
         for place, (step, load) in enumerate(_ends(loads))
     ]
     series = run.series
-    loss = [Line("training", series("base", "loss"), BLUE, "faint"),
-            Line("training, average", _average(run, "base", "loss"), BLUE),
-            Line("validation", series("base", "validation_loss"), ORANGE, "dots"),
-            Line("validation, averaged weights", series("base", "validation_loss_ema"), GREEN, "dots")]  # fmt: skip
     balance = [Line("batches, average", _average(run, "base", "max_vio"), BLUE),
                Line("single batches", series("base", "max_vio"), BLUE, "faint"),
                Line("whole validation set", series("base", "max_vio_global"), ORANGE, "dots")]  # fmt: skip
@@ -77,7 +72,7 @@ def pre_training(run: Run) -> str:
         "base",
         "Pre-training: the base model",
         _drafts(run),
-        grid(plot("Loss", loss, unit="nats/token", zero=False, sentence=GLOSSARY["loss"].sentence, wide=True),
+        grid(loss(run, "base") if run.has("zero") else "",
              _plain(run, "base", "mtp_loss", "Loss of the token after next", zero=False),
              _plain(run, "base", "mtp_acceptance", "Drafts accepted"),
              plot("Balance of the experts (MaxVio)", balance, sentence=GLOSSARY["max_vio"].sentence), *maps,
@@ -87,6 +82,37 @@ def pre_training(run: Run) -> str:
              _plain(run, "base", "learning_rate", "Learning rate"), _plain(run, "base", "grad_norm", "Gradient norm"),
              _plain(run, "base", "tokens_per_second", "Speed")),
     )  # fmt: skip
+
+
+def loss(run: Run, stage: str) -> str:
+    """Training and validation loss of pre-training or fine-tuning."""
+    lines = [
+        Line("training", run.series(stage, "loss"), BLUE, "faint"),
+        Line("training, average", _average(run, stage, "loss"), BLUE),
+        Line("validation", run.series(stage, "validation_loss"), ORANGE, "dots"),
+        Line(
+            "validation, averaged weights",
+            run.series(stage, "validation_loss_ema"),
+            GREEN,
+            "dots",
+        ),
+    ]
+    sentence = GLOSSARY["loss"].sentence if stage == "base" else _TARGETS
+    return plot("Loss", lines, unit="nats/token", zero=False, sentence=sentence, wide=True)
+
+
+def fine_tuning(run: Run) -> str:
+    """What `sft` logs at each step; "" for a run that is something else."""
+    if not run.has("sft"):
+        return ""
+    drawn = (
+        _plain(run, "sft", "mtp_loss", "Loss of the token after next", zero=False),
+        _plain(run, "sft", "grad_norm", "Gradient norm"),
+        _plain(run, "sft", "learning_rate", "Learning rate"),
+        _plain(run, "sft", "max_vio", "Balance of the experts (MaxVio)"),
+        _plain(run, "sft", "tokens_per_second", "Speed"),
+    )
+    return section("sft", "Fine-tuning, step by step", grid(*drawn))  # its loss opens the page
 
 
 def later(run: Run) -> str:
@@ -188,43 +214,6 @@ def _drafts(run: Run) -> str:
     )
 
 
-def timing(run: Run) -> str:
-    """Seconds of rollout, reward, update and evaluation, and the speed of pre-training."""
-    parts = []
-    speed, tokens = (
-        [value for _, value in run.series("base", "tokens_per_second")],
-        run.last("base", "tokens"),
-    )
-    if speed and tokens:
-        parts.append(
-            paragraph(
-                f"Pre-training: {count(tokens)} tokens at {count(statistics.median(speed))} tokens/s (median over steps)."
-            )
-        )
-    names = {
-        "rollout": "rollout_seconds",
-        "reward": "reward_seconds",
-        "update": "update_seconds",
-        "evaluation": "evaluation_seconds",
-    }
-    spent = [
-        (name, sum(value for _, value in run.series("zero", metric)))
-        for name, metric in names.items()
-    ]
-    steps, total = len(run.series("zero", "rollout_seconds")), sum(value for _, value in spent)
-    if total > 0:
-        parts.append(
-            paragraph(
-                f"Reinforcement learning: {steps} steps, {duration(total)} in all, {compact(total / max(steps, 1))} s a step."
-            )
-        )
-        shown = [(name, value) for name, value in spent if value > 0]
-        parts.append(
-            stacked_bar(shown, lambda value: f"{duration(value)} ({percent(value / total, 0)})")
-        )
-    return section("time", "Where the time went", *(parts or [not_yet("no step has been timed.")]))
-
-
 def self_check_sentence(run: Run) -> str:
     """Whether answers that re-check themselves are righter, from the last held-out evaluation; "" if it was not measured."""
     last = run.after or run.before or {}
@@ -273,6 +262,7 @@ _RANKED = (("reward_helpful", "helpful", OCHRE), ("reward_safe", "safe", GREY))
 _GAP = (("log_prob_gap_mean", "mean", BLUE), ("log_prob_gap_max", "largest", ORANGE))
 _RATIO = (("ratio_mean", "mean", BLUE), ("ratio_max", "largest", ORANGE))
 _ACCURACY = "Share of sampled answers that are right. Held out: pass@1 on problems that no stage of training has seen."
+_TARGETS = "Mean negative log-likelihood of the tokens that the assistant says; validation: of conversations that are never trained on."
 _DOTS = "Lines are averages over training steps, dots held-out evaluations; step 0 is the model that a stage starts from."
 _PAID = (
     "Reasoning is paid by rules, general answers by two reward models, and both for their format."
@@ -366,7 +356,7 @@ def _unless_zero(run: Run, name: str, title: str) -> str:
     return _smooth(run, name, title) if any(value for _, value in run.series("zero", name)) else ""
 
 
-def _accuracy(run: Run) -> str:
+def accuracy(run: Run) -> str:
     lines = [
         Line("training prompts, average", _average(run, "zero", "accuracy"), BLUE),
         Line("single steps", run.series("zero", "accuracy"), BLUE, "faint"),

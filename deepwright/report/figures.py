@@ -104,3 +104,7 @@ def duration(seconds: float | None) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def or_unknown(value: Any) -> str:
+    return "unknown" if value is None else str(value)

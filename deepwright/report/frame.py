@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from deepwright.report.chinese import translations
+from deepwright.report.columns import meaning
 from deepwright.report.figures import escape
 
 _HERE = Path(__file__).parent
 STYLE = (_HERE / "page.css").read_text(encoding="utf-8")
 SCRIPT = (_HERE / "page.js").read_text(encoding="utf-8")
+LANGUAGES = (
+    '<p class="languages"><a href="#en" lang="en" translate="no">English</a>'
+    '<a href="#zh" lang="zh" translate="no">中文</a></p>'
+)
 
 
 def document(title: str, body: str, *, running: bool, written: float) -> str:
@@ -44,21 +51,37 @@ def grid(*figures: str) -> str:
     return f'<div class="grid">{drawn}</div>' if drawn else ""
 
 
-def table(head: list[str], rows: list[list[str]], numeric: int = 1) -> str:
-    """Cells are HTML. Columns from `numeric` on are set flush right."""
+def table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    numeric: int = 1,
+    meanings: Mapping[str, str] = {},
+) -> str:
+    """Cells are HTML. Columns from `numeric` on are set flush right; the first one stays in sight where a narrow screen scrolls. Heads that
+    columns.py knows, or `meanings`, are explained."""
+    said = {one: found for one in head if (found := meanings.get(one) or meaning(one))}
 
-    def row(cells: list[str], tag: str) -> str:
-        return (
-            "<tr>"
-            + "".join(
-                f"<{tag}{' class=n' if i >= numeric else ''}>{cell}</{tag}>"
-                for i, cell in enumerate(cells)
-            )
-            + "</tr>"
-        )
+    def cell(place: int, content: str, tag: str, title: str = "") -> str:
+        hint = f' title="{escape(title)}"' if title else ""
+        return f"<{tag}{' class=n' if place >= numeric else ''}{hint}>{content}</{tag}>"
 
-    return f'<div class="scroll"><table>{row([escape(h) for h in head], "th")}{"".join(row(r, "td") for r in rows)}</table></div>'
+    top = "".join(cell(i, escape(one), "th", said.get(one, "")) for i, one in enumerate(head))
+    below = ("".join(cell(i, one, "td") for i, one in enumerate(row)) for row in rows)
+    drawn = "".join(f"<tr>{row}</tr>" for row in (top, *below))
+    return f'<div class="scroll"><table>{drawn}</table></div>{_explained(said)}'
+
+
+def _explained(said: Mapping[str, str]) -> str:
+    if len(said) < 2:
+        return ""
+    listed = "".join(f"<dt>{escape(one)}</dt><dd>{escape(text)}</dd>" for one, text in said.items())
+    return fold("What the columns mean", f"<dl>{listed}</dl>")
 
 
 def fold(summary: str, *parts: str) -> str:
     return f"<details><summary>{escape(summary)}</summary>{''.join(parts)}</details>"
+
+
+def footer(now: float) -> str:
+    written = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now))
+    return f'<footer>Written {escape(written)} by Deepwright.<span id="age"></span></footer>'

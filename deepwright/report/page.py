@@ -3,51 +3,65 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from deepwright.files import write_whole
-from deepwright.report.curves import later, pre_training, reinforcement, timing
-from deepwright.report.figures import escape
-from deepwright.report.frame import document
+from deepwright.report.background import corpus, glossary, limits, settings
+from deepwright.report.curves import fine_tuning, later, pre_training, reinforcement
+from deepwright.report.frame import LANGUAGES, document, footer
+from deepwright.report.identity import about, title
+from deepwright.report.opening import opening
 from deepwright.report.records import Run, read_run
+from deepwright.report.result import decomposition, headline
+from deepwright.report.samples import across, kept, samples, tuned
 from deepwright.report.scaling import scaling
-from deepwright.report.sections import (
-    corpus,
-    decomposition,
-    glossary,
-    headline,
-    identity,
-    limits,
-    samples,
+from deepwright.report.stages import recipe
+from deepwright.report.timing import timing
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the page: what writes it ("" where a run has nothing of the kind), and one of the stages without which it has no place."""
+
+    name: str
+    words: str  # of its link
+    write: Callable[[Run], str]
+    stages: tuple[str, ...] = ()
+
+    def of(self, run: Run) -> str:
+        return self.write(run) if not self.stages or any(map(run.has, self.stages)) else ""
+
+
+PARTS = (
+    Part("recipe", "the recipe", recipe),
+    Part("result", "result", headline, ("zero",)),
+    Part("rise", "what the rise is made of", decomposition, ("zero",)),
+    Part("scaling", "thinking longer, voting", scaling),
+    Part("across", "one problem, every stage", across),
+    Part("zero", "reinforcement learning", reinforcement, ("zero",)),
+    Part("samples", "samples", samples, ("zero",)),
+    Part("later", "after R1-Zero", later),
+    Part("kept", "samples kept", kept),
+    Part("sft", "fine-tuning", fine_tuning, ("sft",)),
+    Part("tuned", "samples", tuned, ("sft",)),
+    Part("base", "base model", pre_training, ("base",)),
+    Part("corpus", "corpus", corpus, ("base",)),
+    Part("time", "time", timing),
+    Part("limits", "limits", limits),
+    Part("settings", "settings", settings),
+    Part("glossary", "glossary", glossary),
 )
-from deepwright.report.stages import across, kept, recipe
-
-# (name, words for its link, what writes it, the stage without which it has no place); "" where a run has nothing of the kind
-_PARTS = (
-    ("recipe", "the recipe", recipe, ""),
-    ("result", "result", headline, ""),
-    ("rise", "what the rise is made of", decomposition, "zero"),
-    ("scaling", "thinking longer, voting", scaling, ""),
-    ("across", "one problem, every stage", across, ""),
-    ("zero", "reinforcement learning", reinforcement, "zero"),
-    ("samples", "samples", samples, "zero"),
-    ("later", "after R1-Zero", later, ""),
-    ("kept", "samples kept", kept, ""),
-    ("base", "base model", pre_training, "base"),
-    ("corpus", "corpus", corpus, "base"),
-    ("time", "time", timing, ""),
-    ("limits", "limits", limits, ""),
-    ("glossary", "glossary", glossary, ""),
-)
 
 
-def write_report(run_dir: str | Path) -> Path:
-    """Reads a run folder as it is now and writes `report.html` into it by rename, so that a reader never sees half a page.
+def write_report(run_dir: str | Path, path: Path | None = None) -> Path:
+    """Reads a run folder as it is now and writes `report.html` into it, or the page to `path`; by rename, so that a reader never sees half a page.
 
     Files that are not there yet leave a line that says so. ValueError names a file that is there and damaged.
     """
     run = read_run(run_dir)
-    path = run.folder / "report.html"
+    path = path or run.folder / "report.html"
     text = page(run, time.time())
     # a run's files may hold half characters
     write_whole(path, text.encode(errors="replace").decode())
@@ -56,16 +70,12 @@ def write_report(run_dir: str | Path) -> Path:
 
 def page(run: Run, now: float) -> str:
     """The HTML text of a run's report, written at `now` (seconds since 1970)."""
-    parts = [
-        (name, words, text)
-        for name, words, write, stage in _PARTS
-        if (not stage or run.has(stage)) and (text := write(run))
-    ]
-    links = "".join(f'<a href="#{name}">{words}</a>' for name, words, _ in parts)
-    written = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now))
-    footer = f'<footer>Written {escape(written)} by Deepwright.<span id="age"></span></footer>'
-    languages = '<p class="languages"><a href="#en" lang="en" translate="no">English</a><a href="#zh" lang="zh" translate="no">中文</a></p>'
-    body = f"<header>{languages}{identity(run)}<nav>{links}</nav></header><main>{''.join(text for _, _, text in parts)}{footer}</main>"
+    parts = [(part, text) for part in PARTS if (text := part.of(run))]
+    links = "".join(f'<a href="#{part.name}">{part.words}</a>' for part, _ in parts)
+    body = (
+        f"<header>{LANGUAGES}{title(run)}</header><main>{opening(run)}{about(run)}<nav>{links}</nav>"
+        f"{''.join(text for _, text in parts)}{footer(now)}</main>"
+    )
     return document(
         f"{run.folder.resolve().name}: run report", body, running=run.running, written=now
     )

@@ -26,6 +26,23 @@ from deepwright.report.figures import number
 Point = tuple[float, float]
 # where samples of a model were kept to learn from
 HARVESTS = ("cold_start", "rejection/reasoning", "rejection/general")
+# the stages of the recipe in their order, those of the small model last, as a reader calls them
+STAGES = {
+    "base": "Base",
+    "zero": "R1-Zero",
+    "cold_start": "Dev1 (cold start)",
+    "reasoning_rl": "Dev2 (reasoning RL)",
+    "without_language_reward": "Dev2 without language reward",
+    "finetune": "Dev3 (fine-tuning)",
+    "align": "R1 (alignment)",
+    "student": "Student before",
+    "distill": "Student, taught by samples",
+    "student_by_rl": "Student, RL alone",
+}
+STUDENTS = ("student", "distill", "student_by_rl")
+# a stage that is a command of its own, and the section of its settings
+ALONE = {"base": "pretrain", "zero": "rl", "sft": "sft"}
+Times = dict[str, dict[str, float]]  # seconds by stage and by what they were spent on
 
 
 @dataclass(frozen=True)
@@ -84,16 +101,37 @@ class Run:
 
     def has(self, stage: str) -> bool:
         """Whether a stage belongs to this run: it has records, or its settings are there and nothing takes its place; a run that says nothing is taken to
-        have both."""
-        sections = {"base": "pretrain", "zero": "rl"}
+        have pre-training and what follows it."""
         told = [
-            name for name, section in sections.items() if isinstance(self.config.get(section), dict)
+            name for name, section in ALONE.items() if isinstance(self.config.get(section), dict)
         ]
         if self.config.get("start"):
             told = [name for name in told if name != "base"]
-        return stage in (told or sections) or any(
+        return stage in (told or ("base", "zero")) or any(
             record.get("stage") == stage for record in self.metrics
         )
+
+    @property
+    def last_stage(self) -> str:
+        """The stage of the newest record of training; "" before the first."""
+        return str(self.metrics[-1].get("stage")) if self.metrics else ""
+
+    @property
+    def times(self) -> Times:
+        """Seconds by stage and by what they were spent on, as the run counted them; of older runs those of steps and of the evaluations between them."""
+        counted = {
+            stage: {part: n for part, value in spent.items() if (n := number(value)) is not None}
+            for stage, spent in table_in(self.facts, "times").items()
+            if isinstance(spent, dict)
+        }
+        if counted:
+            return counted
+        found: Times = {}
+        for name, part in (("step_seconds", "training"), ("evaluation_seconds", "evaluation")):
+            for stage in dict.fromkeys(str(record.get("stage")) for record in self.metrics):
+                if spent := sum(value for _, value in self.series(stage, name)):
+                    found.setdefault(stage, {})[part] = spent
+        return found
 
     @property
     def beyond_zero(self) -> bool:
@@ -222,6 +260,19 @@ def interval_in(record: dict[str, Any] | None, name: str) -> tuple[float, float]
         return None
     low, high = map(number, ends)
     return None if low is None or high is None else (low, high)
+
+
+def shares_in(record: dict[str, Any], name: str) -> list[tuple[str, float]]:
+    """(part, number) of what a record holds by name, without what is no number."""
+    return [
+        (str(part), value)
+        for part, share in table_in(record, name).items()
+        if (value := number(share)) is not None
+    ]
+
+
+def step_of(record: dict[str, Any]) -> float:
+    return number(record.get("step")) or 0.0
 
 
 def find(table: Any, name: str) -> Any:

@@ -109,10 +109,7 @@ def chart(title: str, lines: Sequence[Line], over: str, sentence: str) -> str:
         f'<i style="bottom:{100 * y.place(tick):.1f}%">{100 * tick:.3g}%</i>' for tick in ticks
     )
     rules = "".join(f"M0,{_down(y, tick)}H{WIDTH}" for tick in ticks)
-    marks = "".join(
-        f'<i style="position:absolute;left:{_across(x, p) / WIDTH:.2%};transform:translateX(-50%)">{compact(p)}</i>'
-        for p in places
-    )
+    marks = "".join(f'<i style="left:{_across(x, p) / WIDTH:.2%}">{compact(p)}</i>' for p in places)
     names = "".join(
         f'<li><u class="line c{line.colour}"></u>{escape(line.label)}</li>' for line in lines
     )
@@ -121,7 +118,7 @@ def chart(title: str, lines: Sequence[Line], over: str, sentence: str) -> str:
         f'<div class="plot"><div class="yticks">{down}</div>'
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" role="img" aria-label="{escape(title)}">'
         f'<path class="grid" d="{rules}"/>{"".join(_curve(line, x, y, over) for line in lines)}</svg></div>'
-        f'<div class="xticks" style="position:relative;height:1.5em">{marks}</div><p class="note">{escape(sentence)}</p></figure>'
+        f'<div class="xticks">{marks}</div><p class="note">{escape(sentence)}</p></figure>'
     )
 
 

@@ -19,7 +19,7 @@ from deepwright.report.figures import number, percent
 from deepwright.report.records import Run
 
 MEASURED = Path(__file__).with_name("spread.json")
-FREE = ("seed", "run", "threads")  # settings that may differ between runs of one recipe
+FREE = ("seed", "run", "threads", "track")  # settings that may differ between runs of one recipe
 VERSION = "deepwright_version"  # stands among the settings of a run and is none
 
 

@@ -1,9 +1,9 @@
-"""The whole recipe in one view: what every stage reached beside what was published for it, what the comparisons of the recipe say, which samples were
-kept to learn from, and held-out problems as every stage answers them.
+"""The whole recipe in one view: what every stage reached beside what was published for it, and what the comparisons of the recipe say.
 
 No outcome is written down in advance. The published direction of a comparison is the sign of the published difference, and a sentence says which of
 three cases this run is: that direction, the other one, or no difference beyond two standard errors. Both sides are asked the same problems, so their
-errors, added in squares as if they were independent, are an upper bound as long as a problem that is hard for one is hard for the other.
+errors, added in squares as if they were independent, are an upper bound as long as a problem that is hard for one is hard for the other. A quick
+run is compared with nothing.
 
 PUBLISHED is in %. Stages from R1-Zero to R1: R1 (arXiv 2501.12948, second version), table 3, and 15.6 for the base, section 2. The
 students: table 6 of the first version, Qwen2.5-32B taught by samples, and by reinforcement learning alone.
@@ -26,25 +26,11 @@ from deepwright.report.figures import (
     duration,
     escape,
     number,
-    percent,
     percent_with_error,
 )
-from deepwright.report.frame import fold, not_yet, paragraph, section, table
-from deepwright.report.records import HARVESTS, Run, interval_in, table_in
-from deepwright.report.sections import sample
+from deepwright.report.frame import not_yet, paragraph, section, table
+from deepwright.report.records import STAGES, Run, interval_in, table_in
 
-STAGES = {
-    "base": "Base",
-    "zero": "R1-Zero",
-    "cold_start": "Dev1 (cold start)",
-    "reasoning_rl": "Dev2 (reasoning RL)",
-    "without_language_reward": "Dev2 without language reward",
-    "finetune": "Dev3 (fine-tuning)",
-    "align": "R1 (alignment)",
-    "student": "Student before",
-    "distill": "Student, taught by samples",
-    "student_by_rl": "Student, RL alone",
-}
 BENCHMARKS = ("AIME 2024", "MATH-500", "LiveCodeBench", "IF-Eval", "AlpacaEval 2")
 PUBLISHED: dict[str, tuple[float | None, ...]] = {
     "base": (15.6, None, None, None, None),
@@ -56,8 +42,9 @@ PUBLISHED: dict[str, tuple[float | None, ...]] = {
     "distill": (72.6, 94.3, 57.2, None, None),
     "student_by_rl": (47.0, 91.6, 40.2, None, None),
 }
-MOST_PROBLEMS = 3
 Figure = tuple[float, float | None]  # a share and its standard error
+# columns whose figures the page has elsewhere: in a sentence below, and where the time went
+ELSEWHERE = ("win rate over Dev3", "training")
 
 
 def _times(run: Run) -> list[str]:
@@ -124,24 +111,37 @@ def recipe(run: Run) -> str:
     """The table of stages, the published one, and the comparisons; "" for a run that stops at R1-Zero."""
     if not run.beyond_zero:
         return ""
-    said = "".join(
-        f"<li><b>{escape(lead)}</b> {escape(' '.join(text))}</li>" for lead, text in findings(run)
-    )
+    head, rows = stage_table(run)
+    kept = [place for place, name in enumerate(head) if name not in ELSEWHERE]
+    cells = [[_name(row[0]), *(row[place] for place in kept[1:])] for row in rows]
+    shown = table([head[place] for place in kept], cells)
     return section(
         "recipe",
         "The recipe, stage by stage",
         paragraph(_LEAD, "soft"),
-        _ablation(run),
+        shown,
+        *([paragraph(_QUICK)] if run.setting("quick") is True else _compared(run)),
+    )
+
+
+def _compared(run: Run) -> list[str]:
+    """What the comparisons say, and the published figures."""
+    said = "".join(
+        f"<li><b>{escape(lead)}</b> {escape(' '.join(text))}</li>" for lead, text in findings(run)
+    )
+    return [
         f"<ul>{said}</ul>"
         if said
         else not_yet("comparisons need two stages that were both judged."),
         "<h3>Published for the same stages</h3>",
         _published(run),
         paragraph(_SOURCE, "soft"),
-    )
+    ]
 
 
-def _ablation(run: Run) -> str:
+def stage_table(run: Run) -> tuple[list[str], list[list[str]]]:
+    """The heads of the columns that some stage fills, and a row of plain text for every stage that was judged, whose first cell is
+    the stage."""
     judged = [stage for stage in STAGES if run.labelled(stage)]
     others = [
         name for name in _variants(run) if any(run.labelled(f"{stage} {name}") for stage in judged)
@@ -149,29 +149,17 @@ def _ablation(run: Run) -> str:
     rows, measured = [], spread.measured_for(run)
     for stage in judged:
         found, asked = run.labelled(stage), run.labelled(f"{stage} requests")
-        rows.append([
-            _name(stage), _share(found), measured.range_of(stage) if measured else "",
-            *(_share(run.labelled(f"{stage} {name}")) for name in others),
-            *(_share(found, name) for name in ("format_rate", "language_consistency")), compact(number(found.get("mean_length"))),
-            _share(asked), _share(run.facts.get("win_rate"), "after", "standard_error") if stage == "align" else "",
-            duration(spent) if (spent := run.spent(stage)) else "",
-        ])  # fmt: skip
-    head = [
-        "stage",
-        "pass@1",
-        "of other runs",
-        *others,
-        "format",
-        "one language",
-        "length",
-        "requests",
-        "win rate over Dev3",
-        "training",
-    ]
-    filled = [place for place in range(len(head)) if any(row[place] for row in rows)]
-    return table(
-        [head[place] for place in filled], [[row[place] for place in filled] for row in rows]
-    )
+        win = run.facts.get("win_rate") if stage == "align" else None
+        rows.append({
+            "stage": stage, "pass@1": share(found), "of other runs": measured.range_of(stage) if measured else "",
+            **{name: share(run.labelled(f"{stage} {name}")) for name in others},
+            "format": share(found, "format_rate"), "one language": share(found, "language_consistency"),
+            "length": compact(number(found.get("mean_length"))), "requests": share(asked),
+            "win rate over Dev3": share(win, "after", "standard_error"),
+            "training": duration(spent) if (spent := run.spent(stage)) else "",
+        })  # fmt: skip
+    head = [name for name in (rows[0] if rows else ()) if any(row[name] for row in rows)]
+    return head, [[row[name] for name in head] for row in rows]
 
 
 def _published(run: Run) -> str:
@@ -226,65 +214,6 @@ def difference(new: Figure, old: Figure) -> Figure:
     return new[0] - old[0], error
 
 
-def kept(run: Run) -> str:
-    """How many samples were kept to learn from, and why the others were not; "" where none were drawn."""
-    places = [place for place in HARVESTS if place in run.dropped]
-    if not places:
-        return ""
-    sizes = {
-        place: {
-            why: n for why in run.dropped[place] if (n := number(run.dropped[place][why])) and n > 0
-        }
-        for place in places
-    }
-    totals = {place: sum(sizes[place].values()) for place in places}
-    reasons = sorted(
-        {why for place in places for why in sizes[place]},
-        key=lambda why: (why != "kept", -sum(sizes[p].get(why, 0) for p in places)),
-    )
-    rows = [
-        [escape(why), *(_bar(sizes[p].get(why, 0.0), totals[p], why) for p in places)]
-        for why in reasons
-    ]
-    rows.append(["all", *(count(totals[place]) for place in places)])
-    return section(
-        "kept",
-        "Samples kept to learn from",
-        paragraph(_KEPT, "soft"),
-        table(["", *(_PLACES[p] for p in places)], rows, 9),
-    )
-
-
-def across(run: Run) -> str:
-    """The first held-out problems that most stages answered, each as every stage answers it; "" for a run that stops at R1-Zero."""
-    answers: dict[str, dict[str, dict[str, Any]]] = {}
-    for record in run.samples:
-        if str(record.get("stage")) in STAGES and record.get("split", "held_out") == "held_out":
-            answers.setdefault(str(record.get("prompt", "")), {})[str(record["stage"])] = (
-                record  # the last step counts
-            )
-    if not run.beyond_zero or not answers:
-        return ""
-    first, *others = sorted(answers, key=lambda prompt: -len(answers[prompt]))[:MOST_PROBLEMS]
-    more = (
-        fold("More problems", *(_answers(prompt, answers[prompt]) for prompt in others))
-        if others
-        else ""
-    )
-    return section(
-        "across",
-        "One problem, answered by every stage",
-        paragraph(_ACROSS, "soft"),
-        _answers(first, answers[first]),
-        more,
-    )
-
-
-def _answers(prompt: str, of: dict[str, dict[str, Any]]) -> str:
-    shown = "".join(sample(of[stage], title) for stage, title in STAGES.items() if stage in of)
-    return f'<h3><code>{escape(prompt)}</code></h3><div class="pair">{shown}</div>'
-
-
 def _variants(run: Run) -> list[str]:
     """What follows the stage in the labels of its further evaluations: "greedy", "T=0.6", "on count=4"."""
     ends = [
@@ -305,7 +234,7 @@ def figure_of(record: dict[str, Any], name: str, error: str = "") -> Figure | No
     return None if value is None else (value, number(record.get(error or f"{name}_se")))
 
 
-def _share(record: Any, name: str = "pass_at_1", error: str = "") -> str:
+def share(record: Any, name: str = "pass_at_1", error: str = "") -> str:
     found = figure_of(record, name, error) if isinstance(record, dict) else None
     interval = interval_in(record, "pass@1") if found and name == "pass_at_1" else None
     return percent_with_error(*found, interval=interval) if found else ""
@@ -320,29 +249,15 @@ def _sides(one: Comparison, new: Figure, old: Figure) -> str:
     return f"{STAGES[one.new]} against {STAGES[one.old]}, {what}: {percent_with_error(*new)} against {percent_with_error(*old)}."
 
 
-def _bar(size: float, total: float, why: str) -> str:
-    if not size:
-        return ""
-    colour, share = 3 if why == "kept" else 6, size / total
-    return f'<div class="stack thin"><s class="c{colour}" style="width:{100 * share:.1f}%"></s></div>{count(size)} ({percent(share)})'
-
-
-_PLACES = {
-    "cold_start": "cold start, from R1-Zero",
-    "rejection/reasoning": "fine-tuning, reasoning",
-    "rejection/general": "fine-tuning, general requests",
-}
 _SEEN = "This run goes the published way."
 _UNSEEN = "The published direction does not appear: the difference is within two standard errors."
 _OPPOSITE = "The published direction does not appear: this run goes the other way."
 _LEAD = (
     "Held-out figures of every stage, in the order of the recipe. Shares of right answers have one standard error, with all samples of a problem as one "
-    "cluster. Dev1, Dev2 and Dev3 are the paper's names for the models between R1-Zero and R1. Training is the time of the steps alone, without sampling "
-    "what is learned from and without evaluation."
+    "cluster. Dev1, Dev2 and Dev3 are the paper's names for the models between R1-Zero and R1."
 )
 _SOURCE = (
     "In %, by models of 671 billion parameters on other tasks: only directions can be compared. R1 (arXiv 2501.12948, second version), table 3; base: section "
     "2; students: Qwen2.5-32B, table 6 of the first version."
 )
-_KEPT = "Many samples are drawn, few are kept. One that fails for several reasons counts under the first."
-_ACROSS = "Chosen by order alone: the first held-out problems of this run, each with its first sample at the end of every stage."
+_QUICK = "A quick run is too short to learn anything: it is held against no published figure, and its own differences say nothing."

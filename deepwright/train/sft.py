@@ -165,7 +165,7 @@ def require_ends(documents: Sequence[Document], tokenizer: Tokenizer) -> None:
             )
 
 
-def _require_fit(documents: Sequence[Document], config: ModelConfig) -> None:
+def require_fit(documents: Sequence[Document], config: ModelConfig) -> None:
     """ValueError for a document longer than the context, or with words that the model has not."""
     context, words = config.max_position_embeddings, config.vocab_size
     for place, document in enumerate(documents):
@@ -192,7 +192,7 @@ def sft(
     """Trains `model` in place on `documents`; resumes and is interrupted as `pretrain` is. Raises the same errors, and ValueError when an
     end token is no target."""
     require_ends(documents, tokenizer)
-    _require_fit([*documents, *validation], model.config)
+    require_fit([*documents, *validation], model.config)
     stream = DocumentStream(documents, config.epochs, seed)
     held_out = [
         make_batch(validation[start : start + 16]) for start in range(0, len(validation), 16)

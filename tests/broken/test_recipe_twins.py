@@ -30,8 +30,8 @@ def votes_of_a_budget_too(original):
 
 
 def usual_votes(original):
-    return lambda self, problems, samples, temperature, ks=None: original(
-        self, problems, samples, temperature
+    return lambda self, problems, samples, temperature, ks=None, **shown: original(
+        self, problems, samples, temperature, **shown
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import seeds
 from deepwright.refusals import changes
-from deepwright.report import chinese, curves, records, spread, stages
+from deepwright.report import chinese, curves, records, samples, spread, stages
 from tests.broken.patched import must_reject
 from tests.report import test_chinese as words
 from tests.report import test_seeds as side_by_side
@@ -139,8 +139,8 @@ TWINS = [
     (checks.test_a_lower_published_figure_is_a_direction_too, stages, "verdict", published_is_always_higher),
     (checks.test_the_table_has_every_stage_in_the_order_of_the_recipe, stages, "STAGES", order_of_the_alphabet),
     (checks.test_the_last_evaluation_of_a_stage_counts, records.Run, "labelled", first_evaluation_counts),
-    (checks.test_samples_kept_and_dropped, stages, "_bar", shares_of_what_was_kept),
-    (checks.test_one_problem_by_every_stage, stages, "across", training_samples_too),
+    (checks.test_samples_kept_and_dropped, samples, "_bar", shares_of_what_was_kept),
+    (checks.test_one_problem_by_every_stage, samples, "across", training_samples_too),
     (checks.test_curves_start_at_the_model_that_a_stage_starts_from, curves, "STARTS", every_stage_from_the_base),
     (checks.test_win_rate_goes_from_half_to_what_the_run_ended_with, curves, "_wins", no_win_at_the_start),
     (checks.test_the_rise_of_zero_stays_that_of_zero, records.Run, "held_out", requests_are_problems),

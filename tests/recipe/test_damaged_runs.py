@@ -22,7 +22,7 @@ from deepwright.recipe import base
 from deepwright.recipe.align import _read_pairs
 from deepwright.recipe.harvest import kept_documents
 from deepwright.recipe.journal import Journal
-from deepwright.recipe.r1 import run_checked, summary
+from deepwright.recipe.r1 import run_checked
 from deepwright.recipe.resolve import split_words
 from deepwright.recipe.session import check_same, model_folder, open_run
 from deepwright.recipe.settings import resolve_for
@@ -93,7 +93,7 @@ def read_again(folder: Path) -> None:
     for stage, step in (("base", 0), ("zero", 2)):
         journal.tracker.rewind(stage, 1)
         journal.find(stage, step, stage)
-    summary(journal)
+    journal.summary()
     journal.facts()
 
 

@@ -200,3 +200,40 @@ def test_a_rise_is_that_over_the_model_that_was_pre_trained(tmp_path):
         if label in ("zero", "distill")
     }
     assert rises == {"zero": 1, "distill": 0}
+
+
+class Told(Author):
+    """An author that tells of every answer, as the engine does."""
+
+    def __init__(self):
+        super().__init__()
+        self.told, self.watch = [], self.nobody
+
+    def nobody(self, ended, running):
+        raise AssertionError("nobody watches any more")
+
+    def sample(self, prompts, sampling):
+        found = super().sample(prompts, sampling)
+        for group in found:
+            self.told.append(self.watch)
+            self.watch(len(group), 0)
+        return found
+
+
+def test_answers_are_watched_while_they_are_sampled_and_no_longer(tmp_path):
+    judge = dataclasses.replace(judge_in(tmp_path), sampler=Told())
+    judge.in_full("align", 7, last=True)  # also at budgets, through a sampler around this one
+    judge.on_the_way("align", 2)
+    assert judge.sampler.watch == judge.sampler.nobody and len(judge.sampler.told) > 10
+    assert judge.journal.times.table().keys() == {"align"}
+
+
+def test_the_report_is_drawn_anew_while_any_stage_goes_on(tmp_path, monkeypatch):
+    journal, drawn = Journal(tmp_path), []
+    monkeypatch.setattr("deepwright.recipe.journal.write_report", drawn.append)
+    journal.tracker.log("align", 1, {"reward": 0.5})
+    journal.tracker.log("align", 2, {"reward": 0.5})
+    assert drawn == [tmp_path], "at once, and then when it is old enough"
+    journal._written -= 60
+    journal.tracker.log("reward_safe", 1, {"reward_model_loss": 0.5})
+    assert len(drawn) == 2

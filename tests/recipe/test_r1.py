@@ -74,7 +74,7 @@ def test_finished_run_gone_on_with_changes_nothing(done, capsys):
     for line in (ZERO, []):
         assert main(["r1", "--run", str(done), *line, "--resume"]) == 0
         assert {path: path.read_bytes() for path in before} == before
-    assert "held-out pass@1" in capsys.readouterr().out
+    assert "pass@1" in capsys.readouterr().out
 
 
 @pytest.mark.invariant
@@ -121,7 +121,8 @@ def test_a_sampler_that_is_down_is_one_sentence(done, tmp_path, reload, said, ca
     start = str(model_folder(done / "base", (".",)))
     assert main(["r1", "--run", str(tmp_path / "r"), "--start", start, *ZERO, *served]) == 2
     error = capsys.readouterr().err
-    assert said in error and "Traceback" not in error and len(error.splitlines()) == 1
+    *begun, last = error.splitlines()
+    assert said in last and "Traceback" not in error and not any("deepwright:" in x for x in begun)
 
 
 def test_existing_run_is_not_overwritten(done, capsys):

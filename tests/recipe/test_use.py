@@ -305,8 +305,10 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(reader, tmp_path, ca
     path = write(tmp_path / "aime.jsonl", AIME)
     assert main(["eval", str(reader), "--tasks", f"file:{path}", *FEW]) == 0
     sampled, judged = capsys.readouterr().err.splitlines()
-    assert re.fullmatch(r"sampling 60/60 answers \| [\d,]+/s \| 0:00:00 left \| 0 running", sampled)
-    assert re.fullmatch(r"judging 60/60 answers \| [\d,]+/s \| 0:00:00 left \| ", judged)
+    assert re.fullmatch(
+        r"sampling 60/60 answers \| [\d,.]+ answers/s \| 0:00:00 left \| 0 running", sampled
+    )
+    assert re.fullmatch(r"judging 60/60 answers \| [\d,.]+ answers/s \| 0:00:00 left \| ", judged)
 
 
 class Terminal(io.StringIO):

@@ -53,7 +53,7 @@ def make_run(
     for step in range(1, base_steps + 1):
         tracker.log("base", step, base_values(step, base_steps, chance))
     for step in range(1, zero_steps + 1):
-        tracker.log("zero", step, zero_values(step / zero_steps, chance))
+        tracker.log("zero", step, zero_values(step / zero_steps, chance) | {"step_seconds": 3.0})
     lines = [
         evaluation(0.0, "base", 0),
         {**evaluation(0.12, "base", 0), "label": "base T=0.6", "temperature": 0.6},

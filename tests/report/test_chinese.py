@@ -10,10 +10,12 @@ from deepwright.metrics import GLOSSARY
 from deepwright.recipe.journal import _CORPUS_TEXT
 from deepwright.report import chinese as lookup
 from deepwright.report.chinese import ENTRIES, SAID_BY_SCRIPT, chinese, texts, translations
+from deepwright.report.comparison import comparison, names_of
 from deepwright.report.page import page
 from deepwright.report.records import read_run
 from deepwright.tasks import Verdict
 from tests.report.fabricated import make_recipe, make_run, write_lines
+from tests.report.test_opening import make_alone
 from tests.report.test_report import report_of
 
 WORDS = re.compile("[A-Za-z]{2}")
@@ -81,6 +83,8 @@ def english_left(run):
         "nothing",
         "started elsewhere",
         "not finite",
+        "fine-tuning",
+        "pre-training alone",
     ],
 )
 def test_every_text_of_a_page_has_a_translation(tmp_path, kind):
@@ -92,6 +96,8 @@ def test_every_text_of_a_page_has_a_translation(tmp_path, kind):
         make_run(folder, 200, 120)
     if kind == "quick and running":
         make_run(folder, 5, 5, quick=True, status="running")
+    if kind in ("fine-tuning", "pre-training alone"):
+        make_alone(folder, "sft" if kind == "fine-tuning" else "pretrain")
     if kind == "before":
         make_run(folder, 40, 0)
     if kind == "first step":
@@ -232,3 +238,16 @@ def test_the_switch_names_both_languages_in_themselves(tmp_path):
         in text
     )
     assert not re.search('id="(en|zh)"', text)  # a part of that name would be scrolled to
+
+
+def test_every_text_of_a_comparison_has_a_translation(tmp_path):
+    for kind in ("sft", "pretrain"):
+        (tmp_path / kind).mkdir()
+        make_alone(tmp_path / kind, kind)
+    runs = [read_run(make_recipe(tmp_path / name)) for name in ("first", "second")]
+    runs += [read_run(tmp_path / kind) for kind in ("sft", "pretrain")]
+    for some in (runs, runs[:2]):
+        body = comparison(some, 1e9).split("<body")[1].split("<script>")[0]
+        own = set().union(*map(data_of, some), names_of(some))
+        left = [text for text in texts(body) if WORDS.search(text) and not chinese(text)]
+        assert [text for text in left if text.strip() not in own] == []

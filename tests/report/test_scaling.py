@@ -95,7 +95,7 @@ def test_accuracy_against_budget(tmp_path):
             f"{round((0.02 + 0.96 * x) * WIDTH)},{round((1 - value) * HEIGHT)}"
             for x, value, *_ in points
         ]
-    marks = re.findall(r'left:([\d.]+)%;transform:translateX\(-50%\)">(\d+)</i>', figure)
+    marks = re.findall(r'left:([\d.]+)%">(\d+)</i>', figure)
     assert marks == [("2.00", "16"), ("34.00", "32"), ("66.00", "64"), ("98.00", "128")]
     assert "zero, step 40, 64 tokens of thought: 50.0\u00a0±\u00a03.0%" in figure
 

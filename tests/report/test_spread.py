@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from deepwright.report import sections, spread, stages
+from deepwright.report import background, spread, stages
 from deepwright.report.chinese import chinese
-from deepwright.report.records import Run, read_run
-from deepwright.report.stages import STAGES
+from deepwright.report.records import STAGES, Run, read_run
 from tests.report.fabricated import make_recipe
 
 
@@ -72,15 +71,15 @@ def test_other_settings_are_not_measured_together(runs):
 
 
 def test_the_report_of_such_a_run_says_it(runs, kept):
-    assert "R1 at 55.0% to 70.0%" in sections.limits(runs[2])
+    assert "R1 at 55.0% to 70.0%" in background.limits(runs[2])
     assert "of other runs" in stages.recipe(runs[2])
     elsewhere = replace(runs[2], config={**runs[2].config, "quick": True})
-    assert " of these settings" not in sections.limits(elsewhere)
+    assert " of these settings" not in background.limits(elsewhere)
     assert "of other runs" not in stages.recipe(elsewhere)
 
 
 def test_it_is_said_in_chinese_too(runs, kept):
-    (text,) = re.findall("<li>([^<]*of these settings[^<]*)</li>", sections.limits(runs[2]))
+    (text,) = re.findall("<li>([^<]*of these settings[^<]*)</li>", background.limits(runs[2]))
     assert "R1 为 55.0% 至 70.0%" in chinese(text)
 
 

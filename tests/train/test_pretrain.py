@@ -302,7 +302,7 @@ def test_before_anything_is_done_nobody_knows_how_long_it_takes():
     said = io.StringIO()
     with Progress(100, "sampling", "answers", stream=said, seconds=0.0) as progress:
         progress.advance(0, "8 running")
-    assert said.getvalue() == "sampling 0/100 answers | 0/s | ? left | 8 running\n"
+    assert said.getvalue() == "sampling 0/100 answers | 0 answers/s | ? left | 8 running\n"
 
 
 def test_a_bar_on_a_terminal():
