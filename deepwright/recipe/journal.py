@@ -58,8 +58,8 @@ reward, or any advice to search. About four documents in ten leave out or mispla
 may be a training problem, so a document can show arithmetic that also solves a held-out problem, but never that problem."""
 
 _HAYSTACK_TEXT = """\
-Every document is generated: plain sentences, among them some that state who was given which key, and questions for one of the keys stated before, with
-their answers. Names, keys and sentences are drawn anew for each document, so there is nothing to know but where to look. A document is as long as a row."""
+Every document is generated: plain sentences, among them some that note a number under a name, and some that recall one noted before. Names, numbers and
+sentences are drawn anew for each document, so there is nothing to know but where to look."""
 
 Asked = Callable[[], None]  # raises where the folder is no longer the run's (`Owner.check`)
 

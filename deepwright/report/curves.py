@@ -74,6 +74,7 @@ def pre_training(run: Run) -> str:
         _drafts(run),
         grid(loss(run, "base") if run.has("zero") else "",
              _plain(run, "base", "mtp_loss", "Loss of the token after next", zero=False),
+             _plain(run, "base", "bits_per_byte", "Bits per byte", zero=False),
              _plain(run, "base", "mtp_acceptance", "Drafts accepted"),
              plot("Balance of the experts (MaxVio)", balance, sentence=GLOSSARY["max_vio"].sentence), *maps,
              _plain(run, "base", "balance_loss", "Balance loss", zero=False),
@@ -99,6 +100,18 @@ def loss(run: Run, stage: str) -> str:
     ]
     sentence = GLOSSARY["loss"].sentence if stage == "base" else _TARGETS
     return plot("Loss", lines, unit="nats/token", zero=False, sentence=sentence, wide=True)
+
+
+def stretched(run: Run) -> str:
+    """The losses of the phases in which the context was stretched; "" where it was not."""
+    phases = [f"long_context_{phase}" for phase in range(1, 5)]
+    drawn = [
+        _plain(run, stage, "loss", f"Loss in phase {place}", zero=False)
+        for place, stage in enumerate(phases, 1)
+        if run.series(stage, "loss")
+    ]
+    lead = paragraph(_STRETCHED, "soft")
+    return section("stretched", "A longer context", lead, grid(*drawn)) if drawn else ""
 
 
 def fine_tuning(run: Run) -> str:
@@ -262,6 +275,7 @@ _RANKED = (("reward_helpful", "helpful", OCHRE), ("reward_safe", "safe", GREY))
 _GAP = (("log_prob_gap_mean", "mean", BLUE), ("log_prob_gap_max", "largest", ORANGE))
 _RATIO = (("ratio_mean", "mean", BLUE), ("ratio_max", "largest", ORANGE))
 _ACCURACY = "Share of sampled answers that are right. Held out: pass@1 on problems that no stage of training has seen."
+_STRETCHED = "After pre-training the positions are stretched by YaRN and the model is trained on, in rows of each phase's own length."
 _TARGETS = "Mean negative log-likelihood of the tokens that the assistant says; validation: of conversations that are never trained on."
 _DOTS = "Lines are averages over training steps, dots held-out evaluations; step 0 is the model that a stage starts from."
 _PAID = (

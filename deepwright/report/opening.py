@@ -95,6 +95,8 @@ def _losses(run: Run) -> Iterator[str]:
             yield tile("Validation loss", f"{held[-1][1]:.3f}", f"nats/token, step {held[-1][0]:g}{first}")  # fmt: skip
         elif last:
             yield tile("Training loss", f"{last[-1][1]:.3f}", f"nats/token, step {last[-1][0]:g}; {last[0][1]:.3f} at the first")  # fmt: skip
+        if bits := run.last(stage, "bits_per_byte"):
+            yield tile("Bits per byte", f"{bits:.3f}", "on held-out text, whatever the tokenizer")
         if tokens and last:
             yield tile("Read", f"{count(tokens)} tokens", f"in {last[-1][0]:g} steps")
 

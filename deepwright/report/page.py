@@ -9,13 +9,13 @@ from pathlib import Path
 
 from deepwright.files import write_whole
 from deepwright.report.background import corpus, glossary, limits, settings
-from deepwright.report.curves import fine_tuning, later, pre_training, reinforcement
+from deepwright.report.curves import fine_tuning, later, pre_training, reinforcement, stretched
 from deepwright.report.frame import LANGUAGES, document, footer
 from deepwright.report.identity import about, title
 from deepwright.report.opening import opening
 from deepwright.report.records import Run, read_run
 from deepwright.report.result import decomposition, headline
-from deepwright.report.samples import across, kept, samples, tuned
+from deepwright.report.samples import across, continued, kept, samples, tuned
 from deepwright.report.scaling import scaling
 from deepwright.report.stages import recipe
 from deepwright.report.timing import timing
@@ -47,6 +47,8 @@ PARTS = (
     Part("sft", "fine-tuning", fine_tuning, ("sft",)),
     Part("tuned", "samples", tuned, ("sft",)),
     Part("base", "base model", pre_training, ("base",)),
+    Part("stretched", "longer context", stretched),
+    Part("continued", "texts", continued),
     Part("corpus", "corpus", corpus, ("base",)),
     Part("time", "time", timing),
     Part("limits", "limits", limits),

@@ -67,6 +67,22 @@ def tuned(run: Run) -> str:
     return section("tuned", "Samples before and after", paragraph(_TUNED, "soft"), shown)
 
 
+def continued(run: Run) -> str:
+    """How a base model goes on with beginnings of held-out texts, at its last validation; "" where it was not asked to."""
+    texts = [s for s in run.samples if s.get("kind") == "text"]
+    last = [s for s in texts if (s.get("stage"), s.get("step")) == (texts[-1].get("stage"), texts[-1].get("step"))]  # fmt: skip
+    if not texts:
+        return ""
+    label = f"step {step_of(texts[-1]):g}"
+    shown = "".join(sample(s, label, with_prompt=True) for s in last[:MOST_PAIRS])
+    return section(
+        "continued",
+        "How it goes on with texts",
+        paragraph(_CONTINUED, "soft"),
+        f'<div class="pair">{shown}</div>',
+    )
+
+
 def _expected(record: dict[str, Any]) -> str:
     answer = record.get("answer")
     return sample({"completion": answer}, "in the data") if answer else ""
@@ -195,6 +211,7 @@ _PLACES = {
 }
 _KEPT = "Many samples are drawn, few are kept. One that fails for several reasons counts under the first."
 _ACROSS = "Chosen by order alone: the first held-out problems of this run, each with its first sample at the end of every stage."
+_CONTINUED = "Beginnings of held-out documents, marked, and what the model adds at temperature 0.8; the first ones, nobody chose them."
 _TUNED = (
     "The first conversations of the validation file, or of the training file where there is none, up to what the assistant says; always the likeliest "
     "token. Chosen by order alone."
