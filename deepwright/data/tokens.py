@@ -14,6 +14,7 @@ import bisect
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,11 +28,18 @@ import tokenizers
 from deepwright.data.texts import Text
 from deepwright.files import DRAFT, naming, read_json, write_json
 from deepwright.refusals import expect, expect_fields
-from deepwright.text.tokenizer import Tokenizer
+from deepwright.text.tokenizer import Tokenizer, splits_as_ours
 
 MANIFEST = "tokens.json"
 FORMAT = 1
 SHARD = 1 << 26  # tokens
+# How our own vocabularies cut ASCII (text/tokenizer.py), in one pattern: numbers are cut out first,
+# so blanks before one stand at the end of a piece. ODD: characters that readers disagree on.
+ASCII_WORDS = re.compile(
+    r"[0-9]{1,3}| ?[A-Za-z]+| ?[^\sA-Za-z0-9]+[\r\n]*|\s+(?![^\s0-9])|\s+", re.ASCII
+)
+ODD = re.compile(r"[\x1c-\x1f]")
+MOST_WORDS = 1 << 18  # in the table of an Encoder
 AT_ONCE = 1 << 21  # characters that are encoded together
 SPLITS: tuple[Split, ...] = ("train", "held_out")
 Split = Literal["train", "held_out"]
@@ -210,19 +218,40 @@ def _batches(texts: Iterator[Text]) -> Iterator[list[str]]:
 
 
 class Encoder:
-    """Documents -> ids [BOS document EOS], several at once on all cores. Special tokens spelled out
-    in a text are ordinary characters."""
+    """Documents -> ids [BOS document EOS]. Special tokens spelled out in a text are ordinary
+    characters.
+
+    A vocabulary of our own kind reads plain ASCII word by word, from a table of the words that it
+    met: three times as fast on one core as the tokenizer itself on two, and equal to it."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self.tokenizer = tokenizer
         self.backend = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
         self.backend.encode_special_tokens = True
         self.start = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+        self.end = tokenizer.eos_id
+        self.by_words = splits_as_ours(tokenizer)
+        self.table: dict[str, list[int]] = {}
 
     def __call__(self, texts: list[str]) -> Iterator[np.ndarray]:
-        found = self.backend.encode_batch_fast(texts, add_special_tokens=False)
-        for encoding in found:
-            yield np.array([*self.start, *encoding.ids, self.tokenizer.eos_id], np.uint32)
+        plain = [self.by_words and text.isascii() and not ODD.search(text) for text in texts]
+        others = [text for text, is_plain in zip(texts, plain) if not is_plain]
+        whole = iter(self.backend.encode_batch_fast(others, add_special_tokens=False))
+        for text, is_plain in zip(texts, plain):
+            ids = self.read(text) if is_plain else next(whole).ids
+            yield np.array([*self.start, *ids, self.end], np.uint32)
+
+    def read(self, text: str) -> list[int]:
+        """The ids of plain text, from the table."""
+        ids: list[int] = []
+        table = self.table
+        for word in ASCII_WORDS.findall(text):
+            known = table.get(word)
+            if known is None:
+                if len(table) >= MOST_WORDS:
+                    table.clear()
+                known = table[word] = self.backend.encode(word, add_special_tokens=False).ids
+            ids += known
+        return ids
 
 
 # ---- reading

@@ -331,10 +331,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, *, fim: bool = True) -> Tok
         f"at least {least}: 256 bytes and {len(specials)} special tokens",
     )
     backend = tokenizers.Tokenizer(models.BPE())
-    splits = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in _BPE_SPLITS]
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [*splits, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
+    backend.pre_tokenizer = _our_splits()
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
@@ -344,6 +341,21 @@ def train_bpe(texts: Iterable[str], vocab_size: int, *, fim: bool = True) -> Tok
     )
     backend.train_from_iterator(texts, trainer)
     return Tokenizer(backend, DEEPSEEK_TEMPLATE)
+
+
+def _our_splits() -> pre_tokenizers.PreTokenizer:
+    splits = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in _BPE_SPLITS]
+    bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return pre_tokenizers.Sequence([*splits, bytes_])
+
+
+def splits_as_ours(tokenizer: Tokenizer) -> bool:
+    """Whether a text is cut into words as by `train_bpe`, and nothing is changed before that."""
+    ours = tokenizers.Tokenizer(models.BPE())
+    ours.pre_tokenizer = _our_splits()
+    wanted, found = (json.loads(one.to_str()) for one in (ours, tokenizer.backend))
+    same = all(wanted[part] == found[part] for part in ("pre_tokenizer", "normalizer"))
+    return same and found["model"]["type"] == "BPE"
 
 
 def _special(token: str) -> AddedToken:

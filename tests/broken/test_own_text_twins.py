@@ -1,5 +1,7 @@
 """Wrong twins of own text and of haystacks: mistakes of this kind that were made elsewhere, and the test that must then fail."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -23,6 +25,11 @@ def independent(folder):
 
 def borders(folder):
     test_tokens.test_a_border_that_a_text_spells_is_no_border(folder)
+
+
+def real():
+    with pytest.MonkeyPatch.context() as patch:
+        test_tokens.test_the_table_reads_real_text(patch)
 
 
 def made(folder):
@@ -112,6 +119,11 @@ def reads_specials(right):
     return encode
 
 
+def blanks_before_numbers(right):
+    """The pattern without knowing that numbers are cut out first."""
+    return re.compile(right.pattern.replace("(?![^\\s0-9])", "(?!\\S)"), re.ASCII)
+
+
 def always_first(right):
     return lambda hay, words: 0
 
@@ -148,6 +160,7 @@ def another_number(right):
         (independent, tokens, "_hash", by_turn),
         (sides, Seen, "new", never_seen),
         (borders, Encoder, "__call__", reads_specials),
+        (real, tokens, "ASCII_WORDS", blanks_before_numbers),
         (depth, needle, "_nearest", always_first),
         (shared, needle.Needle, "_statement", one_key_each),
         (noted, needle, "_recalled", another_number),

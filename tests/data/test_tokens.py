@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,13 +14,22 @@ from hypothesis import strategies as st
 
 from deepwright.data import tokens as shards
 from deepwright.data.texts import Text
-from deepwright.data.tokens import MANIFEST, Seen, Tokens, read_manifest, write_tokens
+from deepwright.data.tokens import (
+    MANIFEST,
+    Encoder,
+    Seen,
+    Tokens,
+    read_manifest,
+    write_tokens,
+)
 from deepwright.text import Tokenizer, train_bpe
 
 WORDS = (
     "the quick brown fox jumps over lazy dogs while seven wizards box <｜end▁of▁sentence｜>".split()
 )
 TOKENIZER = train_bpe([" ".join(WORDS)] * 3, 320)
+BPE = train_bpe([Path(__file__).read_text()], 700)
+ENCODER = Encoder(TOKENIZER)
 
 
 def documents(count, seed=0):
@@ -88,6 +98,38 @@ def test_what_was_seen_is_what_a_set_says(batches):
             known.add(number)
         assert seen.new(np.array(batch, np.uint64)).tolist() == expected
     assert sum(map(len, seen.runs)) == len(known)
+
+
+@given(st.text(st.sampled_from("ab Z9_7.,'\n\r\t\x1d\x0b-é一²<｜>"), max_size=60))
+def test_words_from_the_table_are_those_of_the_tokenizer(text):
+    """Word by word in ASCII, otherwise by the tokenizer itself."""
+    (ids,) = ENCODER([text])
+    assert ids.tolist() == ids_of(text)
+
+
+def test_the_table_reads_real_text(monkeypatch):
+    """This file's own folder, with a table that is often full."""
+    monkeypatch.setattr(shards, "MOST_WORDS", 200)
+    encoder = Encoder(BPE)
+    assert encoder.by_words
+    files = [path.read_text() for path in sorted(Path(__file__).parent.glob("*.py"))]
+    read = 0
+    for text, ids in zip(files, encoder(files)):
+        assert ids.tolist() == [BPE.bos_id, *BPE.encode(text, specials=False), BPE.eos_id]
+        read += text.isascii()
+    assert read >= 2 and len(encoder.table) <= 200
+
+
+def test_only_vocabularies_of_our_kind_have_a_table(tmp_path):
+    from tests.text import family
+
+    assert not Encoder(family.load(tmp_path / "smollm", "smollm")).by_words
+    assert Encoder(Tokenizer.load(saved(BPE, tmp_path / "ours"))).by_words
+
+
+def saved(tokenizer, folder):
+    tokenizer.save(folder)
+    return folder
 
 
 def test_a_border_that_a_text_spells_is_no_border(tmp_path):
