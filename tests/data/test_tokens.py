@@ -113,6 +113,7 @@ def test_the_table_reads_real_text(monkeypatch):
     encoder = Encoder(BPE)
     assert encoder.by_words
     files = [path.read_text() for path in sorted(Path(__file__).parent.glob("*.py"))]
+    files.append("one   1\n   22 333  4444\t5\n")
     read = 0
     for text, ids in zip(files, encoder(files)):
         assert ids.tolist() == [BPE.bos_id, *BPE.encode(text, specials=False), BPE.eos_id]
