@@ -82,7 +82,7 @@ def whole_stage_anew(original):
 
 def every_stage_anew(original):
     return lambda path, drop, *fields: original(
-        path, lambda record: record["label"] == "on the way"
+        path, lambda record: record.get("label") == "on the way"
     )
 
 

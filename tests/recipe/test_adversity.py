@@ -231,7 +231,7 @@ def one_sentence(capsys) -> str:
 
 @pytest.mark.parametrize(
     ("size", "file"),
-    [(0, ".lock"), (100, "config.toml"), (2500, "report.html"), (100_000, "step-1")],
+    [(0, ".lock"), (100, "config.toml"), (4000, "report.html"), (100_000, "step-1")],
 )
 def test_a_disk_that_is_full_is_one_sentence_and_names_the_file(
     tmp_path, capsys, size, file, whole

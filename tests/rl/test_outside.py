@@ -329,7 +329,7 @@ def test_rl_trains_on_what_a_server_samples_with_the_weights_of_each_round(
 ):
     server, folder = countdown_server
     line = f"rl --run {tmp_path}/run --start {folder} --sampler.url {server.url}/v1 --rl.steps 3 --rl.prompts 4 --rl.samples 4 --rl.max-tokens 5"
-    line += " --rl.zero-variance keep --evaluation.problems 3 --evaluation.samples 2 --rl.evaluate-every 0 --threads 1"
+    line += " --rl.zero-variance keep --evaluation.problems 3 --evaluation.samples 2 --rl.evaluate-every 0 --threads 1 --rl.compute float32"
     assert main(line.split()) == 2
     assert (
         "expected both: it must take the weights as they change" in capsys.readouterr().err
