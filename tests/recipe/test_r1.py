@@ -7,8 +7,10 @@ import tomllib
 import pytest
 
 from deepwright.cli import main
+from deepwright.recipe.journal import RunTracker
 from deepwright.recipe.session import model_folder
 from deepwright.train.checkpoint import find_damage
+from tests.recipe.mini import LINE
 
 TINY = (
     "--quick --threads 1 --pretrain.length 48 --pretrain.schedule.total-tokens 3000 --pretrain.schedule.batch-rows 8 "
@@ -72,9 +74,27 @@ def test_finished_run_gone_on_with_changes_nothing(done, capsys):
     }
     # by the same command, and by its name alone: what is not named is as its config.toml has it
     for line in (ZERO, []):
+        capsys.readouterr()
         assert main(["r1", "--run", str(done), *line, "--resume"]) == 0
         assert {path: path.read_bytes() for path in before} == before
-    assert "pass@1" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "stage 1 of 2: base, " in said.err and "stage 2 of 2: zero, " in said.err
+    assert said.err.index("report.html") < said.err.index("stage 1 of 2")
+    head, *rows = said.out.splitlines()[:3]
+    assert head.split()[:2] == ["stage", "pass@1"]
+    assert [row.split()[0] for row in rows] == ["Base", "R1-Zero"]
+
+
+def test_the_report_can_be_opened_before_the_first_step(tmp_path, monkeypatch):
+    log, there = RunTracker.log, []
+
+    def looking(tracker, *record):
+        there.append((tmp_path / "run" / "report.html").is_file())
+        log(tracker, *record)
+
+    monkeypatch.setattr(RunTracker, "log", looking)
+    assert main([*LINE, "--run", str(tmp_path / "run")]) == 0
+    assert there == [True] * 4
 
 
 @pytest.mark.invariant
