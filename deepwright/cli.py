@@ -154,9 +154,9 @@ def reward(args: list[str]) -> int:
         file = asked.target.endswith(ROW_FILES) and ":" not in asked.target
         rows = {"held_out_of": 1} if file else {}  # any row may be tried
         task = make_task(f"file:{asked.target}" if file else asked.target, asked.seed, **rows)
-    lines, held = report(task, asked.problems)
-    print("\n".join(lines))
-    return 0 if held else 1
+    findings = report(task, asked.problems)
+    print("\n".join(findings.lines()))
+    return 0 if findings.held else 1
 
 
 def convert(args: list[str]) -> int:

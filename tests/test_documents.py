@@ -260,6 +260,7 @@ TRIALS: dict[str, Trial] = {
     "deepwright eval FOLDER --budgets 16 32 64 128": really(ASKED),
     "deepwright reward test my.py:reward": really(codes=(0, 1)),  # 1: it pays what deserves nothing
     "deepwright reward test": really("my.py:reward", codes=(0, 1)),
+    "deepwright reward test configs/shows_work.py:shows_work": really(codes=(1,)),
     "deepwright sft FOLDER --data chats.jsonl": really("--threads 1 --sft.batch-rows 2"),
     "deepwright data preview chats.jsonl --model FOLDER": really(),
     # docs

@@ -100,7 +100,8 @@ class PreviewRequest:
 
 @dataclass(frozen=True)
 class RewardRequest:
-    """Tries completions that deserve nothing on a reward. Exit status 1 if one of them earns all of it, or the reference answer does not."""
+    """Tries completions that deserve nothing on a reward, and right answers in odd layouts. Exit status 1 if
+    one that deserves nothing earns all of it, or the reference answer does not."""
 
     target: Annotated[
         str, tyro.conf.Positional, tyro.conf.arg(metavar="TASK|FILE")
