@@ -10,10 +10,10 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TextIO
 
 import deepwright
 
@@ -94,29 +94,63 @@ def generate(args: list[str]) -> int:
     asked = request("GenerateRequest", "generate", args)
     from deepwright.recipe.use import generate_texts
 
-    for text in generate_texts(asked):
-        print(text)
+    for text, cut in generate_texts(asked):
+        print(text, flush=True)
+        if cut:
+            print(dimmed(f"[{cut}]", sys.stderr), file=sys.stderr)
     return 0
 
 
 def chat(args: list[str]) -> int:
     asked = request("ChatRequest", "chat", args)
-    from deepwright.recipe.use import Conversation
+    from deepwright.recipe.chat import Conversation
 
+    for stream in (sys.stdin, sys.stdout):  # no character ends a conversation
+        with contextlib.suppress(AttributeError):
+            stream.reconfigure(errors="replace")
     conversation = Conversation(asked)
-    while message := ask("> "):
-        for piece in conversation.reply(message):
-            print(piece, end="", flush=True)
-        print()
+    show(conversation.greeting())
+    while not conversation.over:
+        try:
+            show(conversation.respond(ask("> ")))
+        except KeyboardInterrupt:
+            show(conversation.stop())
     return 0
 
 
+def show(pieces: Iterable[Any]) -> None:
+    """Pieces of a conversation (recipe/chat.py): what is said on stdout, notes on stderr; notes and
+    thoughts dim on a terminal."""
+    for text, kind in pieces:
+        stream = sys.stderr if kind == "note" else sys.stdout
+        text = harmless(text, stream)
+        print(text if kind == "said" else dimmed(text, stream), end="", file=stream, flush=True)
+
+
+def dimmed(text: str, stream: TextIO) -> str:
+    plain = not stream.isatty() or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+    return text if plain else f"\x1b[2m{text}\x1b[22m"
+
+
+def harmless(text: str, stream: TextIO) -> str:
+    """Without characters by which a model could command the terminal."""
+    return (
+        re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", text)
+        if stream.isatty()
+        else text
+    )
+
+
 def ask(prompt: str) -> str:
-    """One line from the terminal; '' at its end."""
+    """One line from the terminal, which can be edited where Python has readline; /exit at its end."""
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401
     try:
-        return input(prompt).strip()
+        return input(prompt if sys.stdin.isatty() else "")
     except EOFError:
-        return ""
+        if sys.stdin.isatty():
+            print()
+        return "/exit"
 
 
 def verify(args: list[str]) -> int:

@@ -205,7 +205,7 @@ def is_there(place: Place, line: str) -> None:
 
 
 def talks(place: Place, line: str) -> None:
-    said = iter(["nums 3 7 make 10 :", ""])
+    said = iter(["nums 3 7 make 10 :", "/help", "/exit"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("builtins.input", lambda prompt: next(said))
         run([*place.words(line)[1:], "--max-tokens", "8"])
