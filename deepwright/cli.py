@@ -319,13 +319,7 @@ def sentence(error: BaseException) -> str:
     return text
 
 
-# Spins of an idle OpenMP thread before it sleeps, read when torch is loaded. The usual 300,000 keep a core busy that another program could use:
-# with one such program beside it a run on two cores was ten times slower than with these; alone the difference is within the noise.
-SPINS = "2000"
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     name, *args = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("-h", "--help", "--version"):
         print(deepwright.__version__ if name == "--version" else overview())
