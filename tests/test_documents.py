@@ -224,7 +224,7 @@ def is_there(place: Place, line: str) -> None:
 
 
 def talks(place: Place, line: str) -> None:
-    said = iter(["nums 3 7 make 10 :", ""])
+    said = iter(["nums 3 7 make 10 :", "/help", "/exit"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("builtins.input", lambda prompt: next(said))
         run([*place.words(line)[1:], "--max-tokens", "8"])
@@ -299,6 +299,8 @@ TRIALS: dict[str, Trial] = {
     "deepwright r1 --quick --run before": only("--dry-run"),
     "deepwright r1 --resume --evaluation.budgets 8 16 32": really(shlex.join(RUN)),
     "deepwright chat runs/r1": talks,
+    "deepwright chat model.gguf": talks,
+    "deepwright get": really(),
     'deepwright generate runs/r1 "nums 3 7 1 make 20 :" --n 4': really("--max-tokens 8"),
     "deepwright eval runs/r1 --tasks countdown --samples 16": really("--max-tokens 4"),
     "deepwright runs": really(),
@@ -339,6 +341,7 @@ TRIALS: dict[str, Trial] = {
     "deepwright reward test my.py:reward": really(codes=(0, 1)),  # 1: it pays what deserves nothing
     "deepwright reward test": really("my.py:reward", codes=(0, 1)),
     "deepwright sft FOLDER --data chats.jsonl": of_another_run("--threads 1 --sft.batch-rows 2"),
+    "deepwright reward test configs/shows_work.py:shows_work": really(codes=(1,)),
     "deepwright data preview chats.jsonl --model FOLDER": really(),
     # docs
     "deepwright eval FOLDER --tasks gsm8k:gsm8k/main humaneval:HumanEval.jsonl.gz": really(ASKED),

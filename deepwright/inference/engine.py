@@ -24,6 +24,8 @@ from deepwright.model.finite import source
 from deepwright.refusals import expect, quoted
 from deepwright.sampler import Completion, NotFinite, Sampling, StopReason, Watch
 
+USUAL = Sampling()
+
 
 class Engine:
     """Continuous batching for one model. Implements the Sampler protocol.
@@ -100,17 +102,21 @@ class Engine:
         return completions
 
     def generate(
-        self, prompts: str | Seq[str] | Seq[Seq[int]], sampling: Sampling
+        self, prompts: str | Seq[str] | Seq[Seq[int]], sampling: Sampling = USUAL
     ) -> list[Completion]:
         """Completions of texts or token ids, prompt by prompt (n for each). A text gets BOS in front, once, if the model has one; with a
-        tokenizer and no stop ids asked, its end tokens stop."""
+        tokenizer, completions have their text, and where no stop ids are asked, its end tokens stop."""
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
         if self.tokenizer is None and any(isinstance(text, str) for text in texts):
             raise ValueError("a text prompt needs a tokenizer: Engine(model, tokenizer)")
         if self.tokenizer is not None and not sampling.stop_ids:
             sampling = dataclasses.replace(sampling, stop_ids=self.tokenizer.stop_ids)
         ids = [self._encode(text) if isinstance(text, str) else text for text in texts]
-        return [completion for group in self.sample(ids, sampling) for completion in group]
+        found = [completion for group in self.sample(ids, sampling) for completion in group]
+        if self.tokenizer is None:
+            return found
+        decode = self.tokenizer.decode
+        return [dataclasses.replace(one, text=decode(one.token_ids)) for one in found]
 
     def _encode(self, text: str) -> list[int]:
         ids, bos = list(self.tokenizer.encode(text)), self.tokenizer.bos_id

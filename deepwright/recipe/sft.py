@@ -84,7 +84,7 @@ def require_named(settings: SFTSettings) -> SFTSettings:
 def read_material(settings: SFTSettings, folder: str) -> Material:
     """The files, in the tokens of the model in `folder`, whose weights are not read."""
     place = model_folder(folder)
-    config, tokenizer = weights.read_config(place), Tokenizer.load(place)
+    config, tokenizer = weights.read_config(place), weights.load_tokenizer(place)
     tokenizer = tokenizer.also_stopping_at(settings.end) if settings.end else tokenizer
     length = min(settings.sft.length, config.max_position_embeddings)
     notes: list[str] = []
@@ -191,7 +191,7 @@ def _read(
 def preview(request: PreviewRequest, console: Console | None = None) -> None:
     """Prints documents as they are trained on: targets green on a terminal, and everywhere between ⟦ and ⟧."""
     console = console or Console(highlight=False, soft_wrap=True)
-    tokenizer = Tokenizer.load(model_folder(request.model))
+    tokenizer = weights.load_tokenizer(model_folder(request.model))
     tokenizer = tokenizer.also_stopping_at(request.end) if request.end else tokenizer
 
     def say(note: str) -> None:

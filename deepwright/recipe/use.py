@@ -1,4 +1,4 @@
-"""A saved model at work: `generate`, `chat` and `eval` on a checkpoint, through the same engine that RL samples with."""
+"""A saved model at work: `generate` and `eval` on a checkpoint, through the same engine that RL samples with."""
 
 from __future__ import annotations
 
@@ -6,53 +6,45 @@ import dataclasses
 import itertools
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from deepwright import weights
 from deepwright.evaluate import Budgeted, Evaluation, Generation, evaluate, votes, write_generations
-from deepwright.files import read_toml
 from deepwright.inference.engine import Engine
-from deepwright.recipe.requests import ChatRequest, EvalRequest, GenerateRequest
+from deepwright.recipe.acquaintance import Acquaintance
+from deepwright.recipe.answering import cut, open_engine, stopping
+from deepwright.recipe.requests import EvalRequest, GenerateRequest
 from deepwright.recipe.resolve import fill
-from deepwright.recipe.session import CONFIG, model_folder, use_threads
+from deepwright.recipe.session import CONFIG, model_folder, run_config
 from deepwright.recipe.settings import TaskChoice
 from deepwright.recipe.watching import watched
 from deepwright.rl.outside import KEY, OutsideSampler
-from deepwright.sampler import Sampling
 from deepwright.tasks import FAMILIES, DataFile, Split, Task
 from deepwright.tasks.row_files import files_of
 from deepwright.tasks.task import ChatTask
-from deepwright.text import Tokenizer
+from deepwright.text import Tokenizer, UnknownWord
 
 USUAL_PROBLEMS = 200
 ASK_ALL = "held_out_of=1"  # the option of a file that is asked as a whole
 
 
-def open_engine(folder: str, threads: int) -> tuple[Engine, Tokenizer]:
-    use_threads(threads)
-    model, tokenizer = weights.load(model_folder(folder))
-    return Engine(model.eval(), tokenizer), tokenizer
-
-
-def stopping(sampling: Sampling, tokenizer: Tokenizer) -> Sampling:
-    return dataclasses.replace(sampling, stop_ids=tokenizer.stop_ids)
-
-
-def generate_texts(request: GenerateRequest) -> list[str]:
-    """The n completions of one prompt, without the prompt and the end token."""
-    engine, tokenizer = open_engine(request.folder, request.threads)
+def generate_texts(request: GenerateRequest) -> Iterator[tuple[str, str]]:
+    """The n completions of one prompt, without the prompt and the end token, each with where it was cut, or ''."""
+    engine, tokenizer, place = open_engine(request.folder, request.threads)
     start = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-    prompt = (
-        start + tokenizer.encode(request.prompt)
-        if request.raw
-        else tokenizer.encode_prompt(request.prompt)
-    )
-    return [
-        tokenizer.decode(completion.token_ids)
-        for completion in engine.sample([prompt], stopping(request.sampling, tokenizer))[0]
-    ]
+    try:
+        prompt = (
+            start + tokenizer.encode(request.prompt)
+            if request.raw
+            else tokenizer.encode_prompt(request.prompt)
+        )
+    except UnknownWord as error:
+        known = Acquaintance(request.folder, place, engine.model.config, tokenizer)
+        raise ValueError(known.unknown(error.word)) from None
+    sampling = stopping(request.sampling, tokenizer)
+    for one in engine.sample([prompt], sampling)[0]:
+        yield tokenizer.decode(one.token_ids), cut(one.token_ids, sampling, engine.context)
 
 
 def evaluate_all(request: EvalRequest) -> Iterator[Evaluation]:
@@ -96,12 +88,13 @@ def open_sampler(request: EvalRequest) -> tuple[Engine | OutsideSampler, Tokeniz
             raise ValueError(
                 f"--tokenizer is {request.tokenizer!r}, but the folder {request.model} has its own: only a URL needs one"
             )
-        return open_engine(request.model, request.threads)
+        return open_engine(request.model, request.threads)[:2]
     if not request.tokenizer:
         raise ValueError(
             f"{request.model} is a URL: --tokenizer FOLDER says how the served model reads and writes tokens"
         )
-    tokenizer, key = Tokenizer.load(model_folder(request.tokenizer)), os.environ.get(KEY, "")
+    tokenizer = weights.load_tokenizer(model_folder(request.tokenizer))
+    key = os.environ.get(KEY, "")
     size = tokenizer.vocab_size
     return OutsideSampler(request.model, request.served, key=key, vocabulary=size), tokenizer
 
@@ -129,15 +122,6 @@ def files_in(name: str, split: Split) -> set[Path]:
     family, _, path = name.partition(":")
     of_files = path and FAMILIES.get(family) is DataFile
     return {file.resolve() for file in files_of(Path(path), split)} if of_files else set()
-
-
-def run_config(folder: Path) -> dict[str, Any]:
-    """The settings of the run that a folder is, or lies in as `<run>/<stage>/checkpoints/step-N`; {} where there is none."""
-    folder = folder.resolve()
-    for place in (folder, *folder.parents[:3]):
-        if (place / CONFIG).is_file():
-            return read_toml(place / CONFIG)
-    return {}
 
 
 def eval_lines(request: EvalRequest) -> Iterator[list[str]]:
@@ -226,56 +210,3 @@ def in_cell(value: float, error: float | None, interval: tuple[float, float]) ->
     """The same within 14 characters: "0.000 to 0.037" where the error says nothing."""
     silent = error is None or math.isnan(error) or not error
     return f"{interval[0]:.3f} to {interval[1]:.3f}" if silent else with_error(value, error)
-
-
-def stream_ids(engine: Engine, prompt: Sequence[int], sampling: Sampling) -> Iterator[int]:
-    """The tokens of one completion as they are sampled. Leaving the loop early takes the request out of the engine."""
-    number, seen = engine.add(prompt, sampling), 0
-    try:
-        while engine.has_work:
-            ended = engine.step()
-            running = engine.rows.read(0)[0] if len(engine.rows) else []
-            ids = ended[0].completion.token_ids if ended else running
-            yield from ids[seen:]
-            seen = len(ids)
-    finally:
-        engine.abort(number)
-
-
-def stream_text(tokenizer: Tokenizer, ids: Iterator[int]) -> Iterator[str]:
-    """Pieces of text whose sum is the decoded whole. A character whose bytes are not all there yet waits for them."""
-    so_far: list[int] = []
-    shown = ""
-    for token in ids:
-        so_far.append(token)
-        text = tokenizer.decode(so_far)
-        if text.startswith(shown) and not text.endswith("\N{REPLACEMENT CHARACTER}"):
-            yield text[len(shown) :]
-            shown = text
-    yield tokenizer.decode(so_far)[len(shown) :]
-
-
-class Conversation:
-    """One chat: keeps the messages, renders them with the model's own template, streams the answer."""
-
-    def __init__(self, request: ChatRequest) -> None:
-        self.request = request
-        self.engine, self.tokenizer = open_engine(request.folder, request.threads)
-        self.messages: list[dict[str, str]] = []
-        self.turns = 0
-
-    def reply(self, message: str) -> Iterator[str]:
-        """Pieces of the answer. Each turn draws from its own random stream, so a repeated question may get another answer."""
-        if self.request.forget:
-            self.messages.clear()
-        self.messages.append({"role": "user", "content": message})
-        prompt = self.tokenizer.encode(self.tokenizer.render(self.messages))
-        sampling = dataclasses.replace(
-            stopping(self.request.sampling, self.tokenizer), seed=self.request.seed + self.turns
-        )
-        self.turns += 1
-        answer = ""
-        for piece in stream_text(self.tokenizer, stream_ids(self.engine, prompt, sampling)):
-            answer += piece
-            yield piece
-        self.messages.append({"role": "assistant", "content": answer})

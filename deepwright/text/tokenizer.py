@@ -40,6 +40,15 @@ UNKNOWN = "<unk>"
 _BPE_SPLITS = (r"\p{N}{1,3}", r" ?\p{L}+| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+(?!\S)|\s+")
 
 
+class UnknownWord(ValueError):
+    """A text has a `word` that is not in a vocabulary of words."""
+
+    def __init__(self, word: str) -> None:
+        expected = "words known to this tokenizer, separated by blanks"
+        super().__init__(f"{word!r} is not in the vocabulary: expected {expected}")
+        self.word = word
+
+
 class Tokenizer:
     """Text <-> token ids. Immutable after it is made; equal files make equal tokenizers."""
 
@@ -85,7 +94,7 @@ class Tokenizer:
 
     def encode(self, text: str, *, specials: bool = True) -> list[int]:
         """Ids of `text`; nothing is added. With `specials` false, special tokens spelled out in the text are ordinary
-        characters, so that a document cannot forge a border. Raises ValueError naming a word outside the vocabulary."""
+        characters, so that a document cannot forge a border. UnknownWord for a word outside the vocabulary."""
         if self._words is not None and not specials:
             return self._encode_words(text)
         encoding = (self.backend if specials else self._literal).encode(
@@ -93,7 +102,7 @@ class Tokenizer:
         )
         if self._unknown_id is not None and self._unknown_id in encoding.ids:
             start, end = encoding.offsets[encoding.ids.index(self._unknown_id)]
-            raise ValueError(_unknown(text[start:end]))
+            raise UnknownWord(text[start:end])
         return encoding.ids
 
     def _encode_words(self, text: str) -> list[int]:
@@ -102,7 +111,15 @@ class Tokenizer:
         try:
             return [words[word] for word in text.split()]
         except KeyError as error:
-            raise ValueError(_unknown(error.args[0])) from None
+            raise UnknownWord(error.args[0]) from None
+
+    @property
+    def words(self) -> tuple[str, ...] | None:
+        """What a vocabulary of words can read beside its special tokens, by their ids; None where the
+        vocabulary is of another kind, which reads any text."""
+        return (
+            None if self._words is None else tuple(sorted(self._words, key=self._words.__getitem__))
+        )
 
     def decode(self, ids: Sequence[int], *, specials: bool = False) -> str:
         """Text of `ids`. A leading BOS and trailing end tokens are borders, not content, and are left out unless `specials`;
@@ -283,10 +300,6 @@ class Tokenizer:
 
 def _read_if_there(path: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
-
-
-def _unknown(word: str) -> str:
-    return f"{word!r} is not in the vocabulary: expected words known to this tokenizer, separated by blanks"
 
 
 def _plain_words(backend: tokenizers.Tokenizer) -> dict[str, int] | None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+import deepwright
 from deepwright import numerics
 from deepwright.numerics.build import processor_flags
 from deepwright.tasks import sandbox
@@ -24,7 +25,8 @@ from deepwright.tasks import sandbox
 # Packages that are used where they are found; nothing needs them.
 OPTIONAL = {
     "transformers": "the independent implementation that `verify` compares with",
-    "gguf": "reads and writes llama.cpp's files (`deepwright convert`, `deepwright get`)",
+    "gguf": "opens and writes llama.cpp's files (.gguf; `deepwright convert`, `deepwright get`)",
+    "huggingface_hub": "fetches models by their name on a hub (HF:ORG/NAME)",
 }
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "asimd", "bf16")
 
@@ -48,6 +50,7 @@ def machine() -> list[Finding]:
         Finding(
             "threads", str(torch.get_num_threads()), f"of {len(os.sched_getaffinity(0))} cores"
         ),
+        spins(),
         Finding("cpu flags", " ".join(flag for flag in CPU_FLAGS if flag in flags) or "unknown"),
         Finding(
             "accelerator",
@@ -63,6 +66,17 @@ def machine() -> list[Finding]:
             "where runs/ would be",
         ),
     ]
+
+
+def spins() -> Finding:
+    """How long an idle thread keeps its core from other programs."""
+    count = os.environ.get(deepwright.SPINS_VARIABLE, "")
+    late = "not in force: torch was loaded before deepwright, which would have set it"
+    return Finding(
+        "idle threads",
+        f"{count} spins",
+        late if deepwright.SPINS_LATE else deepwright.SPINS_VARIABLE,
+    )
 
 
 def best_seconds(work: Callable[[], object], budget: float = 0.4) -> float:

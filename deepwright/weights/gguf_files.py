@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from deepwright.config import ModelConfig
 from deepwright.files import DRAFT, about
 from deepwright.model.transformer import Transformer
 from deepwright.refusals import quoted, require
@@ -63,10 +64,21 @@ def read_gguf(
         return _read_model(file, gguf, path, dtype), tokenizer
 
 
-def _read_model(
-    file: GGUFFile, gguf: ModuleType, path: Path, dtype: torch.dtype | None
-) -> Transformer:
-    """Names and shapes are compared before memory is asked for."""
+def read_gguf_config(path: str | Path) -> ModelConfig:
+    """What the model of a file is. ValueError as `read_gguf`, as far as its header tells."""
+    gguf, path = _package(), Path(path)
+    with about(path):
+        return _config(open_gguf(path, gguf), gguf, path)
+
+
+def read_gguf_tokenizer(path: str | Path) -> Tokenizer | None:
+    """The tokenizer of a file; None where it has none. ValueError for one that is not read."""
+    path = Path(path)
+    with about(path):
+        return read_tokenizer(open_gguf(path, _package()).fields)
+
+
+def _config(file: GGUFFile, gguf: ModuleType, path: Path) -> ModelConfig:
     parts_in_all = file.fields.get("split.count", 1)
     if parts_in_all != 1:
         raise ValueError(
@@ -76,12 +88,20 @@ def _read_model(
     if EMBEDDING not in file.tensors:
         raise ValueError(f"{path} lacks {EMBEDDING}")
 
-    def numbers(name: str) -> torch.Tensor:
-        values = torch.from_numpy(_dequantized(gguf, file, name))
-        return finite(values.view(file.tensors[name].shape), name, path)
+    divisors = _numbers(file, gguf, path, ROPE_FREQS) if ROPE_FREQS in file.tensors else None
+    return read_config(file.fields, file.shapes, divisors)
 
-    divisors = numbers(ROPE_FREQS) if ROPE_FREQS in file.tensors else None
-    config = read_config(file.fields, file.shapes, divisors)
+
+def _numbers(file: GGUFFile, gguf: ModuleType, path: Path, name: str) -> torch.Tensor:
+    values = torch.from_numpy(_dequantized(gguf, file, name))
+    return finite(values.view(file.tensors[name].shape), name, path)
+
+
+def _read_model(
+    file: GGUFFile, gguf: ModuleType, path: Path, dtype: torch.dtype | None
+) -> Transformer:
+    """Names and shapes are compared before memory is asked for."""
+    config = _config(file, gguf, path)
     stored = torch.bfloat16 if file.tensors[EMBEDDING].kind.name == "BF16" else torch.float32
     whole_kv_b = "blk.0.attn_kv_b.weight" in file.tensors
     model = Transformer(config, dtype=dtype or stored, device="meta")
@@ -89,7 +109,7 @@ def _read_model(
     with torch.no_grad():
         model = allocate(model)
         for name, view, _ in parts(model, whole_kv_b):
-            view.copy_(numbers(name).view(view.shape))
+            view.copy_(_numbers(file, gguf, path, name).view(view.shape))
     return model
 
 

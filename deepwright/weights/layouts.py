@@ -21,6 +21,10 @@ QUANTIZED = {
 FOREIGN = ("*.h5", "*.msgpack", "*.onnx", "*.npz", "*.mlmodelc")
 
 
+def is_gguf(place: str | Path) -> bool:
+    return Path(place).suffix == ".gguf" and not Path(place).is_dir()
+
+
 def describe(folder: Path) -> str | None:
     """What lies in `folder` instead of a config.json with safetensors; None where that is
     unknown."""
@@ -31,7 +35,7 @@ def describe(folder: Path) -> str | None:
             "save the whole"
         )
     if found := _first(folder, ("*.gguf",)):
-        return f"GGUF alone ({found}): `deepwright convert {folder / found} OUT` makes it a folder"
+        return f"GGUF alone ({found}): name the file itself, {folder / found}"
     if (folder / "params.json").is_file():
         return "weights in the layout of their makers (params.json): take the Hugging Face release"
     if found := _first(folder, PICKLES):

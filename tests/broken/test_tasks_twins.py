@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from deepwright.tasks import calc3, code, files, make_task, sandbox, task, user_reward
+from deepwright.tasks import attacks, calc3, code, files, make_task, sandbox, task, user_reward
 from deepwright.tasks.attacks import report
 from deepwright.tasks.completions import last_boxed
 from deepwright.tasks.task import Score, Verdict
@@ -26,8 +26,25 @@ def rewards_hold(tmp_path):
         make_task("calc3"),
         make_task("countdown"),
     ):
-        lines, held = report(reward, 8)
-        assert held, lines
+        found = report(reward, 8)
+        assert found.held and not found.odd, found.lines()
+
+
+def deserts_are_told_apart(tmp_path):
+    """What is paid for a right answer is no proof against a reward; what is paid for another one is."""
+    kinds = {}
+    for name, paid in {
+        "anywhere": "float(a in text)",
+        "nothing else": "float(set(re.sub(r'<[^>]*>|\\\\boxed|[{}]|\\bso\\b|</answer', ' ', text).split()) == {a})",
+    }.items():
+        path = tmp_path / f"{name}.py"
+        path.write_text(
+            "import re\ndef f(completions, answer, **columns):\n    texts = [c[0]['content'] for c in completions]\n"
+            f"    return [{paid} for text, a in zip(texts, answer)]\n"
+        )
+        found = report(make_task("calc3", reward=f"{path}:f"), 1)
+        kinds[name] = bool(found.undeserved), bool(found.odd), found.held
+    assert kinds == {"anywhere": (True, True, False), "nothing else": (False, True, True)}
 
 
 def sides_are_disjoint(tmp_path):
@@ -97,6 +114,14 @@ def code_is_confined(tmp_path):
 # --- the mistakes
 
 
+def everything_paid_is_undeserved(original):
+    return lambda name, layout, right=False: original(name, layout, False)
+
+
+def everything_paid_is_a_layout(original):
+    return lambda name, layout, right=False: original(name, layout, True)
+
+
 def any_box(original):
     def read(completion, *how):
         found = last_boxed(completion)
@@ -156,6 +181,8 @@ TWINS = [
     (rewards_hold, task, "read_completion", any_box),
     (rewards_hold, task, "read_completion", tags_anywhere),
     (rewards_hold, calc3, "_check", contains),
+    (deserts_are_told_apart, attacks, "Attack", everything_paid_is_undeserved),
+    (deserts_are_told_apart, attacks, "Attack", everything_paid_is_a_layout),
     (sides_are_disjoint, files, "digest", split_by_python_hash),
     (sides_are_disjoint, calc3, "digest", split_by_python_hash),
     (failures_are_named, user_reward, "failed", failed_is_wrong),

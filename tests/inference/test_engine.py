@@ -203,6 +203,9 @@ def test_generate_text(model):
         def encode(self, text):
             return [ord(c) % VOCAB for c in text]
 
+        def decode(self, ids):
+            return " ".join(map(str, ids))
+
     with pytest.raises(ValueError, match="needs a tokenizer"):
         Engine(model).generate("a", GREEDY)
     engine = Engine(model, Letters())
@@ -213,6 +216,9 @@ def test_generate_text(model):
     assert text == ids and len(engine.generate("hi", Sampling(max_tokens=2, n=3))) == 3
     everything = tuple(range(VOCAB))
     assert len(engine.generate("hi", Sampling(max_tokens=9, stop_ids=everything))[0].token_ids) == 1
+    assert [one.text for one in text] == [" ".join(map(str, one.token_ids)) for one in text]
+    assert Engine(model).generate([[4, 5]], GREEDY)[0].text is None
+    assert len(engine.generate("hi")[0].token_ids) <= Sampling().max_tokens
 
 
 def test_abort_keeps_what_was_produced(model):

@@ -268,7 +268,7 @@ def test_one_tensor_in_two_files(folders, tmp_path):
         ({"adapter_config.json": '{"base_model_name_or_path": "Qwen/Qwen2.5-7B"}', "adapter_model.safetensors": ""},
          "holds a LoRA adapter .* of 'Qwen/Qwen2.5-7B': merge it into that model"),
         ({"adapter_config.json": "[]"}, "adapter_config.json holds .., expected an object"),
-        ({"x-Q4_K_M.gguf": ""}, "holds GGUF alone .x-Q4_K_M.gguf.: `deepwright convert .*x-Q4_K_M.gguf OUT`"),
+        ({"x-Q4_K_M.gguf": ""}, "holds GGUF alone .x-Q4_K_M.gguf.: name the file itself, .*x-Q4_K_M.gguf"),
         ({"params.json": "{}", "consolidated.00.pth": ""}, "in the layout of their makers .params.json."),
         ({"pytorch_model.bin": ""}, "as a pickle .pytorch_model.bin., which can run code"),
         ({"tf_model.h5": ""}, "weights for other software .tf_model.h5."),

@@ -24,9 +24,8 @@ from deepwright.recipe.harvest import kept_documents
 from deepwright.recipe.journal import Journal
 from deepwright.recipe.r1 import run_checked
 from deepwright.recipe.resolve import split_words
-from deepwright.recipe.session import check_same, model_folder, open_run
+from deepwright.recipe.session import check_same, model_folder, open_run, run_config
 from deepwright.recipe.settings import resolve_for
-from deepwright.recipe.use import run_config
 from deepwright.report import write_report
 from deepwright.rl.grpo import Learner
 from deepwright.tasks.countdown import Countdown

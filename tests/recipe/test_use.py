@@ -1,4 +1,4 @@
-"""generate, chat and eval on a saved model: what is streamed is what would have been generated, and the held-out problems are the run's."""
+"""generate and eval on a saved model: the held-out problems are the run's."""
 
 import dataclasses
 import io
@@ -13,7 +13,7 @@ from deepwright.cli import main
 from deepwright.config import preset
 from deepwright.model import Transformer
 from deepwright.recipe import use
-from deepwright.recipe.requests import ChatRequest, EvalRequest, GenerateRequest
+from deepwright.recipe.requests import EvalRequest, GenerateRequest
 from deepwright.recipe.settings import TaskChoice
 from deepwright.sampler import Sampling
 from deepwright.tasks import Countdown
@@ -39,60 +39,11 @@ def folder(tmp_path_factory):
     return place
 
 
-def test_streamed_text_is_the_generated_text(folder):
-    engine, tokenizer = use.open_engine(str(folder), 1)
-    sampling = use.stopping(Sampling(40, seed=5), tokenizer)
-    prompt = tokenizer.encode_prompt(PROMPT)
-    whole = engine.sample([prompt], sampling)[0][0].token_ids
-    assert tuple(use.stream_ids(engine, prompt, sampling)) == whole
-    assert "".join(
-        use.stream_text(tokenizer, use.stream_ids(engine, prompt, sampling))
-    ) == tokenizer.decode(whole)
-
-
-def test_stream_that_is_left_early_frees_the_engine(folder):
-    engine, tokenizer = use.open_engine(str(folder), 1)
-    stream = use.stream_ids(engine, tokenizer.encode_prompt(PROMPT), Sampling(40))
-    next(stream)
-    stream.close()
-    assert not engine.has_work
-
-
-class Bytes:
-    """A tokenizer whose ids are bytes, so that one character may need several."""
-
-    def decode(self, ids):
-        return bytes(ids).decode(errors="replace")
-
-
-def test_half_a_character_waits_for_its_other_half():
-    text = "aß €\N{GRINNING FACE}z"
-    pieces = list(use.stream_text(Bytes(), iter(text.encode())))
-    assert "".join(pieces) == text and "\N{REPLACEMENT CHARACTER}" not in "".join(pieces)
-
-
-def test_text_cut_inside_a_character_is_not_lost():
-    assert (
-        "".join(use.stream_text(Bytes(), iter("ab€".encode()[:-1])))
-        == "ab\N{REPLACEMENT CHARACTER}"
-    )
-
-
 def test_generate_gives_n_seeded_texts(folder):
     request = GenerateRequest(str(folder), PROMPT, n=3, max_tokens=8, threads=1)
-    texts = use.generate_texts(request)
-    assert len(texts) == 3 and texts == use.generate_texts(request)
-    assert texts != use.generate_texts(dataclasses.replace(request, seed=1))
-
-
-def test_conversation_keeps_its_messages_unless_told_to_forget(folder):
-    for forget, kept in ((False, 4), (True, 2)):
-        conversation = use.Conversation(
-            ChatRequest(str(folder), forget=forget, max_tokens=4, threads=1)
-        )
-        answers = ["".join(conversation.reply(PROMPT)) for _ in range(2)]
-        assert len(conversation.messages) == kept
-        assert [m["content"] for m in conversation.messages[1::2]] == answers[-kept // 2 :]
+    texts = list(use.generate_texts(request))
+    assert len(texts) == 3 and texts == list(use.generate_texts(request))
+    assert texts != list(use.generate_texts(dataclasses.replace(request, seed=1)))
 
 
 def test_held_out_problems_are_those_of_the_run(folder):
@@ -120,13 +71,6 @@ def test_eval_judges_by_the_task_s_own_check_whatever_the_run_paid(tmp_path):
         f'[task]\nname = "countdown"\nseed = 7\nreward = "{tmp_path / "pay.py"}:pay"\n'
     )
     assert use.task_of(EvalRequest(str(tmp_path))) == Countdown(seed=7)
-
-
-def test_chat_command_reads_answers_and_ends(folder, monkeypatch, capsys):
-    lines = iter([PROMPT, ""])
-    monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
-    assert main(["chat", str(folder), "--max-tokens", "3", "--threads", "1"]) == 0
-    assert capsys.readouterr().out.strip()
 
 
 def test_eval_command_prints_figures_with_error_bars(folder, capsys):
@@ -172,7 +116,8 @@ def test_eval_command_prints_a_row_for_each_budget(folder, capsys):
     ("arguments", "said"),
     [
         (["generate", PROMPT + " 5" * 600], "the context holds 512"),
-        (["generate", "hello"], "hello"),
+        (["generate", "hello"], "'hello' is no word of this model's. It reads 18 words and the"),
+        (["generate", "hello"], "; for example: nums "),
         (["generate", PROMPT, "--temperature", "-1"], "temperature is -1.0"),
         (["eval", "--tasks", "chess"], "task is 'chess'"),
         (["eval", "--problems", "100000"], "problems is 100000"),
@@ -326,7 +271,7 @@ def test_progress_is_a_bar_on_a_terminal(reader, tmp_path, monkeypatch):
 
 
 def test_progress_tells_the_engine_s_completions_once(reader):
-    engine, tokenizer = use.open_engine(str(reader), 1)
+    engine, tokenizer, _ = use.open_engine(str(reader), 1)
     told = []
     engine.watch = lambda ended, running: told.append((ended, running))
     engine.sample([tokenizer.encode_prompt("a"), tokenizer.encode_prompt("b c")], Sampling(5, n=3))

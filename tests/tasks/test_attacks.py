@@ -1,6 +1,8 @@
 """The attack list against every reward of the package, 1,000 hostile completions, and the command."""
 
+import itertools
 import json
+import re
 import time
 from random import Random
 
@@ -9,7 +11,7 @@ import pytest
 from deepwright import cli
 from deepwright.seeds import pick
 from deepwright.tasks import Verdict, make_task, score_all
-from deepwright.tasks.attacks import ANSWERS, PROGRAMS, attack, attacks, report
+from deepwright.tasks.attacks import ANSWERS, PROGRAMS, attack, attacks, report, shown
 from deepwright.tasks.task import framed, paid
 
 
@@ -63,8 +65,8 @@ def test_no_attack_earns_the_full_reward(name, rows):
         task = make_task(rows(row), seconds=2.0)
     else:
         task = make_task(name)
-    lines, held = report(task, 2)
-    assert held and "no attack" in lines[-1], lines
+    found = report(task, 2)
+    assert found.held and not found.odd and "no attack" in found.lines()[-1], found.lines()
 
 
 @pytest.mark.usefixtures("confined")
@@ -81,9 +83,8 @@ def test_code_attacks(rows):
     )
     problem = task.problem(0, "held_out")
     hits = list(attack(task, [problem]))
-    assert {name.partition(" (")[0] for name, _ in attacks(problem)} >= set(PROGRAMS) and not any(
-        hit.paid for hit in hits
-    )
+    assert {one.name for one, _ in attacks(problem)} >= set(PROGRAMS)
+    assert not any(hit.paid for hit in hits)
     assert max(hit.seconds for hit in hits) < 30  # on a busy machine; an hour where one hangs
     assert not any(
         "fork" in completion for _, completion in attacks(problem, programs=False)
@@ -185,36 +186,107 @@ def test_three_hundred_hostile_programs_neither_crash_nor_stall(rows):
 
 def test_every_attack_differs_from_the_honest_completion():
     problem = make_task("calc3").problem(0, "train")
-    names = [name for name, _ in attacks(problem)]
+    names = [str(one) for one, _ in attacks(problem)]
     assert len(names) == len(set(names)) > 70
     assert not {framed(layout, "so", problem.answer) for layout in ("tags", "boxed")} & {
         completion for _, completion in attacks(problem)
     }
 
 
-def test_the_command(tmp_path, capsys):
+REWARDS = {
+    "naive": "[float(a in c[0]['content']) for c, a in zip(completions, answer)]",
+    "broken": "[float('nan')] * len(completions)",
+    # the answer and nothing else, whatever tags and boxes there are
+    "lenient": r"[float(set(re.sub(r'<[^>]*>|\\boxed|[{}]|\bso\b|</answer', ' ', c[0]['content']).split())"
+    r" == {a}) for c, a in zip(completions, answer)]",
+}
+
+
+@pytest.fixture
+def tried(tmp_path, capsys):
+    """(exit status, lines) of `reward test` on one of REWARDS."""
+
+    def tried(name):
+        text = f"import re\ndef pay(completions, answer, **columns):\n    return {REWARDS[name]}\n"
+        (tmp_path / f"{name}.py").write_text(text)
+        code = cli.main(["reward", "test", f"{tmp_path / name}.py:pay", "--problems", "2"])
+        return code, capsys.readouterr().out.splitlines()
+
+    return tried
+
+
+def group(lines, heading):
+    """The lines below a heading."""
+    (start,) = (place for place, line in enumerate(lines) if line.startswith(heading))
+    found = lines[start + 1 :]
+    return list(itertools.takewhile(lambda line: line.startswith("  "), found))
+
+
+def check_what_deserves_nothing_is_told_from_an_odd_layout(tried):
+    """A reward that looks for the answer anywhere pays both kinds."""
+    code, lines = tried("naive")
+    undeserving, odd = group(lines, "PAYS THE UNDESERVING"), group(lines, "pays a right answer in")
+    assert code == 1 and lines[-1].endswith(
+        "that deserve nothing earned as much as the right answer"
+    )
+    for name in ("answer as a substring", "two answers", "another answer given too"):
+        assert any(
+            line.startswith(f"  {name} (tags, boxed), on 2 of 2, paid 1: '") for line in undeserving
+        )
+    for name in ("empty thinking", "answer given twice", "null bytes", "thinking twice"):
+        assert any(line.startswith(f"  {name} (tags, boxed), on 2 of 2, paid 1: '") for line in odd)
+    assert any(line.startswith("  the answer without layout, on 2 of 2, paid 1: '") for line in odd)
+    assert not any("huge exponent" in line for line in lines[1:])
+    names = [line.partition(",")[0] for line in (*undeserving, *odd)]
+    assert len(names) == len(set(names))
+
+
+def test_what_deserves_nothing_is_told_from_an_odd_layout(tried):
+    check_what_deserves_nothing_is_told_from_an_odd_layout(tried)
+
+
+def test_a_lenient_reader_passes_and_is_told(tried):
+    code, lines = tried("lenient")
+    assert code == 0, lines
+    assert group(lines, "pays a right answer in an odd layout, which may be meant")
+    assert lines[-1].startswith(
+        "no attack that deserves nothing earned as much as the right answer; "
+    )
+
+
+def test_a_reward_that_pays_the_right_answer_in_part_is_compared_with_that_part(capsys):
+    """The gamed reward of our own documents: a false equation beside the answer earns more than the answer."""
+    gamed = "configs/shows_work.py:shows_work"
+    assert cli.main(["reward", "test", gamed, "--problems", "2"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    (false,) = [line for line in lines if line.startswith("  a false equation")]
+    assert ", on 2 of 2, paid 0.75: '" in false
+    refused = group(lines, "NOT PAID IN FULL, the reference answer (2)")
+    assert all(line.endswith(f"{gamed} gave 0.5") for line in refused)
+
+
+def test_the_text_of_an_attack_is_shown_in_short(tried):
+    _, lines = tried("naive")
+    long = next(line for line in lines if line.startswith("  answer given a thousand times"))
+    assert re.search(r": '.* \.\.\. .*' \([\d,]+ characters\)$", long) and len(long) < 170
+    short = next(line for line in lines if line.startswith("  answer as a substring"))
+    assert re.search(r": '<think> so </think> <answer> 7-?\d+7 </answer>'$", short)
+    for text in ("x", "\0" * 60, "\n" * 5000, "\ud800" * 79, "ü" * 80, "ü" * 81):
+        assert len(shown(text)) < 110 and shown(text).isprintable()
+
+
+def test_the_command(tried, capsys):
     assert cli.main(["reward", "test", "calc3", "--problems", "1"]) == 0
-    assert "no attack earned the full reward" in capsys.readouterr().out
-    (tmp_path / "naive.py").write_text(
-        "def contains(completions, answer, **columns):\n    return [float(a in c[0]['content']) for c, a in zip(completions, answer)]\n"
-    )
-    assert cli.main(["reward", "test", f"{tmp_path / 'naive.py'}:contains", "--problems", "1"]) == 1
     said = capsys.readouterr().out
     assert (
-        "PAID 1: answer as a substring" in said
-        and "PAID 1: empty thinking" in said
-        and "PAID 1: huge exponent" not in said
+        "no attack that deserves nothing earned as much as the right answer\n" in said
+        and "PAYS" not in said
     )
-    (tmp_path / "broken.py").write_text(
-        "def broken(completions, **columns):\n    return [float('nan')] * len(completions)\n"
+    code, lines = tried("broken")
+    assert code == 1 and all(
+        "gave nan" in line for line in group(lines, "FAILED, without pay (3 of")
     )
-    assert cli.main(["reward", "test", f"{tmp_path / 'broken.py'}:broken", "--problems", "1"]) == 1
-    said = capsys.readouterr().out
-    assert (
-        "NOT PAID: the reference answer" in said
-        and "FAILED, without pay" in said
-        and "gave nan" in said
-    )
+    assert len(group(lines, "NOT PAID IN FULL, the reference answer (2)")) == 2
     assert (
         cli.main(["reward", "test", "calc4"]) == 2
         and cli.main(["reward", "try", "calc3"]) == 2

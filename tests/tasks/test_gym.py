@@ -187,8 +187,8 @@ def test_every_set_makes_problems_and_holds(name):
 
     task = make_task(f"reasoning_gym:{name}", train=4, held_out=3)
     assert isinstance(task.problem(0, "train"), Problem)
-    lines, held = report(task, 2)
-    assert held, lines
+    found = report(task, 2)
+    assert found.held and not found.odd, found.lines()
 
 
 def test_missing_package_is_one_sentence(monkeypatch):
