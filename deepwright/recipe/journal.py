@@ -42,7 +42,7 @@ from deepwright.tasks import Needle
 from deepwright.trackers import FOLDER, TensorBoard
 from deepwright.train.progress import say
 
-REPORT_SECONDS = 30  # at least this long between two drafts of the report
+REPORT_SECONDS = 60  # at least this long between two drafts of the report
 ON_THE_WAY = "on the way"  # label of the short evaluations during RL
 METRICS, EVALUATIONS, SAMPLES = "metrics.jsonl", "evaluations.jsonl", "samples.jsonl"
 TEXT = "text"  # kind of the samples that go on with a text
