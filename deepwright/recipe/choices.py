@@ -114,16 +114,29 @@ def rl_choices(
     )
     take("rl.compute", "auto", "the format that trains faster here, timed once for the machine")
     usual = _answers(take, model, task)
-    samples = take("rl.samples", 12 if small else 8, "enough for most groups to have variance")
+    many, why = (
+        (12, "enough for most groups to have variance")
+        if small
+        else (8, "as in configs/smollm2.toml")
+    )
+    if not small and task.prompt >= 4 * usual:
+        many, why = 16, f"of about {usual} tokens after prompts of {task.prompt}, more cost little"
+    samples = take("rl.samples", many, why)
     packed = take(
         "rl.pack_groups",
         task.prompt >= usual and not asked.rl.replay_routing,
         f"prompts of {task.prompt} tokens beside answers of about {usual}",
     )
+    again = asked.rl.resample
+    if not small and asked.rl.zero_variance == "drop":
+        again = take(
+            "rl.resample", 2, "where few problems tell answers apart, more are asked (DAPO)"
+        )
     pass_, here = model.forward_flops(task.prompt + usual), machine.flops
     group = task.prompt + samples * usual
     trained = group if packed else samples * (task.prompt + usual)
-    seconds = pass_ * (group + 3 * trained) / here  # of a group: rollout, and update at 3 passes
+    # Of a problem: rollouts, and an update at three passes. Where others were asked as well, half of the groups were not trained on.
+    seconds = pass_ * ((1 + again) * group + (1.5 if again else 3) * trained) / here
     prompts = take(
         "rl.prompts",
         min(_within(STEP_SECONDS / seconds, 8, 32, 4), max(1, task.train)),
@@ -139,7 +152,7 @@ def rl_choices(
         take("rl.evaluate_every", _whole(steps // 4, mini), "three short evaluations on the way")
     if step > 5 and asked.rl.alarms.policy != "roll_back":
         take("rl.checkpoint_every", _whole(10, mini), "what a kill may cost, in slow steps")
-    if prompts * samples < 256:
+    if prompts < 32:
         until = take("rl.constant_until", 0.2, "steps on few groups are noisy: the rate falls soon")
         take("rl.final_ratio", 1.0 if until == 1 else 0.1, "the last steps settle")
     if not small:
@@ -161,7 +174,7 @@ def _answers(take: Taking, model: ModelConfig, task: TaskFacts) -> int:
     chosen = min(-(-(task.answer + room) // 8) * 8, context)
     reason = f"reference answers of up to {task.answer} tokens, {room} more {why}"
     tokens = take("rl.max_tokens", chosen, reason)
-    return max(1, min(tokens, task.answer + room // 4))
+    return max(1, min(tokens, task.answer + room // (8 if task.shown else 4)))
 
 
 def _warmth(take: Taking) -> None:

@@ -1,7 +1,7 @@
 """How long it will take: a few tokens of the very model are timed, and the rest is arithmetic. For the reader alone; nothing decided reads it.
 
 A decoding step is taken as a pass over the weights and something for each row; training as a time for each token. Completions are taken to be as long as
-the few that were sampled, those cut here as long as they may become, and every group as trained on: an estimate, and at a run's beginning rather too long.
+the few that were sampled, those cut here as long as they may become, and every group as trained on: an estimate, rather too long.
 """
 
 from __future__ import annotations
@@ -59,11 +59,12 @@ class Speed:
         return seconds + len(asked.transfer) * self.asking(asked.problems_between, few)
 
     def learning(self, settings: RLSettings) -> float:
-        """Seconds of a step."""
+        """Seconds of a step in which all further problems are asked and all groups are trained on: at most."""
         c = settings.rl
         prompts = self.prompt_tokens * (1 if c.pack_groups else c.samples)
         tokens = c.prompts * (prompts + c.samples * self.mean)
-        return (self.asking(c.prompts, c.samples) + tokens * self.token) / c.mini_batches
+        asking = (1 + c.resample) * self.asking(c.prompts, c.samples)
+        return (asking + tokens * self.token) / c.mini_batches
 
 
 def expected(settings: RLSettings, model: Transformer, tokenizer: Tokenizer, task: Task) -> str:
@@ -74,7 +75,7 @@ def expected(settings: RLSettings, model: Transformer, tokenizer: Tokenizer, tas
     whole = c.steps * step + 2 * judging + between * speed.asking(asked.problems_between, 1)
     return (
         f"Estimated from a few tokens of this model: the first evaluation takes about {duration(judging)},"
-        f" a step {duration(step)}, all {c.steps} with their evaluations {duration(whole)}"
+        f" a step at most {duration(step)}, all {c.steps} with their evaluations {duration(whole)}"
     )
 
 
@@ -95,6 +96,7 @@ def timed(settings: RLSettings, model: Transformer, tokenizer: Tokenizer, task: 
     short, many = sampled(MANY, SHORT)
     (rows, a), (more, b) = _of_step(few, long - first), _of_step(many, short - first)
     row = max(0.0, (b - a) / (more - rows)) if more > rows else 0.0
+    _train(settings, model, prompts[0], many[0])  # what it needs is laid out once
     token, _ = _clocked(lambda: _train(settings, model, prompts[0], many[0]))
     packed = len(prompts[0]) * (1 if c.pack_groups else len(many[0]))
     lengths = [
@@ -152,10 +154,11 @@ def fine_tuning(config: SFTConfig, model: Transformer, documents: Sequence[Docum
     rows = make_batch(documents[: config.batch_rows])
     piece = next(rows.split(config.micro_rows))
     with model.computing(compute_dtype(config.compute)[0]):
-        seconds, _ = _clocked(
-            lambda: accumulate_gradients(model, piece, Terms(), recompute=config.recompute)
-        )
-    model.zero_grad(set_to_none=True)
+        for _ in range(2):  # what it needs is laid out once
+            seconds, _ = _clocked(
+                lambda: accumulate_gradients(model, piece, Terms(), recompute=config.recompute)
+            )
+            model.zero_grad(set_to_none=True)
     each = seconds / piece.inputs_BS.numel()
     epoch = each * sum(document.length for document in documents)
     step = epoch * min(config.batch_rows, len(documents)) / len(documents)
