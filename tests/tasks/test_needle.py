@@ -44,18 +44,18 @@ def test_what_a_document_recalls_was_noted_before():
                 assert number == noted[name][1]
                 distances.append(place - noted[name][0])
     assert len(distances) > 1000 and max(distances) > 400 > 20 > min(distances)
-    assert max(lengths) <= 512 and 0.4 < sum(n < 110 for n in lengths) / 300 < 0.6
+    assert max(lengths) <= 512 and 0.4 < sum(n < 128 for n in lengths) / 300 < 0.6
 
 
 def test_texts_share_nothing_but_their_words():
-    """Whoever knows all training documents and none of the text guesses one number in a hundred."""
+    """Whoever knows all training documents and none of the text guesses one number in twenty."""
     stated: dict[str, Counter] = {name: Counter() for name in NAMES}
     for i in range(400):
         for name, key in re.findall(r"note (\w+) (\d+)", TASK.document(i)):
             stated[name][key] += 1
     asked = [TASK.problem(i, "held_out") for i in range(550)]
     guessed = sum(stated[p.prompt.split()[-1]].most_common(1)[0][0] == p.answer for p in asked)
-    assert guessed / len(asked) < 0.04
+    assert guessed / len(asked) < 0.1
     training = {TASK.problem(i, "train").prompt for i in range(200)}
     assert not training & {p.prompt for p in asked[:200]}
     assert make_task("needle", 1).problem(0, "held_out") != TASK.problem(0, "held_out")
@@ -75,7 +75,7 @@ def test_the_number_is_the_first_word(completion, verdict):
 
 @pytest.mark.parametrize(
     "options, sentence",
-    [({"length": 8}, "length is 8"), ({"depths": 1}, "depths is 1"), ({"asked": 0.7}, "asked is 0.7")],
+    [({"length": 8}, "length is 8"), ({"depths": 1}, "depths is 1"), ({"noted": 1.5}, "noted is 1.5")],
 )  # fmt: skip
 def test_what_is_no_haystack(options, sentence):
     with pytest.raises(ValueError, match=sentence):
