@@ -41,6 +41,7 @@ STAGE = "base"
 Say = Callable[[str], None]
 _VALIDATION = 1 << 40  # distance of the validation documents' seed from any training seed
 _DRAFTED_ROWS = 16  # validation rows on which MTP drafts are judged
+_SHOWN, _SHOWN_TOKENS = 4, 160  # documents of a text in the report, and how much of each
 _BEGINNING, _CONTINUED = 24, 64  # tokens of held-out text, and how many the model adds
 _DRAFTED_TOKENS = 3  # in a row at least: a token, its successor, and the one that is drafted
 
@@ -108,6 +109,8 @@ class Source:
     validation: Tensor  # [rows, length + 1]
     model: Transformer | None = None  # that goes on; None: fresh weights
     corpus: CountdownCorpus | MixedCorpus | Needle | None = None  # generated, to be described
+    about: tuple[str, ...] = ()  # sentences on a text
+    shown: tuple[str, ...] = ()  # how some of its documents begin
     text_bytes: int = 0  # of the text that the targets of `validation` spell; 0: of no text
     beginnings: tuple[tuple[int, ...], ...] = ()  # that the model continues at each validation
     most_tokens: int = LARGEST  # that are worth reading
@@ -131,12 +134,14 @@ def read(settings: PretrainSettings, folder: Path, say: Say) -> Source:
     )
     stream = TokenStream(tokens, tokenizer, length, seed=settings.seed, fim_rate=text.fim_rate)
     rows = sequential(held_out, length, settings.evaluation.validation_rows)
-    firsts = held_out.first(text.continued)
+    firsts, shown = held_out.first(text.continued), tokens.first(_SHOWN)
     return Source(
         tokenizer,
         stream,
         rows,
         model,
+        about=tuple(own_text.described(tokens.manifest)),
+        shown=tuple(tokenizer.decode(ids[:_SHOWN_TOKENS]) for ids in shown),
         text_bytes=own_text.bytes_of(rows, tokenizer),
         beginnings=tuple(tuple(ids[:_BEGINNING].tolist()) for ids in firsts),
         most_tokens=int(text.epochs * len(tokens)),
@@ -158,6 +163,8 @@ def run(
     source = source_of(settings, folder, print)
     if stage == STAGE and source.corpus:
         journal.corpus(source.corpus)
+    if stage == STAGE and source.about:
+        journal.text(source.about, source.shown)
     model, trainer = train(settings, source, folder, journal, stage)
     drafts = stage == STAGE and len(model.mtp) and settings.pretrain.length >= _DRAFTED_TOKENS
     if drafts and journal.known.get("base_step") != trainer.steps:  # not done, or it has grown

@@ -57,6 +57,7 @@ So searching and the word “wait” are in the corpus, and so is checking a res
 reward, or any advice to search. About four documents in ten leave out or misplace the tags that the reward asks for. The same numbers with another target
 may be a training problem, so a document can show arithmetic that also solves a held-out problem, but never that problem."""
 
+_OWN_TEXT = "A text of the user's own"
 _HAYSTACK_TEXT = """\
 Every document is generated: plain sentences, among them some that note a number under a name, and some that recall one noted before. Names, numbers and
 sentences are drawn anew for each document, so there is nothing to know but where to look."""
@@ -247,6 +248,12 @@ class Journal:
         record = evaluation.record(stage, step, label) | more
         append_records(self.folder / EVALUATIONS, [record])
         self.report()
+
+    def text(self, about: Sequence[str], shown: Sequence[str]) -> None:
+        """What a text of the user's own holds, and how some of its documents begin."""
+        self._still_ours()
+        known = {"title": _OWN_TEXT, "paragraphs": list(about), "samples": list(shown)}
+        write_json(self.folder / "corpus.json", known)
 
     def continued(
         self, stage: str, step: int, prompts: Sequence[str], completions: Sequence[str]

@@ -125,21 +125,21 @@ def tokenize_for(request: TokenizeRequest) -> str:
     text = TextSettings(request.column, request.longest, request.held_out)
     check(request.data, request.tokenizer, text)
     manifest = tokenize(request.data, Path(request.out), text, name=request.tokenizer)
-    return f"{request.out}: {describe(manifest)}"
+    return f"{request.out}: {' '.join(described(manifest))}"
 
 
-def describe(manifest: dict[str, Any]) -> str:
-    """What a folder of tokens holds, in one sentence."""
+def described(manifest: dict[str, Any]) -> list[str]:
+    """What a folder of tokens holds, in three sentences."""
     train, held_out = manifest["train"], manifest["held_out"]
-    size = train["bytes"] + held_out["bytes"]
-    tokens = train["tokens"] + held_out["tokens"]
-    twins = manifest["duplicates"]
-    return (
-        f"{size / 1e6:,.1f} MB of text in {train['documents']:,} documents"
-        f" ({twins:,} that stood twice left out): {train['tokens']:,} tokens of"
-        f" {manifest['vocabulary']:,} different ones, {size / tokens:.2f} bytes each;"
-        f" {held_out['documents']:,} more documents of {held_out['tokens']:,} tokens are held out"
-    )
+    size, tokens = (train[name] + held_out[name] for name in ("bytes", "tokens"))
+    documents = train["documents"] + held_out["documents"]
+    twins = f"{manifest['duplicates']:,} that stood there once more are left out"
+    words = f"{manifest['vocabulary']:,} different ones, {size / tokens:.2f} bytes each"
+    return [
+        f"{size / 1e6:,.1f} MB of text in {documents:,} different documents; {twins}.",
+        f"They are {tokens:,} tokens of {words}.",
+        f"{held_out['documents']:,} of the documents, of {held_out['tokens']:,} tokens, are held out.",
+    ]
 
 
 def tokens_of(
@@ -162,7 +162,7 @@ def tokens_of(
             f"{place} was made with another tokenizer than the model's, whose tokens are other"
             " words: tokenise the text again with the model's folder as --tokenizer"
         )
-    say(describe(manifest))
+    say(" ".join(described(manifest)))
     return tokenizer or own, Tokens(place), Tokens(place, "held_out")
 
 

@@ -16,7 +16,9 @@ from deepwright import cli, weights
 from deepwright.data.tokens import Tokens, read_manifest
 from deepwright.files import read_records, read_toml
 from deepwright.recipe.session import model_folder
+from deepwright.report.records import read_run
 from deepwright.text import Tokenizer
+from tests.report.test_chinese import english_left
 
 POEM = "In Xanadu did Kubla Khan a stately pleasure-dome decree where Alph the sacred river ran".split()
 SMALL = (
@@ -86,8 +88,9 @@ def test_samples_on_the_way(run):
     assert [s["step"] for s in samples if s["kind"] == "text"] == [5, 10]
     assert all(s["prompt"] and isinstance(s["completion"], str) for s in samples)
     page = (run / "report.html").read_text()
-    assert "How it goes on with texts" in page and page.count('class="sample"') == 1
-    assert "Bits per byte" in page
+    assert "How it goes on with texts" in page and page.count('class="sample"') == 5
+    assert "Bits per byte" in page and "A text of the user" in page
+    assert english_left(read_run(run)) == []
 
 
 @pytest.mark.invariant
@@ -119,7 +122,7 @@ def test_tokens_made_before_give_the_same_run(run, text, tmp_path, capsys):
     assert (
         cli.main(["data", "tokenize", str(text), "--out", tokens, "--tokenizer", "train:400"]) == 0
     )
-    assert "60 documents" not in capsys.readouterr().out  # one of them is held out
+    assert "in 60 different documents; 0 that stood" in capsys.readouterr().out
     small = SMALL[: SMALL.index("--tokenizer")]
     words = ["pretrain", "--data", tokens, *small, "--run", str(tmp_path / "run")]
     assert cli.main(words) == 0
