@@ -154,6 +154,11 @@ def _refuse_extremes(table: Row, path: Path) -> None:
 # ---- rows of data
 
 
+def hidden(file: Path, folder: Path) -> bool:
+    """Whether a file of a folder is hidden in it, by its name or that of a folder between."""
+    return any(part.startswith(".") for part in file.relative_to(folder).parts)
+
+
 def read_rows(path: Path) -> Iterator[tuple[str, Row]]:
     """(where it stands, row) of each row of a .jsonl, .json or .parquet file; .jsonl also packed,
     as .gz or .zst.

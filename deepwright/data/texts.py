@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from deepwright.files import PACKED, opened, read_rows
+from deepwright.files import PACKED, hidden, opened, read_rows
 from deepwright.refusals import expect, quoted
 
 PLAIN = (".txt", ".md", ".rst", ".py")
@@ -79,7 +79,7 @@ def files_of(path: str) -> list[Path]:
         found = [
             file
             for file in sorted(place.rglob("*"))
-            if _kind(file) in PLAIN + TABLES and file.is_file() and not _hidden(file, place)
+            if _kind(file) in PLAIN + TABLES and file.is_file() and not hidden(file, place)
         ]
         kinds = ", ".join(PLAIN + TABLES)
         expect(bool(found), "data", path, f"a folder with {kinds} files in it, packed or not")
@@ -118,10 +118,6 @@ def cut(pieces: Iterable[str], longest: int) -> Iterator[str]:
 def _kind(file: Path) -> str:
     """The ending that says how a file is read: that before .gz or .zst."""
     return Path(file.stem).suffix if file.suffix in PACKED else file.suffix
-
-
-def _hidden(file: Path, folder: Path) -> bool:
-    return any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
 def _decoded(file: Path) -> Iterator[str]:

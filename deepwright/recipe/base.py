@@ -25,7 +25,7 @@ from deepwright.inference.draft import acceptance_rate
 from deepwright.inference.engine import Engine
 from deepwright.model import Transformer
 from deepwright.recipe import own_text
-from deepwright.recipe.journal import Journal
+from deepwright.recipe.journal import TEXT, Journal
 from deepwright.recipe.session import model_folder
 from deepwright.recipe.settings import PretrainSettings, R1Settings
 from deepwright.recipe.times import TRAINING
@@ -186,12 +186,13 @@ def train(
     model = source.model or new_model(settings, source.tokenizer)
     if stage == STAGE:
         journal.start(model.config)
-    config = _shortened(settings.pretrain, source.most_tokens)
+    config = _shortened(settings.pretrain, source.most_tokens, stage)
 
     def watch(step: int, model: Transformer) -> None:
         every = config.validate_every
         if source.beginnings and every and step % every == 0:
-            journal.continued(stage, step, *_continued(source, model, settings.seed))
+            where = {"stage": stage, "step": step, "split": "held_out", "kind": TEXT}
+            journal.samples([where | one for one in _continued(source, model, settings.seed)])
 
     with journal.times.of(stage, TRAINING):
         return model, pretrain(
@@ -201,22 +202,22 @@ def train(
         )  # fmt: skip
 
 
-def _shortened(config: PretrainConfig, most: int) -> PretrainConfig:
+def _shortened(config: PretrainConfig, most: int, stage: str) -> PretrainConfig:
     """The schedule over as many tokens as are worth reading, where it asks for more."""
     schedule = config.schedule
     if schedule.total_tokens <= most:
         return config
-    print(f"base: {most:,} tokens instead of {schedule.total_tokens:,}: more often than text.epochs"
+    print(f"{stage}: {most:,} tokens instead of {schedule.total_tokens:,}: more often than text.epochs"
           " the text is not read")  # fmt: skip
     return dataclasses.replace(config, schedule=dataclasses.replace(schedule, total_tokens=most))
 
 
-def _continued(source: Source, model: Transformer, seed: int) -> tuple[list[str], list[str]]:
-    """(beginnings, how the model goes on with each) as texts."""
+def _continued(source: Source, model: Transformer, seed: int) -> list[dict[str, str]]:
+    """Beginnings of held-out texts, and how the model goes on with each."""
     tokenizer = source.tokenizer
     sampling = Sampling(_CONTINUED, temperature=0.8, seed=seed, stop_ids=tokenizer.stop_ids)
     found = Engine(model, tokenizer).sample(source.beginnings, sampling)
-    return (
-        [tokenizer.decode(ids) for ids in source.beginnings],
-        [tokenizer.decode(group[0].token_ids) for group in found],
-    )
+    return [
+        {"prompt": tokenizer.decode(ids), "completion": tokenizer.decode(group[0].token_ids)}
+        for ids, group in zip(source.beginnings, found, strict=True)
+    ]

@@ -255,18 +255,6 @@ class Journal:
         known = {"title": _OWN_TEXT, "paragraphs": list(about), "samples": list(shown)}
         write_json(self.folder / "corpus.json", known)
 
-    def continued(
-        self, stage: str, step: int, prompts: Sequence[str], completions: Sequence[str]
-    ) -> None:
-        """Samples of a base model: beginnings of texts, and how it goes on with them."""
-        self._still_ours()
-        where = {"stage": stage, "step": step, "split": "held_out", "kind": TEXT}
-        records = [
-            where | {"prompt": prompt, "completion": completion}
-            for prompt, completion in zip(prompts, completions, strict=True)
-        ]
-        append_records(self.folder / SAMPLES, records)
-
     def samples(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Answers that a reader is shown."""
         self._still_ours()

@@ -40,14 +40,15 @@ def check(data: tuple[str, ...], tokenizer: str, text: TextSettings) -> None:
     """ValueError for what can be refused before a run folder exists: files that are not there, the
     first document of each, a tokenizer that is none."""
     if ready := ready_made(data):
-        read_manifest(ready)
-        own = not tokenizer or digest_of(load_tokenizer(model_folder(tokenizer))) == _digest(ready)
+        made_by = read_manifest(ready)["tokenizer"]
+        own = not tokenizer or digest_of(load_tokenizer(model_folder(tokenizer))) == made_by
         expect(own, "tokenizer", tokenizer, f"none, or the one that made {ready}")
         return
     for file in text.texts(data).files:
         with about(file):
             next(iter(text.texts((str(file),))), None)
-    asked_size(tokenizer)
+    if asked_size(tokenizer) is None:
+        load_tokenizer(model_folder(tokenizer))
 
 
 def ready_made(data: tuple[str, ...]) -> Path | None:
@@ -60,15 +61,10 @@ def ready_made(data: tuple[str, ...]) -> Path | None:
     return folders[0] if folders else None
 
 
-def _digest(folder: Path) -> str:
-    return read_manifest(folder)["tokenizer"]
-
-
 def asked_size(tokenizer: str) -> int | None:
-    """8192 of "train:8192"; None where a folder is named, which is opened. ValueError for neither."""
+    """8192 of "train:8192"; None where a model is named. ValueError for another number."""
     name = tokenizer or USUAL_TOKENIZER
     if not name.startswith(TRAIN):
-        load_tokenizer(model_folder(name))
         return None
     size = name.removeprefix(TRAIN)
     whole = size.isascii() and size.isdecimal() and 300 <= int(size) <= 1 << 20
@@ -155,15 +151,14 @@ def tokens_of(
     place = ready_made(data) or folder / TOKENS
     if not is_tokens(str(place)):
         tokenize(data, place, text, tokenizer, name, say)
-    manifest = read_manifest(place)
-    own = Tokenizer.load(place)
-    if tokenizer is not None and digest_of(tokenizer) != manifest["tokenizer"]:
+    tokens = Tokens(place)
+    if tokenizer is not None and digest_of(tokenizer) != tokens.manifest["tokenizer"]:
         raise ValueError(
             f"{place} was made with another tokenizer than the model's, whose tokens are other"
             " words: tokenise the text again with the model's folder as --tokenizer"
         )
-    say(" ".join(described(manifest)))
-    return tokenizer or own, Tokens(place), Tokens(place, "held_out")
+    say(" ".join(described(tokens.manifest)))
+    return tokenizer or Tokenizer.load(place), tokens, Tokens(place, "held_out")
 
 
 def bytes_of(rows: Tensor, tokenizer: Tokenizer) -> int:

@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound="RunSettings")
 CONFIG = "config.toml"
-# Where a run folder keeps its model, the later stage first. A distilled student is another model.
+# Where a run folder keeps its model, the later stage first: what was pre-trained, and all. A
+# distilled student is another model.
+PRETRAINED = (*reversed(LONG_CONTEXT), "base", ".")
 STAGES = (
     *(stage for stage in reversed(RECIPE) if stage not in ("base", "distill")),
-    *reversed(LONG_CONTEXT),
-    "base",
-    ".",
+    *PRETRAINED,
 )
 # Which of a run that is to stand for a pre-trained base: that, or else the last.
-BASE_FIRST = (*reversed(LONG_CONTEXT), "base", *STAGES)
+BASE_FIRST = (*PRETRAINED[:-1], *STAGES)
 # May differ between the two halves of a resumed run. Budgets and stages can also be added to a finished one.
 FREE = {
     *FREE_PRETRAIN,
@@ -184,7 +184,7 @@ def model_folder(folder: str | Path, stages: tuple[str, ...] = STAGES) -> Path:
 
 def own_base(folder: str | Path) -> Path:
     """The base model in a run folder, from which its other stages start."""
-    return model_folder(folder, (*reversed(LONG_CONTEXT), "base", "."))
+    return model_folder(folder, PRETRAINED)
 
 
 def run_of(folder: Path) -> Path | None:

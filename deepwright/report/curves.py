@@ -104,11 +104,9 @@ def loss(run: Run, stage: str) -> str:
 
 def stretched(run: Run) -> str:
     """The losses of the phases in which the context was stretched; "" where it was not."""
-    phases = [f"long_context_{phase}" for phase in range(1, 5)]
     drawn = [
         _plain(run, stage, "loss", f"Loss in phase {place}", zero=False)
-        for place, stage in enumerate(phases, 1)
-        if run.series(stage, "loss")
+        for place, stage in enumerate(run.phases, 1)
     ]
     lead = paragraph(_STRETCHED, "soft")
     return section("stretched", "A longer context", lead, grid(*drawn)) if drawn else ""

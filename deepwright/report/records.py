@@ -112,6 +112,12 @@ class Run:
         )
 
     @property
+    def phases(self) -> list[str]:
+        """The stages in which the context was stretched, in their order."""
+        trained = dict.fromkeys(str(record.get("stage")) for record in self.metrics)
+        return sorted(stage for stage in trained if stage.startswith("long_context"))
+
+    @property
     def last_stage(self) -> str:
         """The stage of the newest record of training; "" before the first."""
         return str(self.metrics[-1].get("stage")) if self.metrics else ""

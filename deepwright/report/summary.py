@@ -8,7 +8,6 @@ from deepwright.report.figures import GLUE, count, duration
 from deepwright.report.records import STAGES, Run
 from deepwright.report.stages import stage_table
 
-LOSSES = ("base", "long_context", "sft")  # stages that are known by their loss
 COLUMNS = ("stage", "pass@1", "one language", "requests", "length", "training")
 
 
@@ -41,10 +40,9 @@ def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
 
 def _losses(run: Run) -> list[str]:
     lines = []
-    trained = dict.fromkeys(str(record.get("stage")) for record in run.metrics)
-    for stage in trained:
+    for stage in ("base", *run.phases, "sft"):
         loss, held = run.last(stage, "loss"), run.last(stage, "validation_loss")
-        if loss is None or run.labelled("base") or not stage.startswith(LOSSES):
+        if loss is None or run.labelled("base"):
             continue
         tokens, spent = run.last(stage, "tokens"), run.spent(stage)
         beside = "" if held is None else f", validation {held:.3f}"

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from deepwright.files import ROW_FILES, read_rows
+from deepwright.files import ROW_FILES, hidden, read_rows
 from deepwright.refusals import quoted
 from deepwright.tasks.layouts import BENCHMARKS, UNREAD, layout_of, lowered, read_row
 from deepwright.tasks.task import Problem, Split
@@ -107,7 +107,7 @@ def files_of(path: Path, split: Split) -> list[Path]:
     found = sorted(
         file
         for file in path.rglob("*")
-        if file.name.endswith(ROW_FILES) and file.is_file() and not _hidden(file, path)
+        if file.name.endswith(ROW_FILES) and file.is_file() and not hidden(file, path)
     )
     found = [file for file in found if file.suffix != ".json"] or found  # those describe the set
     wanted = "test" if split == "held_out" else "train"
@@ -124,10 +124,6 @@ def files_of(path: Path, split: Split) -> list[Path]:
 def _words(file: Path) -> list[str]:
     """data/test-00000-of-00001.parquet -> data, test, of, parquet"""
     return re.split(r"[^a-z]+", str(file).lower())
-
-
-def _hidden(file: Path, folder: Path) -> bool:
-    return any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
 def _set_of(file: Path) -> Path:

@@ -4,33 +4,17 @@ to a model would meet, and a named check must reject it."""
 import dataclasses
 
 import pytest
-import torch
 
-from deepwright import weights
-from deepwright.config import preset
 from deepwright.inference.engine import Engine
-from deepwright.model import Transformer
 from deepwright.recipe import acquaintance, chat
 from deepwright.recipe.requests import ChatRequest
 from deepwright.sampler import Sampling
-from deepwright.tasks import Countdown
-from deepwright.text import number_tokenizer
 from tests.broken.patched import must_reject
-
-PROMPT = "nums 3 7 1 make 20 :"
+from tests.recipe.player import PROMPT, save_player
 
 
 def player(folder):
-    tokenizer = number_tokenizer(Countdown().tokenizer_words(), 99)
-    config = dataclasses.replace(
-        preset("laptop"),
-        vocab_size=tokenizer.vocab_size,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_nextn_predict_layers=0,
-        max_position_embeddings=128,
-    )
-    weights.save(Transformer(config, torch.Generator().manual_seed(0)), tokenizer, folder / "m")
+    save_player(folder / "m", max_position_embeddings=128)
     return chat.Conversation(ChatRequest(str(folder / "m"), max_tokens=6, threads=1))
 
 

@@ -29,6 +29,19 @@ class Listed:
         return self.texts[i % len(self.texts)]
 
 
+def resumed_as_unbroken(fresh, rows, cut):
+    """Batches of so many `rows`, read in one go and with a stop after `cut` of them, are equal; returns them."""
+    unbroken = fresh()
+    whole = [unbroken.batch(n) for n in rows]
+    first = fresh()
+    for n in rows[:cut]:
+        first.batch(n)
+    second = fresh()
+    second.restore(json.loads(json.dumps(first.state())))
+    assert all(torch.equal(second.batch(n), wanted) for n, wanted in zip(rows[cut:], whole[cut:]))
+    return whole
+
+
 def test_rows_by_hand():
     """Numbers n are id n + `zero`; the stream is 0 a 1 0 b c 1 0 a 1 0 b c 1 ..., rows start 4 apart and overlap by 1 + extra."""
     zero = TOKENIZER.encode("0")[0]
@@ -50,14 +63,7 @@ def test_resume_anywhere_equals_the_unbroken_stream(rows, cut, length, extra):
     def fresh():
         return PackedStream(CORPUS, TOKENIZER, length, seed=9, extra=extra)
 
-    unbroken = fresh()
-    whole = [unbroken.batch(n) for n in rows]
-    first = fresh()
-    for n in rows[:cut]:
-        first.batch(n)
-    second = fresh()
-    second.restore(json.loads(json.dumps(first.state())))
-    assert all(torch.equal(second.batch(n), wanted) for n, wanted in zip(rows[cut:], whole[cut:]))
+    whole = resumed_as_unbroken(fresh, rows, cut)
     assert torch.equal(
         torch.cat(whole), fresh().batch(sum(rows))
     )  # how rows are grouped into batches changes nothing

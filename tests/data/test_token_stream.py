@@ -1,6 +1,5 @@
 """Rows of tokens: every one once in an epoch, a function of (seed, position), resumed exactly, the same at any world size."""
 
-import json
 from itertools import pairwise
 
 import numpy as np
@@ -14,6 +13,7 @@ from deepwright.data.texts import Text
 from deepwright.data.token_stream import permuted
 from deepwright.data.tokens import Tokens, write_tokens
 from deepwright.text import train_bpe
+from tests.data.test_packing import resumed_as_unbroken
 from tests.data.test_tokens import documents
 
 TOKENIZER = train_bpe(["the quick brown fox"] * 3, 320)
@@ -92,14 +92,7 @@ def test_resume_anywhere_equals_the_unbroken_stream(tokens, rows, cut, fim_rate)
     def fresh():
         return TokenStream(tokens, TOKENIZER, 16, seed=9, fim_rate=fim_rate)
 
-    unbroken = fresh()
-    whole = [unbroken.batch(n) for n in rows]
-    first = fresh()
-    for n in rows[:cut]:
-        first.batch(n)
-    second = fresh()
-    second.restore(json.loads(json.dumps(first.state())))
-    assert all(torch.equal(second.batch(n), wanted) for n, wanted in zip(rows[cut:], whole[cut:]))
+    resumed_as_unbroken(fresh, rows, cut)
 
 
 @pytest.mark.invariant

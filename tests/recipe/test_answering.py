@@ -1,36 +1,17 @@
 """A prompt answered piece by piece: what is streamed is what would have been generated, and what was cut is named."""
 
-import dataclasses
-
 import pytest
-import torch
 
-from deepwright import weights
 from deepwright.cli import main
-from deepwright.config import preset
-from deepwright.model import Transformer
 from deepwright.recipe.answering import cut, open_engine, stopping, stream_ids, stream_text
 from deepwright.sampler import Sampling
-from deepwright.tasks import Countdown
-from deepwright.text import number_tokenizer
-
-PROMPT = "nums 3 7 1 make 20 :"
+from tests.recipe.player import PROMPT, save_player
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """An untrained model."""
-    tokenizer = number_tokenizer(Countdown().tokenizer_words(), 99)
-    config = dataclasses.replace(
-        preset("laptop"),
-        vocab_size=tokenizer.vocab_size,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_nextn_predict_layers=0,
-    )
-    place = tmp_path_factory.mktemp("models") / "small"
-    weights.save(Transformer(config, torch.Generator().manual_seed(0)), tokenizer, place)
-    return place
+    return save_player(tmp_path_factory.mktemp("models") / "small")
 
 
 def test_streamed_text_is_the_generated_text(folder):

@@ -1,37 +1,17 @@
 """A conversation: nothing that is typed ends it, what it says about itself holds, an answer can be
 stopped. On a pseudo-terminal, as a person types, and piece by piece."""
 
-import dataclasses
-
 import pytest
-import torch
 
 from deepwright import cli, weights
-from deepwright.config import preset
-from deepwright.model import Transformer
 from deepwright.recipe import chat as subject
 from deepwright.recipe.chat import USUAL, Conversation, chat
 from deepwright.recipe.requests import ChatRequest
 from deepwright.sampler import Sampling, StopReason
-from deepwright.tasks import Countdown
-from deepwright.text import number_tokenizer, train_bpe
+from tests.recipe.player import PROMPT, save_player, save_reader
 from tests.terminal import CTRL_C, CTRL_D, terminal
 
-PROMPT = "nums 3 7 1 make 20 :"
 CONTEXT = 4096
-
-
-def small(tokenizer, context, place):
-    config = dataclasses.replace(
-        preset("laptop"),
-        vocab_size=tokenizer.vocab_size,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_nextn_predict_layers=0,
-        max_position_embeddings=context,
-    )
-    weights.save(Transformer(config, torch.Generator().manual_seed(0)), tokenizer, place)
-    return place
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +21,14 @@ def player(tmp_path_factory):
     place = run / "zero" / "checkpoints" / "step-3"
     place.parent.mkdir(parents=True)
     (run / "config.toml").write_text('[task]\nname = "countdown"\noptions = ["largest=9"]\n')
-    return small(number_tokenizer(Countdown().tokenizer_words(), 99), 128, place)
+    return save_player(place, max_position_embeddings=128)
 
 
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory):
     """A model that reads any text and keeps turns apart; its prompts open a thought."""
-    tokenizer = train_bpe(["Find the answer. Put it in \\boxed{}."] * 3, 300)
-    place = small(tokenizer, CONTEXT, tmp_path_factory.mktemp("models") / "reader")
+    place = tmp_path_factory.mktemp("models") / "reader"
+    save_reader(place, max_position_embeddings=CONTEXT)
     template = place / "chat_template.jinja"
     template.write_text(template.read_text() + "{% if add_generation_prompt %}<think>{% endif %}")
     return place

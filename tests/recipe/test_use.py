@@ -6,37 +6,22 @@ import json
 import re
 
 import pytest
-import torch
 
-from deepwright import weights
 from deepwright.cli import main
-from deepwright.config import preset
-from deepwright.model import Transformer
 from deepwright.recipe import use
 from deepwright.recipe.requests import EvalRequest, GenerateRequest
 from deepwright.recipe.settings import TaskChoice
 from deepwright.sampler import Sampling
 from deepwright.tasks import Countdown
-from deepwright.text import number_tokenizer, train_bpe
-
-PROMPT = "nums 3 7 1 make 20 :"
+from tests.recipe.player import PROMPT, save_player, save_reader
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """An untrained model in a run folder's place for one."""
-    tokenizer = number_tokenizer(Countdown().tokenizer_words(), 99)
-    config = dataclasses.replace(
-        preset("laptop"),
-        vocab_size=tokenizer.vocab_size,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_nextn_predict_layers=0,
-    )
     place = tmp_path_factory.mktemp("run") / "zero" / "checkpoints" / "step-3"
     place.parent.mkdir(parents=True)
-    weights.save(Transformer(config, torch.Generator().manual_seed(0)), tokenizer, place)
-    return place
+    return save_player(place)
 
 
 def test_generate_gives_n_seeded_texts(folder):
@@ -141,17 +126,7 @@ FEW = ["--samples", "2", "--max-tokens", "3", "--threads", "1"]
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory):
     """An untrained model that reads any text."""
-    tokenizer = train_bpe(["Find the answer. Put it in \\boxed{}."] * 3, 300)
-    config = dataclasses.replace(
-        preset("laptop"),
-        vocab_size=tokenizer.vocab_size,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_nextn_predict_layers=0,
-    )
-    place = tmp_path_factory.mktemp("models") / "reader"
-    weights.save(Transformer(config, torch.Generator().manual_seed(0)), tokenizer, place)
-    return place
+    return save_reader(tmp_path_factory.mktemp("models") / "reader")
 
 
 def write(path, rows):
